@@ -1,0 +1,1 @@
+"""What every method shares; nothing in here knows a paper's search."""

@@ -1,0 +1,304 @@
+"""The macro network: stems, stacked cells, and the network that a genotype describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from common import ops
+from common.errors import InputError
+from common.genotype import Cell, FixedCell, Genotype
+
+# -------------------------------------------------------------------------- what every network has
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in the stack: its widths and whether resolution changes around it."""
+
+    index: int
+    channels: int  # of each of its nodes
+    inputs: tuple[int, int]  # channels of the outputs of the cells k-2 and k-1
+    reduction: bool
+    after_reduction: bool  # the cell k-2 has twice this cell's input resolution
+
+    @property
+    def kind(self) -> str:
+        """`normal` or `reduction`, as a genotype names its cells."""
+        return "reduction" if self.reduction else "normal"
+
+
+def places(
+    cells: int, channels: int, nodes: dict[str, int], stem_outputs: tuple[int, int],
+    after_reduction: bool = False,
+) -> Iterator[Place]:
+    """The stack of DARTS: reduction cells at L//3 and 2L//3, channels double at each.
+
+    Args:
+        cells: L.
+        channels: of the first cell's nodes.
+        nodes: how many node outputs a cell of each kind concatenates.
+        stem_outputs: channels of the two inputs of the first cell.
+        after_reduction: whether the first input has twice the resolution (ImageNet).
+    """
+    inputs = stem_outputs
+    for index in range(cells):
+        reduction = index in (cells // 3, 2 * cells // 3)
+        channels *= 2 if reduction else 1
+        place = Place(index, channels, inputs, reduction, after_reduction)
+        yield place
+        inputs = (inputs[1], nodes[place.kind] * channels)
+        after_reduction = reduction
+
+
+class CellInputs(nn.Module):
+    """Brings the outputs of the two cells before to this cell's width and resolution."""
+
+    def __init__(self, place: Place, affine: bool):
+        super().__init__()
+        first = ops.FactorizedReduce if place.after_reduction else ops.ReluConvNorm
+        self.first = first(place.inputs[0], place.channels, affine)
+        self.second = ops.ReluConvNorm(place.inputs[1], place.channels, affine)
+
+    def forward(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
+        """Two states [B, C, H, W]."""
+        return [self.first(s0), self.second(s1)]
+
+
+class SmallStem(nn.Sequential):
+    """CIFAR's stem: one 3x3 convolution to three times the channels."""
+
+    def __init__(self, image_channels: int, channels: int):
+        super().__init__(
+            nn.Conv2d(image_channels, 3 * channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(3 * channels),
+        )
+        self.outputs = (3 * channels, 3 * channels)
+        self.after_reduction = False
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both inputs of the first cell are the stem's output."""
+        s = super().forward(x)
+        return s, s
+
+
+class LargeStem(nn.Module):
+    """ImageNet's stem: three stride-2 convolutions, 224 pixels to 56 and 28."""
+
+    def __init__(self, image_channels: int, channels: int):
+        super().__init__()
+        self.quarter = nn.Sequential(
+            nn.Conv2d(image_channels, channels // 2, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.eighth = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.outputs = (channels, channels)
+        self.after_reduction = True
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps at a quarter and at an eighth of the image's size."""
+        s0 = self.quarter(x)
+        return s0, self.eighth(s0)
+
+
+# ------------------------------------------------------------------------------ the derived network
+
+
+class DerivedCell(nn.Module):
+    """The cell of a genotype: each node is the sum of its edges."""
+
+    def __init__(self, cell: Cell, place: Place):
+        super().__init__()
+        self.cell = cell
+        self.inputs = CellInputs(place, affine=True)
+        self.edges = nn.ModuleList(
+            DerivedEdge(e.op, place.channels, 2 if place.reduction and e.source < 2 else 1)
+            for e in cell.edges
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs(s0, s1)
+        for node in range(2, 2 + self.cell.nodes):
+            flows = [
+                module(states[edge.source])
+                for edge, module in zip(self.cell.edges, self.edges, strict=True)
+                if edge.target == node
+            ]
+            states.append(sum(flows[1:], flows[0]))
+        return torch.cat([states[node] for node in self.cell.output], 1)
+
+
+class DerivedEdge(nn.Sequential):
+    """An operation and its drop-path; only the stride-1 identity is never dropped."""
+
+    def __init__(self, op, channels: int, stride: int):
+        identity = op.name == "skip_connect" and stride == 1
+        super().__init__(
+            ops.build(op, channels, stride, search=False),
+            nn.Identity() if identity else DropPath(),
+        )
+
+
+class FixedReductionCell(nn.Module):
+    """GDAS (FRC), Fig. 3: a factorised grouped convolution and a max-pool of either input.
+
+    Groups of 8, ReLUs, normalisations and the second pool's input are the authors' code's.
+    """
+
+    groups = 8
+
+    def __init__(self, place: Place):
+        super().__init__()
+        self.inputs = CellInputs(place, affine=True)
+        self.convolutions = nn.ModuleList(self._convolution(place.channels) for _ in range(2))
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.MaxPool2d(3, 2, padding=1), nn.BatchNorm2d(place.channels))
+            for _ in range(2)
+        )
+        self.drop_path = DropPath()
+
+    def _convolution(self, c: int) -> nn.Module:
+        return nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(c, c, (1, 3), (1, 2), padding=(0, 1), groups=self.groups, bias=False),
+            nn.Conv2d(c, c, (3, 1), (2, 1), padding=(1, 0), groups=self.groups, bias=False),
+            nn.BatchNorm2d(c),
+            nn.ReLU(),
+            nn.Conv2d(c, c, 1, bias=False),
+            nn.BatchNorm2d(c),
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """Two cells' outputs -> [B, 4C, H/2, W/2]."""
+        states = self.inputs(s0, s1)
+        branches = [*self.convolutions, *self.pools]
+        return torch.cat(
+            [self.drop_path(branch(states[k % 2])) for k, branch in enumerate(branches)], 1
+        )
+
+
+class AuxiliaryHead(nn.Sequential):
+    """A second classifier on 8x8 (CIFAR) or 7x7 (ImageNet) maps, used in training only.
+
+    DARTS, PC-DARTS and GDAS omit the second normalisation on ImageNet (authors' code).
+    """
+
+    def __init__(self, channels: int, classes: int, *, large_images: bool):
+        super().__init__(
+            nn.ReLU(),
+            nn.AvgPool2d(5, stride=2 if large_images else 3, count_include_pad=False),  # -> 2x2
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),  # -> 1x1
+            nn.Identity() if large_images else nn.BatchNorm2d(768),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(768, classes),
+        )
+
+
+class Network(nn.Module):
+    """The network a genotype describes (DARTS' evaluation network).
+
+    Args:
+        genotype: with a normal and a reduction cell.
+        channels: of the first cell's nodes (36 on CIFAR, 48 on ImageNet in the papers).
+        cells: how many (20 on CIFAR, 14 on ImageNet).
+        classes: outputs of the classifier.
+        image_channels: 3 for colour.
+        large_images: the ImageNet stem instead of CIFAR's.
+        auxiliary: add the auxiliary head behind the second reduction cell.
+
+    Raises:
+        InputError: the genotype has no such cells, or a fixed cell does not fit the channels.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int,
+        cells: int,
+        classes: int,
+        *,
+        image_channels: int = 3,
+        large_images: bool = False,
+        auxiliary: bool = False,
+    ):
+        super().__init__()
+        check_images(genotype, channels)
+        stem = LargeStem if large_images else SmallStem
+        self.stem = stem(image_channels, channels)
+        self.cells = nn.ModuleList()
+        self.auxiliary_at = 2 * cells // 3
+        nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
+        for place in places(
+            cells, channels, nodes, self.stem.outputs, self.stem.after_reduction
+        ):
+            cell = genotype.cells[place.kind]
+            fixed = isinstance(cell, FixedCell)
+            self.cells.append(FixedReductionCell(place) if fixed else DerivedCell(cell, place))
+            width = nodes[place.kind] * place.channels
+            if auxiliary and place.index == self.auxiliary_at:
+                self.auxiliary = AuxiliaryHead(width, classes, large_images=large_images)
+        if not auxiliary:
+            self.auxiliary = None
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """[B, 3, H, W] -> logits [B, classes]; in training with a head, the head's logits too."""
+        s0, s1 = self.stem(images)
+        for index, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1)
+            if self.training and self.auxiliary is not None and index == self.auxiliary_at:
+                auxiliary = self.auxiliary(s1)
+        logits = self.classifier(self.pool(s1).flatten(1))
+        return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
+
+    def set_drop_path(self, probability: float) -> None:
+        """Drop each edge of each image with this probability, in training."""
+        for module in self.modules():
+            if isinstance(module, DropPath):
+                module.drop_prob = probability
+
+
+def outputs(cell: Cell | FixedCell) -> int:
+    """How many maps a cell concatenates."""
+    return 4 if isinstance(cell, FixedCell) else len(cell.output)
+
+
+def check_images(genotype: Genotype, channels: int) -> None:
+    """Refuse a genotype that describes no image network.
+
+    Raises:
+        InputError: a cell is missing, or the fixed cell's groups do not divide its channels.
+    """
+    missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
+    if missing:
+        raise InputError(
+            f"genotype {genotype.name}: an image network needs a {' and a '.join(missing)} cell"
+        )
+    if isinstance(genotype.cells["normal"], FixedCell):
+        raise InputError(
+            f"genotype {genotype.name}: {genotype.cells['normal'].name} halves the resolution and "
+            "can only be the reduction cell"
+        )
+    groups = FixedReductionCell.groups
+    if isinstance(genotype.cells["reduction"], FixedCell) and 2 * channels % groups:
+        raise InputError(
+            f"--channels {channels}: the fixed reduction cell of {genotype.name} has {groups} "
+            f"groups; take a multiple of {groups // 2}"
+        )
