@@ -174,23 +174,25 @@ def load(what: str | Path) -> Genotype:
     if str(what) in published():
         name = f"{what}.json"
         return parse((resources.files("common") / "genotypes" / name).read_text(), name)
-    path = Path(what)
-    if path.is_dir():
-        path = path / "genotype.json"
-        if not path.exists():
-            raise InputError(
-                f"--genotype {what}: the folder holds no genotype.json (has its search finished? "
-                f"`--resume {what}` goes on with it)"
-            )
-    if not path.is_file():
-        raise InputError(
-            f"--genotype {what}: no published genotype, file or run folder of that name.\n"
-            f"Published: {', '.join(published())}"
-        )
     try:
-        return parse(path.read_text(), str(path))
+        path = Path(what)
+        if path.is_dir():
+            path = path / "genotype.json"
+            if not path.exists():
+                raise InputError(
+                    f"--genotype {what}: the folder holds no genotype.json (has its search "
+                    f"finished? `--resume {what}` goes on with it)"
+                )
+        if not path.is_file():
+            raise InputError(
+                f"--genotype {what}: no published genotype, file or run folder of that name.\n"
+                f"Published: {', '.join(published())}"
+            )
+        return parse(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:
         raise InputError(f"--genotype {what}: not a text file; a genotype is JSON") from None
+    except OSError as error:
+        raise InputError(f"--genotype {what}: cannot be read ({error.strerror})") from None
 
 
 def parse(text: str, where: str = "genotype") -> Genotype:
@@ -201,7 +203,7 @@ def parse(text: str, where: str = "genotype") -> Genotype:
     """
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON: {error}") from None
     try:
         return _genotype_from_json(data)
@@ -223,7 +225,7 @@ def _genotype_from_json(data: Any) -> Genotype:
     _expect(isinstance(data, dict), "a genotype is a JSON object")
     _expect(data.get("format") == FORMAT, f'"format" must be "{FORMAT}"')
     _expect(
-        data.get("version") == VERSION,
+        _is_int(data.get("version")) and data["version"] == VERSION,
         f'"version" is {data.get("version")!r}; this program reads version {VERSION}',
     )
     name, cells = data.get("name"), data.get("cells")
@@ -246,7 +248,10 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
         )
         return FixedCell(fixed)
     inputs = 1 if kind == "recurrent" else 2
-    _expect(data.get("inputs") == inputs, f'{kind}: "inputs" must be {inputs}')
+    _expect(
+        _is_int(data.get("inputs")) and data["inputs"] == inputs,
+        f'{kind}: "inputs" must be {inputs}',
+    )
     listed = data.get("edges")
     _expect(isinstance(listed, list) and listed, f'{kind}: "edges" must be a non-empty list')
     edges = [_edge_from_json(kind, inputs, edge) for edge in listed]
@@ -255,7 +260,8 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
         _expect(any(e.target == node for e in edges), f"{kind}: no edge ends in node {node}")
     output = data.get("output")
     _expect(
-        isinstance(output, list) and len(output) > 0 and all(state in nodes for state in output)
+        isinstance(output, list) and len(output) > 0
+        and all(_is_int(state) and state in nodes for state in output)
         and len(set(output)) == len(output),
         f'{kind}: "output" must list computed nodes ({nodes.start} to {nodes.stop - 1}), each once',
     )

@@ -1,0 +1,207 @@
+"""Flags: one flat dataclass a command, presets that fill it, and a check before anything starts.
+
+A field is a flag (`batch_size` is `--batch-size`), its comment the help. `None` in a field is
+"follows from the others"; a run's `config.json` holds what it came to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from common.data import Dataset
+from common.distributed import is_main_process
+from common.errors import InputError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every search and every retraining asks for."""
+
+    dataset: Dataset = "cifar10"
+    """Where images come from; digits need no download, folder is any image folder."""
+    data_root: str = "data"
+    """Where CIFAR lies (or is downloaded to), or the image folder with train/ and test/ or val/."""
+    image_size: int | None = None
+    """Scale and crop the images of a folder to this many pixels."""
+    limit_images: int | None = None
+    """Use only this many training images (a seeded choice)."""
+    output: str | None = None
+    """The run folder to make; without it, one under runs/."""
+    resume: str | None = None
+    """Go on with this run folder; needs no other flag."""
+    seed: int = 2
+    """Of initial weights, split, order, augmentation and every draw."""
+    threads: int | None = None
+    """CPU threads of this process; by default the usable cores divided by the processes here."""
+    checkpoint_steps: int = 200
+    """Within an epoch, save a checkpoint after every so many steps."""
+    log_with: Literal["tensorboard"] | None = None
+    """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
+
+    epochs: int = 50
+    """Passes over the training images."""
+    batch_size: int | None = 64
+    """Images of a step, over all processes together."""
+    crop_padding: int = 4
+    """Pad by this many pixels, then crop back at random."""
+    flip: bool = True
+    """Mirror images at random."""
+    cutout: int = 0
+    """Side of the square cut out of each training image; 0: none."""
+
+    channels: int = 16
+    """Of the first cell's nodes; they double at each reduction cell."""
+    cells: int = 8
+    """How many are stacked; the reduction cells are at a third and at two thirds."""
+    learning_rate: float | None = 0.025
+    """Of the weights' SGD at the start; a cosine takes it down epoch by epoch."""
+    learning_rate_min: float = 0.0
+    """Where the cosine ends."""
+    momentum: float = 0.9
+    """Of the weights' SGD."""
+    weight_decay: float = 3e-4
+    """Of the weights."""
+    grad_clip: float = 5.0
+    """Largest norm of the weights' gradient; 0: no limit."""
+
+    def check(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        at_least(self, 1, "epochs", "batch_size", "channels", "cells", "checkpoint_steps")
+        at_least(self, 1, "threads", "limit_images", "image_size")
+        at_least(self, 0, "seed", "crop_padding", "cutout", "grad_clip", "weight_decay")
+        at_least(self, 0, "learning_rate_min", "momentum")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"--learning-rate {self.learning_rate}: must be above 0")
+        if self.momentum >= 1:
+            raise InputError(f"--momentum {self.momentum}: must be below 1")
+        if self.cells < 3:
+            raise InputError(
+                f"--cells {self.cells}: 3 or more are needed, as two of them halve the resolution"
+            )
+
+    def resolved(self: ConfigT) -> ConfigT:
+        """The same with every "follows from the others" settled."""
+        return self
+
+
+@dataclass(frozen=True)
+class SearchConfig(RunConfig):
+    """What every search asks for beside that."""
+
+    nodes: int = 6
+    """N of a cell, its two inputs counted: 6 are 4 computed nodes and 14 edges."""
+    arch_learning_rate: float = 6e-4
+    """Of the architecture parameters' Adam."""
+    arch_beta1: float = 0.5
+    """Adam's decay of the first moment."""
+    arch_beta2: float = 0.999
+    """Adam's decay of the second moment."""
+    arch_weight_decay: float = 1e-3
+    """Of the architecture parameters (added to the gradient, as Adam does)."""
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        at_least(self, 3, "nodes")
+        at_least(self, 0, "arch_weight_decay", "arch_beta1", "arch_beta2", "arch_learning_rate")
+        for name in ("arch_beta1", "arch_beta2"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+
+
+def flag(field: str) -> str:
+    """The command line's name of a field."""
+    return "--" + field.replace("_", "-")
+
+
+def at_least(config: RunConfig, least: float, *fields: str) -> None:
+    """Refuse values below `least`, and NaN; None passes.
+
+    Raises:
+        InputError: naming the flag.
+    """
+    for field in fields:
+        value = getattr(config, field)
+        if value is not None and not value >= least:
+            raise InputError(f"{flag(field)} {value}: must be {least} or more")
+
+
+def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description: str) -> ConfigT:
+    """The config of a command line: a preset or a run folder's config, changed by its flags.
+
+    Args:
+        presets: by name; the first is the default. Their class has a `preset` field.
+        method: of the runs that `--resume` accepts.
+        argv: the arguments without the program's name.
+        description: the help's first lines.
+
+    Raises:
+        InputError: the run cannot be resumed, or a flag contradicts it.
+        SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
+    """
+    preset, resume = _given(argv, "--preset"), _given(argv, "--resume")
+    default = presets.get(preset, next(iter(presets.values())))
+    if resume is not None:
+        default = saved(type(default), Path(resume), method)
+    config = tyro.cli(
+        type(default), default=default, args=argv, description=description,
+        console_outputs=is_main_process(),
+    ).resolved()
+    if resume is None:
+        config.check()
+        return config
+    for field in dataclasses.fields(config):
+        was, now = getattr(default, field.name), getattr(config, field.name)
+        if field.name != "resume" and was != now:
+            raise InputError(
+                f"{flag(field.name)} {now} contradicts the run {resume}, which has {was}; "
+                "leave the flag out to go on, or start a new run without --resume"
+            )
+    return config
+
+
+def _given(argv: list[str], name: str) -> str | None:
+    """The value that a flag is given, before the command line is parsed as a whole."""
+    for k, word in enumerate(argv):
+        if word == name and k + 1 < len(argv):
+            return argv[k + 1]
+        if word.startswith(name + "="):
+            return word.removeprefix(name + "=")
+    return None
+
+
+def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
+    """The config that a run folder was made with.
+
+    Raises:
+        InputError: no run there, or one of another method.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError(f"--resume {folder}: no run there (it would hold a config.json)")
+    try:
+        data: dict[str, Any] = json.loads(file.read_text())
+        found = data["method"]
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(f"--resume {folder}: its config.json is damaged") from None
+    if found != method:
+        raise InputError(f"--resume {folder}: is a run of {found}, not of {method}")
+    names = [field.name for field in dataclasses.fields(kind)]
+    missing = [name for name in names if name not in data]
+    if missing:
+        raise InputError(f"--resume {folder}: its config.json lacks {', '.join(missing)}")
+    return kind(**{**{name: data[name] for name in names}, "resume": str(folder)})

@@ -1,0 +1,53 @@
+"""Several processes: averages that leave all of them equal, and draws that are equal to begin with.
+
+Supernets are not wrapped in DDP: candidates that did not run would break its reducer, and
+`torch.autograd.grad` passes it by. Averages are explicit instead, one reduction for all tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all; works before any process group exists."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def seed_of(*key: str | int) -> int:
+    """A seed for this key, e.g. `seed_of(config.seed, "augment", step)`.
+
+    All randomness of a run is a function of the seed and the step, so a resumed run draws what an
+    uninterrupted one would have, and every process draws the same.
+    """
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
+
+
+def generator_of(*key: str | int) -> torch.Generator:
+    """A CPU generator at the seed of this key."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+@torch.no_grad()
+def average(accelerator: Accelerator, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each tensor over the processes; one process gets its tensors back untouched."""
+    if accelerator.num_processes == 1:
+        return list(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    flat = accelerator.reduce(flat, reduction="mean")
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+@torch.no_grad()
+def average_statistics(accelerator: Accelerator, network: nn.Module) -> None:
+    """Replace normalisations' running statistics by their mean over the processes."""
+    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
+    for buffer, mean in zip(buffers, average(accelerator, buffers), strict=True):
+        buffer.copy_(mean)

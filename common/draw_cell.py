@@ -1,0 +1,236 @@
+"""The picture of a cell: a layered drawing of its graph.
+
+Nodes stand in even columns by their longest path from the inputs, operations in the odd column
+before their target. What passes a column has a place of its own in it, so by construction no arrow
+crosses a label or a node, and no two of these overlap.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Sequence
+from itertools import chain, combinations, pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path as Curve
+from matplotlib.textpath import TextPath
+from scipy.optimize import lsq_linear  # scipy comes with scikit-learn
+
+from common.genotype import Cell, FixedCell
+
+FAMILIES = {
+    "none": "#b0b5bb",
+    "max_pool": "#2f8f6b",
+    "avg_pool": "#8cc63f",
+    "skip": "#e0912f",
+    "sep_conv": "#2f6db5",
+    "dil_conv": "#8d57b0",
+}
+INK, QUIET, OTHER = "#24292f", "#aab2bb", "#b5505c"
+STYLE = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+    "font.size": 8.5, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": QUIET,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e8eaed", "grid.linewidth": 0.7,
+    "xtick.color": QUIET, "ytick.color": QUIET, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "draw",
+}  # fmt: skip
+NODE, LABEL, PORT, SPACE = 0.32, 0.25, 0.14, 0.13  # heights and distances of a cell, in inches
+
+
+def family(name: str) -> str:
+    """The key of `FAMILIES` that an operation belongs to, empty if none."""
+    return next((family for family in FAMILIES if name.startswith(family)), "")
+
+
+def tint(colour: str, strength: float) -> tuple:
+    """A colour mixed with white: strength 1 is the colour itself."""
+    return tuple(1 - strength * (1 - c) for c in to_rgb(colour))
+
+
+def cell_figure(cell: Cell | FixedCell) -> Figure:
+    """The picture of a cell, in its own size: a unit of its axes is an inch."""
+    names, arrows = _graph(cell)
+    columns, ways = _columns(names, arrows)
+    labels = {way[-2]: arrow[2] for way, arrow in zip(ways, arrows, strict=True) if arrow[2]}
+    texts = names | labels
+    wide = {key: max(0.34, _width(text) + 0.2) for key, text in texts.items()}
+    into = {node: [way for way in ways if way[-1] == node] for node in names}
+    tall = {key: max(NODE, PORT * (len(into[key]) + 1)) if key in names else LABEL for key in texts}
+    links = [link for way in ways for link in pairwise(way)]
+    y = _rows(_order(columns, links), links, tall)
+    left, right = _across(columns, links, wide, y)
+
+    figure, axes = _canvas(right, y, tall)
+    for way, (_, target, label) in zip(ways, arrows, strict=True):
+        entries = sorted(into[target], key=lambda other: y[other[-2]])
+        port = y[target] + PORT * (entries.index(way) - (len(entries) - 1) / 2)
+        centre = (left[target] + right[target] - wide[target]) / 2
+        bends = _bends(way[:-1], columns, y, tall)
+        points = [(x, y[key]) for key in bends for x in (left[key], right[key])]
+        colour = FAMILIES.get(family(label), OTHER) if label else QUIET
+        _arrow(axes, [*points[1:], (centre - 0.02, port)], colour)
+        if label:
+            middle = (left[way[-2]] + right[way[-2]]) / 2
+            _box(axes, label, middle, y[way[-2]], wide[way[-2]], LABEL - 0.02, tint(colour, 0.16))
+    for node, name in names.items():
+        middle = (left[node] + right[node]) / 2
+        _box(axes, name, middle, y[node], wide[node], tall[node], "#eceff2")
+    return figure
+
+
+def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[tuple[int, int, str]]]:
+    """Names of the nodes, and arrows as (source, target, label); the last node is the output."""
+    if isinstance(cell, FixedCell):
+        inner, output, arrows = [cell.name], (2,), [(0, 2, ""), (1, 2, "")]
+    else:
+        inner, output = [str(n) for n in range(cell.nodes)], cell.output
+        arrows = [(edge.source, edge.target, str(edge.op)) for edge in cell.edges]
+    names = dict(enumerate(["$c_{k-2}$", "$c_{k-1}$", *inner, "$c_{k}$"]))
+    return names, arrows + [(state, len(names) - 1, "") for state in output]
+
+
+def _columns(
+    names: dict[int, str], arrows: Sequence[tuple[int, int, str]]
+) -> tuple[list[list[Hashable]], list[list[Hashable]]]:
+    """What stands in each column, and the way of each arrow: its source, places, its target."""
+    at = {0: 0, 1: 0}
+    for source, target, label in sorted(arrows, key=lambda arrow: arrow[1]):
+        at[target] = max(at.get(target, 0), at[source] + (2 if label else 1))
+    at[len(names) - 1] = 1 + max(at[node] for node in range(len(names) - 1))
+    columns = [[node for node in names if at[node] == c] for c in range(max(at.values()) + 1)]
+    ways = []
+    for n, (source, target, _) in enumerate(arrows):
+        places = [(n, column) for column in range(at[source] + 1, at[target])]
+        for place in places:
+            columns[place[1]].append(place)
+        ways.append([source, *places, target])
+    return columns, ways
+
+
+def _order(columns: list[list[Hashable]], links: Sequence[tuple]) -> list[list[Hashable]]:
+    """The order within columns with the fewest crossings, found by sorting by neighbours."""
+    rng = random.Random(0)
+    before, after = ({key: [] for key in chain(*columns)} for _ in range(2))
+    for source, target in links:
+        before[target].append(source)
+        after[source].append(target)
+    tried = []
+    for _ in range(40):
+        columns = [columns[0], *(rng.sample(column, len(column)) for column in columns[1:])]
+        for near in (before, after) * 4:
+            rank = {}
+            for column in columns if near is before else columns[::-1]:
+                if column is not columns[0]:
+                    column.sort(key=lambda k: sum(rank[n] for n in near[k]) / max(1, len(near[k])))
+                rank.update((key, (i + 0.5) / len(column)) for i, key in enumerate(column))
+            tried.append((_crossings(columns, links, rank), [list(c) for c in columns]))
+    return min(tried, key=lambda one: one[0])[1]
+
+
+def _crossings(columns: Sequence[Sequence], links: Sequence[tuple], rank: dict) -> float:
+    """How many pairs of links cross; of equals, nodes in order and flat links are better."""
+    column = {key: c for c, keys in enumerate(columns) for key in keys}
+    ends = [(column[a], rank[a], rank[b]) for a, b in links]
+    crossed = sum(
+        (p[1] - q[1]) * (p[2] - q[2]) < 0 for p, q in combinations(ends, 2) if p[0] == q[0]
+    )
+    nodes = [[key for key in keys if isinstance(key, int)] for keys in columns]
+    disorder = sum(a > b for keys in nodes for a, b in combinations(keys, 2))
+    return crossed + 0.05 * disorder + 0.01 * sum(abs(a - b) for _, a, b in ends)
+
+
+def _rows(columns: Sequence[Sequence], links: Sequence[tuple], tall: dict) -> dict:
+    """y of everything, from the top: the flattest links that keep order and distances."""
+    row = {key: n for n, key in enumerate(chain(*columns))}
+    sums, least = np.zeros((len(row), len(row))), np.zeros(len(row))
+    lower = np.zeros(len(row))  # y = least + sums @ slack, each slack >= lower
+    for column in columns:
+        lower[row[column[0]]] = -np.inf
+        for above, key in pairwise(column):
+            both = isinstance(above, int) and isinstance(key, int)
+            gap = (tall.get(above, 0) + tall.get(key, 0)) / 2 + (2 if both else 1) * SPACE
+            least[row[key]] = least[row[above]] + gap
+        for n, key in enumerate(column):
+            sums[row[key], [row[above] for above in column[: n + 1]]] = 1
+    pull = np.zeros((len(links) + 1, len(row)))
+    for n, (source, target) in enumerate(links):
+        pull[n, row[source]], pull[n, row[target]] = 1, -1
+    pull[-1] = 0.01
+    force = np.array([1 if a in tall and b in tall else 3 for a, b in links] + [1.0])
+    bend = np.ones(len(force))
+    for _ in range(8):  # reweighted: few bends rather than many small ones
+        weighted = pull * (force / (0.02 + abs(bend)) ** 0.5)[:, None]
+        y = least + sums @ lsq_linear(weighted @ sums, -weighted @ least, (lower, np.inf)).x
+        bend = pull @ y
+    return {key: -y[n] for key, n in row.items()}
+
+
+def _bends(way: Sequence, columns: Sequence[Sequence], y: dict, tall: dict) -> list[Hashable]:
+    """The places that a way needs to keep clear of others; a slope may pass the rest."""
+
+    def free(place: Hashable, start: Hashable, end: Hashable) -> bool:
+        low, high = sorted((y[start], y[end]))
+        others = {key: (tall.get(key, 0) + SPACE) / 2 for key in columns[place[1]] if key != place}
+        return low <= y[place] <= high and not any(
+            low - space < y[key] < high + space for key, space in others.items()
+        )
+
+    kept = [0]
+    while (n := kept[-1]) < len(way) - 1:
+        ends = range(len(way) - 1, n, -1)  # as far as it goes
+        kept.append(next(m for m in ends if all(free(p, way[n], way[m]) for p in way[n + 1 : m])))
+    return [way[n] for n in kept]
+
+
+def _across(
+    columns: Sequence[Sequence], links: Sequence[tuple], wide: dict, y: dict
+) -> tuple[dict, dict]:
+    """Left and right end of everything in x; the steeper the links, the further the columns."""
+    left, right, x = {}, {}, 0.0
+    for column in columns:
+        width = max(wide.get(key, 0) for key in column)
+        left.update(dict.fromkeys(column, x))
+        right.update(dict.fromkeys(column, x + width))
+        steep = max((abs(y[a] - y[b]) for a, b in links if a in column), default=0)
+        x += width + 0.22 + 0.28 * steep
+    return left, right
+
+
+# ------------------------------------------------------------------------------------- its paint
+
+
+def _width(text: str) -> float:
+    """Inches of a text in the size of the pictures."""
+    return TextPath((0, 0), text, size=STYLE["font.size"]).get_extents().width / 72
+
+
+def _canvas(right: dict, y: dict, tall: dict) -> tuple[Figure, Axes]:
+    low = min(y[key] - tall.get(key, 0) / 2 for key in y) - 0.1
+    high = max(y[key] + tall.get(key, 0) / 2 for key in y) + 0.1
+    size = (max(right.values()) + 0.2, high - low)
+    figure = Figure(size)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.1, size[0] - 0.1), ylim=(low, high))
+    axes.set_axis_off()
+    return figure, axes
+
+
+def _arrow(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> None:
+    """A curve through the points, level at each of them."""
+    curve = [points[0]]
+    for (x, y), (u, v) in pairwise(points):
+        curve += [((x + u) / 2, y), ((x + u) / 2, v), (u, v)]
+    path = Curve(curve, [Curve.MOVETO] + [Curve.CURVE4] * (len(curve) - 1))
+    style = "-|>,head_length=4.5,head_width=2.2"
+    axes.add_patch(FancyArrowPatch(path=path, arrowstyle=style, color=colour, lw=1.3))
+
+
+def _box(axes: Axes, text: str, x: float, y: float, width: float, height: float, fill) -> None:
+    shape = f"round,pad=0,rounding_size={min(height, 0.25) / 2}"
+    corner = (x - width / 2, y - height / 2)
+    axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, fc=fill, ec="none"))
+    axes.text(x, y, text, ha="center", va="center_baseline")

@@ -1,0 +1,251 @@
+"""What a search and a retraining share: epochs, progress, figures, checkpoints, resuming.
+
+All randomness follows from the seed and the step (see `distributed.seed_of`), and everything else
+that changes is in a checkpoint; so a run that was killed and resumed ends in the bits of one that
+was not. Before anything is saved or reported, what differs between processes is averaged, always
+at the same steps.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import tqdm
+from timm.scheduler import CosineLRScheduler
+from timm.utils import AverageMeter, accuracy
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.batches import Batches
+from common.config import RunConfig
+from common.distributed import average, average_statistics, seed_of
+from common.errors import InputError
+from common.run import Run
+
+
+class NotFinite(RuntimeError):
+    """A loss was not finite; the message names the step."""
+
+
+class Loop:
+    """Trains one network for some epochs. Subclasses say what a step is and what an epoch leaves.
+
+    Args:
+        config: the run's flags.
+        run: its folder.
+        network: on its device already.
+        optimizer: of the weights; its learning rate follows a cosine.
+        batches: of training images.
+        optimizers: further ones that belong to the state.
+    """
+
+    def __init__(
+        self, config: RunConfig, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer,
+        batches: Batches, *optimizers: torch.optim.Optimizer,
+    ):
+        self.config, self.run, self.accelerator = config, run, run.accelerator
+        self.network, self.optimizer, self.train_batches = network, optimizer, batches
+        self.optimizers = (optimizer, *optimizers)
+        self.schedule = CosineLRScheduler(
+            optimizer, t_initial=config.epochs, lr_min=config.learning_rate_min
+        )
+        self.steps_per_epoch = len(batches)
+        self.epoch = self.step = 0  # the step counts within the epoch
+        self.loss_meter, self.top1_meter = AverageMeter(), AverageMeter()
+        self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
+        self.bar = None
+        self._resume()
+
+    # --------------------------------------------------------------------- what subclasses say
+
+    def begin_epoch(self) -> None:
+        """Before an epoch's first step, also when resuming within it."""
+
+    def report(self) -> dict[str, Any]:
+        """After an epoch's last step: its figures, and whatever files an epoch leaves."""
+        raise NotImplementedError
+
+    # ----------------------------------------------------------------------------------- epochs
+
+    @property
+    def global_step(self) -> int:
+        """Steps since the run's first."""
+        return self.epoch * self.steps_per_epoch + self.step
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs still to run; after each one's body its figures and state are saved."""
+        total = self.config.epochs * self.steps_per_epoch * self.config.batch_size
+        done = self.global_step * self.config.batch_size
+        self.bar = tqdm(
+            total=total, initial=done, unit="img", unit_scale=True, dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
+        )
+        while self.epoch < self.config.epochs:
+            self.schedule.step(self.epoch)  # timm: the learning rate of this epoch, from 0
+            self.begin_epoch()
+            self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")
+            started = time.perf_counter()
+            first = self.step
+            yield self.epoch
+            self._end_epoch(started, (self.steps_per_epoch - first) * self.config.batch_size)
+        self.bar.close()
+
+    def steps(self) -> Iterator[int]:
+        """The epoch's steps still to run, as numbers since the run's first."""
+        self.network.train()
+        shown = time.perf_counter()
+        while self.step < self.steps_per_epoch:
+            torch.manual_seed(
+                seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
+            )
+            yield self.global_step
+            self.step += 1
+            if time.perf_counter() - shown > 0.5:  # reading a figure waits for the device
+                shown = time.perf_counter()
+                self._show()
+            self.bar.update(self.config.batch_size)
+            within = self.step < self.steps_per_epoch
+            if within and self.step % self.config.checkpoint_steps == 0:
+                self._save()
+
+    def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count a training step's loss and accuracy, on the device."""
+        loss = loss.detach()
+        self.loss_meter.update(loss, len(labels))
+        self.top1_meter.update(accuracy(logits.detach(), labels)[0], len(labels))
+        self.watch(loss)
+
+    def watch(self, loss: Tensor) -> None:
+        """Remember the first step whose loss is not finite, without waiting for the device."""
+        bad = ~loss.detach().isfinite() & (self.first_bad_step < 0)
+        self.first_bad_step = torch.where(bad, self.global_step, self.first_bad_step)
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module, batches: Batches) -> tuple[float, float]:
+        """Mean loss and top-1 accuracy (percent) over all images, by running statistics."""
+        network.eval()
+        sums = torch.zeros(3, device=self.accelerator.device)
+        for images, labels in batches.evaluate():
+            logits = network(images)
+            correct = (logits.argmax(1) == labels).sum()
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([loss, correct, torch.full_like(loss, len(labels))])
+        loss, correct, count = self.accelerator.reduce(sums).tolist()
+        return loss / count, 100 * correct / count
+
+    def _end_epoch(self, started: float, images: int) -> None:
+        trained = time.perf_counter() - started
+        self._synchronise()
+        figures = {
+            "epoch": self.epoch,
+            "train_loss": float(self.loss_meter.avg),
+            "train_top1": float(self.top1_meter.avg),
+            **self.report(),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(time.perf_counter() - started, 3),
+            "images_per_second": round(images / trained, 1),
+            "peak_memory_mib": round(peak_memory_mib(self.accelerator.device), 1),
+        }
+        self.run.append("metrics.jsonl", figures)
+        self.accelerator.log(figures, step=self.epoch)
+        self._say(figures)
+        self.loss_meter.reset()
+        self.top1_meter.reset()
+        self.epoch, self.step = self.epoch + 1, 0
+        self._save()
+
+    def _say(self, figures: dict[str, Any]) -> None:
+        parts = [f"epoch {self.epoch + 1:>3}/{self.config.epochs}"]
+        for split in ("train", "valid", "test"):
+            if figures.get(f"{split}_loss") is not None:
+                loss, top1 = figures[f"{split}_loss"], figures[f"{split}_top1"]
+                parts.append(f"{split} loss {loss:.3f} top-1 {top1:5.2f} %")
+        parts.append(f"{figures['seconds']:.1f} s")
+        if self.accelerator.is_main_process:
+            self.bar.write("   ".join(parts))
+
+    def _show(self) -> None:
+        loss, top1 = float(self.loss_meter.avg), float(self.top1_meter.avg)
+        self.bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1f} %", refresh=False)
+
+    # -------------------------------------------------------------------------------- the state
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs, as tensors and plain values."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "meters": [
+                {"sum": meter.sum, "count": meter.count, "avg": meter.avg}
+                for meter in (self.loss_meter, self.top1_meter)
+            ],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.network.load_state_dict(state["network"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        meters = (self.loss_meter, self.top1_meter)
+        for meter, values in zip(meters, state["meters"], strict=True):
+            for key, value in values.items():
+                setattr(meter, key, value)
+
+    def _resume(self) -> None:
+        state = self.run.load_checkpoint() if self.config.resume else None
+        if state is not None:
+            self.load_state(state)
+            self.run.say(f"resuming at epoch {self.epoch + 1}, step {self.step + 1}")
+        self.run.rewind(self.epoch)
+
+    def _save(self) -> None:
+        self._synchronise()
+        self.run.save_checkpoint(self.epoch, self.step, self.state())
+
+    def _synchronise(self) -> None:
+        """Make processes equal: running statistics and meters; stop if a loss was not finite."""
+        bad = self.accelerator.gather(self.first_bad_step.reshape(1))
+        bad = bad[bad >= 0]
+        if len(bad) > 0:
+            epoch, step = divmod(int(bad.min()), self.steps_per_epoch)
+            raise NotFinite(
+                f"the loss was not finite at step {int(bad.min())} (epoch {epoch + 1}, step "
+                f"{step + 1} of it); no checkpoint was written since. A smaller --learning-rate "
+                "is the usual mend."
+            )
+        average_statistics(self.accelerator, self.network)
+        if self.accelerator.num_processes > 1 and self.loss_meter.count > 0:
+            meters = (self.loss_meter, self.top1_meter)
+            means = average(self.accelerator, [meter.sum for meter in meters])
+            for meter, mean in zip(meters, means, strict=True):
+                meter.sum, meter.avg = mean.clone(), mean / meter.count
+
+
+def prepare(accelerator: Accelerator, network: nn.Module) -> nn.Module:
+    """On its device and under accelerate's mixed precision; no wrapper (see `distributed`).
+
+    Raises:
+        InputError: fp16, whose loss scaling the explicit gradients do not go through.
+    """
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise InputError(
+            f"--mixed_precision {accelerator.mixed_precision}: use bf16 or no (accelerate's flag)"
+        )
+    return accelerator.prepare_model(network, evaluation_mode=True)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory used so far: allocated on a GPU, resident on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

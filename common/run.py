@@ -1,0 +1,215 @@
+"""The run folder: all that a search or a retraining leaves behind.
+
+    config.json         every flag, method, versions, commit, command line
+    split.json          a search's two halves, with SHA-256 of the halves and of the images
+    metrics.jsonl       one object an epoch
+    architecture.jsonl  a search's parameters and mixing weights, one object an epoch
+    genotypes.jsonl     what they stood for, one object an epoch
+    genotype.json       the cells found (a search) or trained (a retraining)
+    result.json         last of all: the run is finished
+    checkpoints/        the newest two
+    pictures/           cells, curves, architecture weights over time (SVG and PNG)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from common import checkpoint
+from common.config import RunConfig
+from common.errors import InputError
+
+PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
+EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")
+
+
+class Run:
+    """A run folder. Every process has one; only the main process writes.
+
+    Attributes:
+        folder: where it is.
+        method: what made it.
+        accelerator: the processes of this run.
+    """
+
+    def __init__(self, folder: Path, method: str, accelerator: Accelerator):
+        self.folder, self.method, self.accelerator = folder, method, accelerator
+
+    @classmethod
+    def open(cls, config: RunConfig, method: str, accelerator: Accelerator) -> Run:
+        """The folder to resume, or a new one with its config written.
+
+        Raises:
+            InputError: the folder is in use or cannot be written; on every process.
+        """
+        answer: list[Any] = [None, None]  # folder, error: one process looks, all hear
+        if accelerator.is_main_process:
+            try:
+                answer[0] = str(config.resume or _new_folder(config, method))
+                _try_to_write(Path(answer[0]))
+            except InputError as error:
+                answer[1] = str(error)
+        if accelerator.num_processes > 1:
+            broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise InputError(answer[1])
+        run = cls(Path(answer[0]), method, accelerator)
+        if config.resume is None:
+            run.write("config.json", _describe(config, method, run.folder, accelerator))
+        if config.log_with is not None:
+            accelerator.project_configuration.set_directories(str(run.folder))
+            accelerator.init_trackers("tensorboard")
+        return run
+
+    def close(self) -> None:
+        """End trackers and processes; all of them arrive here before any leaves."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """A JSON file of the run, written whole."""
+        if self.accelerator.is_main_process:
+            text = json.dumps(content, indent=None if name == "split.json" else 2)
+            checkpoint.write_whole(self.folder / name, (text + "\n").encode())
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the run."""
+        return json.loads((self.folder / name).read_text())
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        """One more line of an epoch file."""
+        if self.accelerator.is_main_process:
+            with open(self.folder / name, "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """The whole lines of an epoch file (a kill may leave half of one at the end)."""
+        path = self.folder / name
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines(True) if line[-1] == "\n"]
+
+    def rewind(self, epoch: int) -> None:
+        """Forget what the epoch files say of this epoch and later ones."""
+        if not self.accelerator.is_main_process:
+            return
+        for name in EPOCH_FILES:
+            if (self.folder / name).exists():
+                kept = [json.dumps(line) for line in self.lines(name) if line["epoch"] < epoch]
+                text = "".join(line + "\n" for line in kept)
+                checkpoint.write_whole(self.folder / name, text.encode())
+
+    def save_checkpoint(self, epoch: int, step: int, state: dict[str, Any]) -> None:
+        """The state after `step` steps of `epoch`."""
+        if self.accelerator.is_main_process:
+            folder = self.folder / "checkpoints"
+            folder.mkdir(exist_ok=True)
+            checkpoint.save(folder, f"epoch-{epoch:05d}-step-{step:07d}", state)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint; None where a run was killed before its first.
+
+        Raises:
+            InputError: there are some, and all are damaged.
+        """
+        damaged = []
+        for path, state in checkpoint.newest(
+            self.folder / "checkpoints", self.accelerator.device
+        ):
+            if state is not None:
+                for bad in damaged:
+                    self.say(f"{bad.name} is damaged; going on from {path.name} instead")
+                return state
+            damaged.append(path)
+        if damaged:
+            raise InputError(
+                f"--resume {self.folder}: every checkpoint is damaged "
+                f"({', '.join(path.name for path in damaged)}); start a new run"
+            )
+        return None
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches, from the main process."""
+        self.accelerator.print(text, flush=True)
+
+
+def _new_folder(config: RunConfig, method: str) -> Path:
+    """`--output`, which must be empty, or a folder under runs/ that does not exist yet."""
+    if config.output is not None:
+        folder = Path(config.output)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"--output {folder}: exists and is not empty; name another folder, or go on with "
+                f"the run in it by --resume {folder}"
+            )
+        return folder
+    name = f"{method}-{config.dataset}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = [name, *(f"{name}-{k}" for k in range(2, 1000))]
+    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
+
+
+def _try_to_write(folder: Path) -> None:
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--output {folder}: cannot be written ({error.strerror}); name another folder"
+        ) from None
+
+
+def _describe(
+    config: RunConfig, method: str, folder: Path, accelerator: Accelerator
+) -> dict[str, Any]:
+    """What config.json holds."""
+    fields = dataclasses.asdict(config)
+    return {
+        "method": method,
+        **fields,
+        "output": str(folder),
+        "resume": None,
+        "processes": accelerator.num_processes,
+        "mixed_precision": str(accelerator.mixed_precision),
+        "device": _device_name(accelerator.device),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+        },
+        "commit": commit(),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with a + where files differ from it; None outside one."""
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return (git("rev-parse", "HEAD") + ("+" if changed else "")) or None
+    except OSError:  # no git on this machine
+        return None

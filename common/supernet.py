@@ -1,0 +1,142 @@
+"""The supernet: with nothing overridden, first-order DARTS.
+
+A method says how the mixing weights come about (`mixes`), what a cell computes (`make_cell`), and
+how a cell is read off at the end (`strengths` or `derive`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.cell import Mix, SearchCell, cell_edges
+from common.genotype import CANDIDATES, Cell, Edge, Op
+from common.network import LargeStem, Place, SmallStem, places
+
+KINDS = ("normal", "reduction")
+
+
+class SuperNet(nn.Module):
+    """A stack of search cells with shared architecture parameters (DARTS, section 2).
+
+    Args:
+        channels: of the first cell's nodes.
+        cells: how many, reduction cells at a third and two thirds.
+        nodes: computed nodes of a cell (the papers' N counts the two inputs too: N = nodes + 2).
+        classes: outputs of the classifier.
+        image_channels: 3 for colour.
+        large_images: the ImageNet stem instead of CIFAR's.
+    """
+
+    candidates: Sequence[str] = CANDIDATES
+
+    def __init__(
+        self,
+        channels: int = 16,
+        cells: int = 8,
+        nodes: int = 4,
+        classes: int = 10,
+        *,
+        image_channels: int = 3,
+        large_images: bool = False,
+    ):
+        super().__init__()
+        self.nodes = nodes
+        self.edges = cell_edges(nodes)
+        # What is drawn in a pass comes from here; the trainer seeds it alike on every process.
+        self.generator = torch.Generator()
+        stem = LargeStem if large_images else SmallStem
+        self.stem = stem(image_channels, channels)
+        concatenated = dict.fromkeys(KINDS, nodes)
+        self.places = list(
+            places(cells, channels, concatenated, self.stem.outputs, self.stem.after_reduction)
+        )
+        self.cells = nn.ModuleList(self.make_cell(place) for place in self.places)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(nodes * self.places[-1].channels, classes)
+        self.arch = nn.ParameterDict()
+        self.init_arch()
+
+    # --------------------------------------------------------------- what a method may override
+
+    def init_arch(self) -> None:
+        """alpha_normal and alpha_reduction, [edges, candidates], 1e-3 N(0, 1)."""
+        for kind in KINDS:
+            self.arch[f"alpha_{kind}"] = small_noise(len(self.edges), len(self.candidates))
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A search cell: called as cell(s0, s1, mix)."""
+        return SearchCell(place, self.nodes, self.candidates)
+
+    def mix(self, kind: str) -> Mix:
+        """The weights of a cell of this kind: softmax over the candidates (DARTS, Eq. 2)."""
+        return Mix(self.arch[f"alpha_{kind}"].softmax(-1))
+
+    def mixes(self) -> list[Mix]:
+        """One mix a cell; cells of a kind share theirs."""
+        by_kind = {kind: self.mix(kind) for kind in KINDS}
+        return [by_kind[place.kind] for place in self.places]
+
+    def strengths(self, kind: str) -> Tensor:
+        """[edges, candidates]: what derivation ranks by."""
+        mix = self.mix(kind)
+        return mix.op if mix.edge is None else mix.op * mix.edge[:, None]
+
+    @torch.no_grad()
+    def derive(self) -> dict[str, Cell]:
+        """The cells that the architecture parameters stand for now."""
+        return {
+            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates) for kind in KINDS
+        }
+
+    # ------------------------------------------------------------------------- what all share
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> logits [B, classes]."""
+        s0, s1 = self.stem(images)
+        for cell, mix in zip(self.cells, self.mixes(), strict=True):
+            s0, s1 = s1, cell(s0, s1, mix)
+        return self.classifier(self.pool(s1).flatten(1))
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (a scalar) and the logits [B, classes] it comes from."""
+        logits = self(images)
+        return F.cross_entropy(logits, labels), logits
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """What the arch step trains."""
+        return list(self.arch.values())
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """What the weight step trains."""
+        return [p for name, p in self.named_parameters() if not name.startswith("arch.")]
+
+
+def small_noise(*shape: int) -> nn.Parameter:
+    """1e-3 N(0, 1): nearly equal weights to begin with."""
+    return nn.Parameter(1e-3 * torch.randn(shape))
+
+
+def top2(strengths: Tensor, edges: Sequence[tuple[int, int]], candidates: Sequence[str]) -> Cell:
+    """DARTS' derivation: an edge's best operation but `none`, a node's two strongest edges.
+
+    Args:
+        strengths: [edges, candidates]; an edge is as strong as its best operation but `none`.
+        edges: (source, target) of each row.
+        candidates: the operation of each column.
+
+    Returns:
+        The cell, stronger edge first, ties to the earlier input.
+    """
+    names = [name for name in candidates if name != "none"]
+    columns = [candidates.index(name) for name in names]
+    best = strengths[:, columns].max(-1)
+    kept = []
+    for node in sorted({j for _, j in edges}):
+        rows = [row for row, (_, j) in enumerate(edges) if j == node]
+        rows.sort(key=lambda row: -best.values[row].item())  # stable: ties keep their order
+        kept += [Edge(edges[row][0], node, Op(names[best.indices[row]])) for row in rows[:2]]
+    return Cell(2, tuple(kept), tuple(sorted({j for _, j in edges})))

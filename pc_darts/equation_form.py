@@ -1,0 +1,40 @@
+"""PC-DARTS' cell as its equations are written; the oracle of `supernet.PartialCell`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.equation_form import EquationCell
+from common.network import Place
+from pc_darts.supernet import PCDARTSSuperNet
+
+
+class PartialEquationCell(EquationCell):
+    """Eq. 1 edge by edge, and the shuffle on every edge, as in the authors' code."""
+
+    def __init__(self, place: Place, nodes: int, candidates: Sequence[str], K: int):
+        super().__init__(place, nodes, candidates, width=place.channels // K)
+        self.K, self.reduction = K, place.reduction
+
+    def edge(self, x: Tensor, i: int, j: int, weight: Tensor) -> Tensor:
+        """f_ij(x; S) = sum_o weight_o o(S * x) + (1 - S) * x, S the first 1/K channels."""
+        width = x.shape[1] // self.K
+        mixed = super().edge(x[:, :width], i, j, weight)
+        masked = x[:, width:]
+        if self.reduction and i < 2:
+            masked = F.max_pool2d(masked, 2, ceil_mode=True)
+        x = torch.cat([mixed, masked], 1)
+        return rearrange(x, "b (g c) h w -> b (c g) h w", g=self.K)
+
+
+class EquationPCDARTS(PCDARTSSuperNet):
+    """The supernet of equation-shaped cells; its checkpoints fit `PCDARTSSuperNet`."""
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell with one module an edge and candidate."""
+        return PartialEquationCell(place, self.nodes, self.candidates, self.K)

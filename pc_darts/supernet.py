@@ -1,0 +1,122 @@
+"""PC-DARTS' supernet: partial channel connections (Eq. 1) and edge normalisation (Eq. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.cell import Mix, MixedEdges, SearchCell
+from common.network import Place
+from common.supernet import KINDS, SuperNet, small_noise
+
+
+class PCDARTSSuperNet(SuperNet):
+    """DARTS, but only 1/K of the channels is mixed, and edges have weights of their own.
+
+    Args:
+        K: 1/K of the channels enters the candidates (3.2); must divide `channels`.
+        edge_normalization: learn beta (3.3); without it a node is a plain sum.
+        mask: "first": the first 1/K of the channels, then a shuffle (4.1); "random": the mask
+            S_ij of Eq. 1, drawn for every edge of every cell in each pass (3.2).
+        **shape: see `SuperNet`.
+    """
+
+    def __init__(self, K: int = 4, edge_normalization: bool = True, mask: str = "first", **shape):
+        self.K, self.edge_normalization, self.mask = K, edge_normalization, mask
+        super().__init__(**shape)
+
+    def init_arch(self) -> None:
+        """alpha [edges, candidates] and beta [edges] of both kinds of cell, 1e-3 N(0, 1)."""
+        super().init_arch()
+        for kind in KINDS if self.edge_normalization else ():
+            self.arch[f"beta_{kind}"] = small_noise(len(self.edges))
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell whose edges mix 1/K of the channels."""
+        if self.mask == "random":
+            return RandomMaskCell(place, self.nodes, self.candidates, self.K, self.generator)
+        return PartialCell(place, self.nodes, self.candidates, self.K)
+
+    def mix(self, kind: str) -> Mix:
+        """softmax(alpha_ij) over the candidates (Eq. 1), softmax(beta_j) over a node's edges (2).
+
+        `derive` ranks by their product (3.3).
+        """
+        alpha = self.arch[f"alpha_{kind}"].softmax(-1)
+        if not self.edge_normalization:
+            return Mix(alpha)
+        incoming = range(2, 2 + self.nodes)  # node j has j incoming edges
+        by_node = self.arch[f"beta_{kind}"].split(list(incoming))
+        return Mix(alpha, torch.cat([beta.softmax(0) for beta in by_node]))
+
+
+class PartialCell(SearchCell):
+    """Eq. 1 with the first C/K channels as the mask, summed into nodes by Eq. 2.
+
+    The shuffle that lets other channels be the first ones next time is done once a node: it
+    permutes channels alike on every edge, so before or after the sum makes no difference.
+    """
+
+    def __init__(self, place: Place, nodes: int, candidates: Sequence[str], K: int):
+        super().__init__(place, nodes, candidates, width=place.channels // K)
+        self.K = K
+
+    def flow(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Tensor:
+        """sum_i beta_ij [ sum_o alpha_ij^o o(S * x_i)  +  (1 - S) * x_i ]."""
+        width = step.channels
+        parts = [x.split([width, x.shape[1] - width], 1) for x in sources]
+        selected, masked = zip(*parts, strict=True)  # S x [B, C/K, ..], S x [B, C - C/K, ..]
+        alpha, beta = mix.of(step)  # [S, T, candidates], [S, T]
+        if beta is None:
+            beta = torch.ones_like(alpha[..., 0])
+        mixed = step(selected, alpha * beta[..., None])  # [B, T, C/K, H', W']
+        if self.K == 1:
+            return mixed
+        return torch.cat([mixed, bypass(masked, beta, step.stride)], 2)  # [B, T, C, H', W']
+
+    def node(self, x: Tensor) -> Tensor:
+        """Channel shuffle: channel g * C/K + c goes to c * K + g (4.1)."""
+        return rearrange(x, "b (g c) h w -> b (c g) h w", g=self.K)
+
+
+class RandomMaskCell(PartialCell):
+    """Eq. 1 with a mask drawn anew for each edge in each pass; nothing is shuffled."""
+
+    def __init__(
+        self, place: Place, nodes: int, candidates: Sequence[str], K: int,
+        generator: torch.Generator,
+    ):
+        super().__init__(place, nodes, candidates, K)
+        self.generator = generator
+
+    def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Every edge by itself: no two see the same channels."""
+        return [((i,), (j,)) for i, j in self.edges]
+
+    def flow(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Tensor:
+        """Selected channels to the front, Eq. 1, and back to where they were."""
+        (x,) = sources
+        order = torch.randperm(x.shape[1], generator=self.generator)
+        back = order.argsort().to(x.device)
+        return super().flow(step, [x[:, order.to(x.device)]], mix)[:, :, back]
+
+    def node(self, x: Tensor) -> Tensor:
+        """The sum of its edges, as it is."""
+        return x
+
+
+def bypass(masked: Sequence[Tensor], beta: Tensor, stride: int) -> Tensor:
+    """The channels that are not mixed: S x [B, C', H, W], [S, T] -> [B, T, C', H', W'].
+
+    Deviation: on stride-2 edges they pass a 2x2 max-pool, as in the authors' code; the paper does
+    not say how they keep up with the halved resolution.
+    """
+    x = torch.stack(masked, 1)  # [B, S, C', H, W]
+    if stride == 2:
+        pooled = F.max_pool2d(x.flatten(0, 1), 2, ceil_mode=True)
+        x = pooled.unflatten(0, x.shape[:2])
+    return torch.matmul(beta.t(), x.flatten(2)).unflatten(2, x.shape[2:])

@@ -1,0 +1,284 @@
+import copy
+import json
+
+import pytest
+
+from common.errors import InputError
+from common.genotype import (
+    CANDIDATES,
+    RECURRENT_OPS,
+    Cell,
+    Edge,
+    FixedCell,
+    Genotype,
+    Op,
+    cell_from_pairs,
+    load,
+    parse,
+    published,
+    save,
+)
+
+
+def pairs(text):
+    return [(op, int(source)) for op, source in map(str.split, text.split(","))]
+
+
+# The authors' files in their own notation: (operation, input state), two pairs a node.
+PUBLISHED = {
+    "darts_v1": {
+        "normal": pairs(
+            "sep_conv_3x3 1, sep_conv_3x3 0, skip_connect 0, sep_conv_3x3 1, "
+            "skip_connect 0, sep_conv_3x3 1, sep_conv_3x3 0, skip_connect 2"
+        ),
+        "reduction": pairs(
+            "max_pool_3x3 0, max_pool_3x3 1, skip_connect 2, max_pool_3x3 0, "
+            "max_pool_3x3 0, skip_connect 2, skip_connect 2, avg_pool_3x3 0"
+        ),
+    },
+    "darts_v2": {
+        "normal": pairs(
+            "sep_conv_3x3 0, sep_conv_3x3 1, sep_conv_3x3 0, sep_conv_3x3 1, "
+            "sep_conv_3x3 1, skip_connect 0, skip_connect 0, dil_conv_3x3 2"
+        ),
+        "reduction": pairs(
+            "max_pool_3x3 0, max_pool_3x3 1, skip_connect 2, max_pool_3x3 1, "
+            "max_pool_3x3 0, skip_connect 2, skip_connect 2, max_pool_3x3 1"
+        ),
+    },
+    "pc_darts_cifar10": {
+        "normal": pairs(
+            "sep_conv_3x3 1, skip_connect 0, sep_conv_3x3 0, dil_conv_3x3 1, "
+            "sep_conv_5x5 0, sep_conv_3x3 1, avg_pool_3x3 0, dil_conv_3x3 1"
+        ),
+        "reduction": pairs(
+            "sep_conv_5x5 1, max_pool_3x3 0, sep_conv_5x5 1, sep_conv_5x5 2, "
+            "sep_conv_3x3 0, sep_conv_3x3 3, sep_conv_3x3 1, sep_conv_3x3 2"
+        ),
+    },
+    "pc_darts_imagenet": {
+        "normal": pairs(
+            "skip_connect 1, sep_conv_3x3 0, sep_conv_3x3 0, skip_connect 1, "
+            "sep_conv_3x3 1, sep_conv_3x3 3, sep_conv_3x3 1, dil_conv_5x5 4"
+        ),
+        "reduction": pairs(
+            "sep_conv_3x3 0, skip_connect 1, dil_conv_5x5 2, max_pool_3x3 1, "
+            "sep_conv_3x3 2, sep_conv_3x3 1, sep_conv_5x5 0, sep_conv_3x3 3"
+        ),
+    },
+}
+
+SEARCHED = Genotype(
+    "searched",
+    {
+        "normal": Cell(
+            2,
+            (
+                Edge(0, 2, Op("sep_conv", 5, 2, (2, 1))),
+                Edge(1, 2, Op("sep_conv", 1, 1, ())),
+                Edge(2, 3, Op("sep_conv_7x7")),
+            ),
+            (3, 2),
+        ),
+        "reduction": FixedCell("gdas_frc"),
+    },
+    {"seed": 3},
+)
+RECURRENT = Genotype(
+    "words",
+    {
+        "recurrent": Cell(
+            1, tuple(Edge(k, k + 1, Op(name)) for k, name in enumerate(RECURRENT_OPS)), (1, 5)
+        )
+    },
+)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_cells_are_the_authors(name):
+    genotype = load(name)
+    assert genotype.name == name
+    assert genotype.cells.keys() == PUBLISHED[name].keys()
+    for kind, listed in PUBLISHED[name].items():
+        cell = genotype.cells[kind]
+        assert cell.inputs == 2
+        assert [(edge.op.name, edge.source) for edge in cell.edges] == listed
+        assert [edge.target for edge in cell.edges] == [2, 2, 3, 3, 4, 4, 5, 5]
+        assert cell.output == (2, 3, 4, 5)
+        assert cell == cell_from_pairs(listed)
+
+
+def test_every_published_name_is_tested():
+    assert published() == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    "genotype", [*map(load, PUBLISHED), SEARCHED, RECURRENT], ids=lambda genotype: genotype.name
+)
+def test_round_trip(genotype, tmp_path):
+    path = tmp_path / "cells.json"
+    save(genotype, path)
+    assert load(path) == genotype
+    assert list(json.loads(path.read_text())) == [
+        "format", "version", "name", "cells", "provenance"
+    ]
+    plain = [line for line in path.read_text().splitlines() if '"from"' in line and '"op"' in line]
+    edges = [e for cell in genotype.cells.values() for e in getattr(cell, "edges", ())]
+    assert len(plain) == sum(edge.op.kernel is None for edge in edges)
+    assert all(line.strip().rstrip(",").endswith("}") for line in plain)
+
+
+def test_a_person_can_read_it():
+    text = str(SEARCHED)
+    assert "sep_conv_5x5(dilation 2, [2,1])(x0)" in text
+    assert "x3 = sep_conv_7x7(x2)" in text
+    assert "reduction cell: fixed, gdas_frc" in text
+
+
+def test_edges_are_ordered_by_target():
+    data = SEARCHED.to_json()
+    data["cells"]["normal"]["edges"].reverse()
+    assert [edge.target for edge in parse(json.dumps(data)).cells["normal"].edges] == [2, 2, 3]
+
+
+def test_provenance_may_be_absent():
+    data = SEARCHED.to_json()
+    del data["provenance"]
+    assert parse(json.dumps(data)).provenance == {}
+
+
+# ------------------------------------------------------------------------------------- bad files
+
+
+def test_run_folder(tmp_path):
+    with pytest.raises(InputError, match=r"holds no genotype\.json.*--resume"):
+        load(tmp_path)
+    save(SEARCHED, tmp_path / "genotype.json")
+    assert load(tmp_path) == load(str(tmp_path)) == SEARCHED
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(InputError) as error:
+        load("darts_v3")
+    assert "darts_v3" in str(error.value)
+    assert all(name in str(error.value) for name in PUBLISHED)
+
+
+def test_not_text(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"\x80\x02\xff\xfe")
+    with pytest.raises(InputError, match=r"weights\.pt: not a text file.*JSON"):
+        load(path)
+
+
+def test_not_json_names_the_file(tmp_path):
+    path = tmp_path / "cells.json"
+    path.write_text('{"format": "nas-genotype",')
+    with pytest.raises(InputError, match=r"cells\.json: not valid JSON.*line 1"):
+        load(path)
+
+
+def plain_edge(source, target, op="skip_connect"):
+    return {"from": source, "to": target, "op": op}
+
+
+def cell_of(*edges, output=(2,), inputs=2):
+    return {"inputs": inputs, "edges": list(edges), "output": list(output)}
+
+
+def separable(**changes):
+    return {"name": "sep_conv", "kernel": 3, "dilation": 1, "expansions": [1], **changes}
+
+
+GOOD = {
+    "format": "nas-genotype",
+    "version": 1,
+    "name": "mine",
+    "cells": {"normal": cell_of(plain_edge(0, 2), plain_edge(1, 2))},
+}
+BAD_TOP = {
+    "list": ([], ["JSON object"]),
+    "format": ({"format": "darts"}, ['"format"', "nas-genotype"]),
+    "version": ({"version": 2}, ['"version" is 2', "version 1"]),
+    "boolean version": ({"version": True}, ['"version" is True', "version 1"]),
+    "name": ({"name": ""}, ['"name"', "non-empty"]),
+    "numeric name": ({"name": 3}, ['"name"', "string"]),
+    "no cells": ({"cells": {}}, ['"cells"', "normal", "reduction", "recurrent"]),
+    "kind": ({"cells": {"upward": {}}}, ['"upward"', "normal", "reduction", "recurrent"]),
+    "provenance": ({"provenance": "a run"}, ['"provenance"', "object"]),
+}
+BAD_CELL = {
+    "not an object": ([], ["normal", "object"]),
+    "fixed": ({"fixed": "mine"}, ['"mine"', "gdas_frc"]),
+    "unhashable fixed": ({"fixed": []}, ["fixed cell", "gdas_frc"]),
+    "inputs": (cell_of(plain_edge(0, 2), inputs=3), ['"inputs" must be 2']),
+    "no edges": (cell_of(), ['"edges"', "non-empty"]),
+    "edge": (cell_of(["skip_connect", 0]), ['"from", "to" and "op"', "['skip_connect', 0]"]),
+    "later": (cell_of(plain_edge(3, 2)), ["from 3 to 2", "later node"]),
+    "itself": (cell_of(plain_edge(2, 2)), ["from 2 to 2", "later node"]),
+    "negative": (cell_of(plain_edge(-1, 2)), ["-1"]),
+    "into an input": (cell_of(plain_edge(0, 1)), ["at least 2", "'to': 1"]),
+    "boolean": (cell_of(plain_edge(True, 2)), ["state numbers", "True"]),
+    "fraction": (cell_of(plain_edge(0, 2.0)), ["state numbers", "2.0"]),
+    "missing node": (cell_of(plain_edge(0, 3), output=[3]), ["no edge ends in node 2"]),
+    "output of an input": (cell_of(plain_edge(0, 2), output=[1]), ['"output"', "(2 to 2)"]),
+    "output twice": (cell_of(plain_edge(0, 2), output=[2, 2]), ['"output"', "once"]),
+    "empty output": (cell_of(plain_edge(0, 2), output=[]), ['"output"']),
+    "fractional output": (cell_of(plain_edge(0, 2), output=[2.0]), ['"output"']),
+    "unhashable output": (cell_of(plain_edge(0, 2), output=[[2]]), ['"output"']),
+    "op": (cell_of(plain_edge(0, 2, "conv_9x9")), ['"conv_9x9"', *CANDIDATES]),
+    "recurrent op": (cell_of(plain_edge(0, 2, "tanh")), ['"tanh"', *CANDIDATES]),
+    "numeric op": (cell_of(plain_edge(0, 2, 4)), ["operation 4", "kernel"]),
+    "parametrised op": (cell_of(plain_edge(0, 2, separable(name="conv"))), ["'conv'", "sep_conv"]),
+    "even kernel": (cell_of(plain_edge(0, 2, separable(kernel=4))), ['"kernel" must be odd']),
+    "boolean kernel": (cell_of(plain_edge(0, 2, separable(kernel=True))), ['"kernel" must be']),
+    "dilation": (cell_of(plain_edge(0, 2, separable(dilation=0))), ['"dilation" positive']),
+    "expansions": (cell_of(plain_edge(0, 2, separable(expansions=[0]))), ['"expansions" a list']),
+    "single expansion": (cell_of(plain_edge(0, 2, separable(expansions=1))), ['"expansions"']),
+}
+BAD_RECURRENT = {
+    "image op": (cell_of(plain_edge(0, 1), inputs=1), ['"skip_connect"', *RECURRENT_OPS]),
+    "object": (cell_of(plain_edge(0, 1, separable()), inputs=1), ["sep_conv", *RECURRENT_OPS]),
+    "inputs": (cell_of(plain_edge(0, 2, "tanh"), inputs=2), ['"inputs" must be 1']),
+    "boolean inputs": (
+        cell_of(plain_edge(0, 1, "tanh"), output=[1], inputs=True), ['"inputs" must be 1']
+    ),
+    "boolean output": (
+        cell_of(plain_edge(0, 1, "tanh"), output=[True], inputs=1), ['"output"', "(1 to 1)"]
+    ),
+}
+
+
+def check_refused(data, named):
+    with pytest.raises(InputError) as error:
+        parse(json.dumps(data), "mine.json")
+    message = str(error.value)
+    assert message.startswith("mine.json: ")
+    assert [word for word in named if word not in message] == []
+
+
+def test_the_good_file_of_these_tests_is_good():
+    assert parse(json.dumps(GOOD)).cells["normal"] == cell_from_pairs([("skip_connect", 0),
+                                                                       ("skip_connect", 1)])
+
+
+@pytest.mark.parametrize(("changes", "named"), BAD_TOP.values(), ids=BAD_TOP)
+def test_bad_file(changes, named):
+    check_refused({**GOOD, **changes} if isinstance(changes, dict) else changes, named)
+
+
+@pytest.mark.parametrize("key", ["format", "version", "name", "cells"])
+def test_missing_key(key):
+    data = copy.deepcopy(GOOD)
+    del data[key]
+    check_refused(data, [f'"{key}"'])
+
+
+@pytest.mark.parametrize(("cell", "named"), BAD_CELL.values(), ids=BAD_CELL)
+def test_bad_cell(cell, named):
+    check_refused({**GOOD, "cells": {"normal": cell}}, [*named, "normal"])
+
+
+@pytest.mark.parametrize(("cell", "named"), BAD_RECURRENT.values(), ids=BAD_RECURRENT)
+def test_bad_recurrent_cell(cell, named):
+    check_refused({**GOOD, "cells": {"recurrent": cell}}, [*named, "recurrent"])

@@ -1,0 +1,180 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.genotype import IMAGE_OPS, Op
+from common.ops import FactorizedReduce, SeparableConv, build
+
+PARAMETRISED = [Op("sep_conv", 3, 2, ()), Op("sep_conv", 5, 1, (2, 3)), Op("sep_conv", 1, 1, (1,))]
+EVERY_OP = [*map(Op, IMAGE_OPS), *PARAMETRISED]
+
+
+def image(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("search", [True, False])
+@pytest.mark.parametrize("op", EVERY_OP, ids=str)
+def test_shapes(op, search):
+    for stride, size, halved in [(1, (7, 6), (7, 6)), (2, (8, 6), (4, 3)), (2, (7, 5), (4, 3))]:
+        out = build(op, 4, stride, search=search)(image(2, 4, *size))
+        assert out.shape == (2, 4, *halved)
+
+
+def test_none_is_zero_and_identity_is_the_input():
+    x = image(1, 2, 4, 4)
+    assert build(Op("none"), 2, 2, search=True)(x).abs().sum() == 0
+    assert torch.equal(build(Op("skip_connect"), 2, 1, search=True)(x), x)
+
+
+# --------------------------------------------------------------------- convolutions, written out
+
+
+def slow_depthwise(x, weight, stride, dilation):
+    """A depthwise convolution as loops over the output; what lies outside the map is zero."""
+    batch, channels, height, width = x.shape
+    kernel = weight.shape[-1]
+    out = torch.zeros(batch, channels, -(-height // stride), -(-width // stride))
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            for a in range(kernel):
+                for b in range(kernel):
+                    row = i * stride + (a - kernel // 2) * dilation
+                    column = j * stride + (b - kernel // 2) * dilation
+                    if 0 <= row < height and 0 <= column < width:
+                        out[:, :, i, j] += x[:, :, row, column] * weight[:, 0, a, b]
+    return out
+
+
+def slow_norm(x):
+    mean = x.mean((0, 2, 3), keepdim=True)
+    return (x - mean) / (x.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt()
+
+
+def slow_pointwise(x, weight):
+    return torch.einsum("oc,bchw->bohw", weight[:, :, 0, 0], x)
+
+
+# name: (kernel, dilation, how often the unit is stacked)
+SEPARABLE = {
+    "sep_conv_3x3": (3, 1, 2),
+    "sep_conv_5x5": (5, 1, 2),
+    "sep_conv_7x7": (7, 1, 2),
+    "dil_conv_3x3": (3, 2, 1),
+    "dil_conv_5x5": (5, 2, 1),
+}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", SEPARABLE)
+def test_separable_convolutions_written_out(name, stride):
+    kernel, dilation, stacked = SEPARABLE[name]
+    module = build(Op(name), 3, stride, search=True)
+    weights = list(module.parameters())
+    assert len(weights) == 2 * stacked
+    x = image(2, 3, 7, 6)
+    expected = x
+    for k in range(stacked):
+        depthwise, pointwise = weights[2 * k : 2 * k + 2]
+        assert depthwise.shape == (3, 1, kernel, kernel)
+        expected = slow_depthwise(expected.relu(), depthwise, stride if k == 0 else 1, dilation)
+        expected = slow_norm(slow_pointwise(expected, pointwise))
+    torch.testing.assert_close(module(x), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("sep_conv_5x5", Op("sep_conv", 5, 1, (1,))),
+        ("dil_conv_3x3", Op("sep_conv", 3, 2, ())),
+        ("dil_conv_5x5", Op("sep_conv", 5, 2, ())),
+    ],
+)
+def test_parametrised_convolution_equals_the_plain_one(name, same):
+    plain, parametrised = (build(op, 4, 2, search=False) for op in (Op(name), same))
+    parametrised.load_state_dict(plain.state_dict())
+    x = image(2, 4, 8, 8)
+    torch.testing.assert_close(parametrised(x), plain(x))
+
+
+def test_expansions_are_the_inner_widths():
+    module = build(Op("sep_conv", 3, 2, (2, 3)), 4, 2, search=False)
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    widths = [(conv.in_channels, conv.out_channels) for conv in convolutions]
+    assert widths == [(4, 4), (4, 8), (8, 8), (8, 12), (12, 12), (12, 4)]
+    assert [conv.groups for conv in convolutions] == [4, 1, 8, 1, 12, 1]
+    assert [conv.stride[0] for conv in convolutions] == [2, 1, 1, 1, 1, 1]
+    assert all(conv.dilation == (2, 2) for conv in convolutions[::2])
+
+
+@pytest.mark.parametrize("size", [6, 7])
+def test_factorized_reduce_written_out(size):
+    module = FactorizedReduce(3, 5, affine=False)
+    x = image(2, 3, size, size)
+    padded = torch.zeros(2, 3, 8, 8)  # more zeros than the last window of either size looks at
+    padded[:, :, :size, :size] = x.relu()
+    half = -(-size // 2)
+    maps = torch.zeros(2, 5, half, half)
+    for i in range(half):
+        for j in range(half):
+            maps[:, :2, i, j] = padded[:, :, 2 * i, 2 * j] @ module.even.weight[:, :, 0, 0].T
+            maps[:, 2:, i, j] = padded[:, :, 2 * i + 1, 2 * j + 1] @ module.odd.weight[:, :, 0, 0].T
+    torch.testing.assert_close(module(x), slow_norm(maps), rtol=1e-4, atol=1e-5)
+    assert isinstance(build(Op("skip_connect"), 4, 2, search=True), FactorizedReduce)
+
+
+# -------------------------------------------------------------------- pools and normalisations
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("name", "reduce"), [("avg", torch.mean), ("max", torch.amax)])
+def test_pools_count_no_padding(name, reduce, stride):
+    x = image(2, 2, 5, 5) - 3  # negative, so that a zero of the padding would be the maximum
+    out = build(Op(f"{name}_pool_3x3"), 2, stride, search=False)(x)
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            top, left = max(i * stride - 1, 0), max(j * stride - 1, 0)
+            window = x[:, :, top : i * stride + 2, left : j * stride + 2]
+            torch.testing.assert_close(out[:, :, i, j], reduce(window, (2, 3)))
+
+
+@pytest.mark.parametrize("name", ["max_pool_3x3", "avg_pool_3x3"])
+def test_pools_are_normalised_in_a_search_only(name):
+    x = image(4, 2, 6, 6)
+    derived, search = (build(Op(name), 2, 1, search=search) for search in (False, True))
+    torch.testing.assert_close(search(x), slow_norm(derived(x)), rtol=1e-4, atol=1e-5)
+    assert not list(search.parameters())
+    assert not list(derived.buffers())
+
+
+@pytest.mark.parametrize("search", [True, False])
+@pytest.mark.parametrize("op", EVERY_OP, ids=str)
+def test_scale_and_shift_in_a_derived_network_only(op, search):
+    for stride in (1, 2):
+        module = build(op, 4, stride, search=search)
+        norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+        assert all(norm.affine is not search for norm in norms)
+        convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+        assert all(conv.bias is None for conv in convolutions)
+        assert bool(norms) or not convolutions
+
+
+def test_no_operation_changes_its_input():
+    x = image(1, 4, 6, 6)
+    kept = x.clone()
+    for op in EVERY_OP:
+        build(op, 4, 2, search=False)(x)
+    assert torch.equal(x, kept)
+
+
+def test_dilated_convolution_with_weights_set_by_hand():
+    module = SeparableConv(1, 1, 3, 2, (), affine=False).eval()
+    depthwise, pointwise = module.parameters()
+    weight = torch.arange(9.0).view(1, 1, 3, 3)
+    with torch.no_grad():
+        depthwise.copy_(weight)
+        pointwise.fill_(2)
+    x = image(1, 1, 6, 6)
+    expected = 2 * F.conv2d(x.relu(), weight, padding=2, dilation=2)
+    torch.testing.assert_close(module(x), expected / (1 + 1e-5) ** 0.5)
