@@ -59,7 +59,11 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
                 "--log-with tensorboard: not installed; pip install -e '.[tensorboard]'"
             ) from None
     config = dataclasses.replace(config, threads=set_threads(config.threads))
-    accelerator = Accelerator(log_with=config.log_with, project_dir=config.log_with and ".")
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # without this, torchrun's processes stay apart
+        log_with=config.log_with,
+        project_dir=config.log_with and ".",
+    )
     if config.resume is not None and (Path(config.resume) / "result.json").exists():
         accelerator.print(f"{config.resume} is finished: see its result.json and pictures/")
         accelerator.end_training()

@@ -57,6 +57,7 @@ class Loop:
         )
         self.steps_per_epoch = len(batches)
         self.epoch = self.step = 0  # the step counts within the epoch
+        self.seconds = 0.0  # that the epoch has taken so far, in runs before this one too
         self.loss_meter, self.top1_meter = AverageMeter(), AverageMeter()
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
         self.bar = None
@@ -90,10 +91,9 @@ class Loop:
             self.schedule.step(self.epoch)  # timm: the learning rate of this epoch, from 0
             self.begin_epoch()
             self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")
-            started = time.perf_counter()
-            first = self.step
+            self.started = time.perf_counter() - self.seconds
             yield self.epoch
-            self._end_epoch(started, (self.steps_per_epoch - first) * self.config.batch_size)
+            self._end_epoch()
         self.bar.close()
 
     def steps(self) -> Iterator[int]:
@@ -112,6 +112,7 @@ class Loop:
             self.bar.update(self.config.batch_size)
             within = self.step < self.steps_per_epoch
             if within and self.step % self.config.checkpoint_steps == 0:
+                self.seconds = time.perf_counter() - self.started
                 self._save()
 
     def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -139,8 +140,9 @@ class Loop:
         loss, correct, count = self.accelerator.reduce(sums).tolist()
         return loss / count, 100 * correct / count
 
-    def _end_epoch(self, started: float, images: int) -> None:
-        trained = time.perf_counter() - started
+    def _end_epoch(self) -> None:
+        images = self.steps_per_epoch * self.config.batch_size
+        trained = time.perf_counter() - self.started
         self._synchronise()
         figures = {
             "epoch": self.epoch,
@@ -148,7 +150,7 @@ class Loop:
             "train_top1": float(self.top1_meter.avg),
             **self.report(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": round(time.perf_counter() - started, 3),
+            "seconds": round(time.perf_counter() - self.started, 3),
             "images_per_second": round(images / trained, 1),
             "peak_memory_mib": round(peak_memory_mib(self.accelerator.device), 1),
         }
@@ -157,7 +159,7 @@ class Loop:
         self._say(figures)
         self.loss_meter.reset()
         self.top1_meter.reset()
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self._save()
 
     def _say(self, figures: dict[str, Any]) -> None:
@@ -181,6 +183,7 @@ class Loop:
         return {
             "epoch": self.epoch,
             "step": self.step,
+            "seconds": self.seconds,  # of the epoch so far
             "network": self.network.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "meters": [
@@ -191,7 +194,7 @@ class Loop:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
         self.network.load_state_dict(state["network"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
