@@ -1,12 +1,9 @@
-"""What every command does around its work: errors, threads, processes, images."""
+"""What every search and retraining begins with: threads, processes, images."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,33 +12,7 @@ from accelerate import Accelerator
 from common import data
 from common.config import ConfigT, RunConfig
 from common.data import Images
-from common.distributed import is_main_process
 from common.errors import InputError
-from common.loop import NotFinite
-
-
-@contextlib.contextmanager
-def errors_are_messages() -> Iterator[None]:
-    """What a user can mend is said once and without a traceback.
-
-    Exit status 2 after an `InputError`, 1 after a loss that is not finite, 130 after Ctrl-C.
-    """
-    try:
-        yield
-    except InputError as error:
-        _leave(f"error: {error}", 2)
-    except NotFinite as error:
-        _leave(f"error: {error}", 1)
-    except KeyboardInterrupt:
-        _leave("\ninterrupted; --resume RUN_FOLDER goes on from the last checkpoint", 130)
-
-
-def _leave(message: str, status: int) -> None:
-    if is_main_process():
-        print(message, file=sys.stderr, flush=True)
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    raise SystemExit(status)
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:

@@ -16,8 +16,7 @@ from typing import Any, Literal, TypeVar
 import tyro
 
 from common.data import Dataset
-from common.distributed import is_main_process
-from common.errors import InputError
+from common.errors import InputError, is_main_process
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,11 @@ Supernets are not wrapped in DDP: candidates that did not run would break its re
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-
-
-def is_main_process() -> bool:
-    """Whether this process speaks for all; works before any process group exists."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def seed_of(*key: str | int) -> int:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from common.draw_cell import FAMILIES, INK, OTHER, STYLE, cell_figure, family, tint
-from common.errors import InputError
+from common.errors import InputError, errors_are_messages
 from common.genotype import Genotype, load
 
 EDGE = {"lw": 0.8, "ls": (0, (4, 2))}  # the line of an edge's weight
@@ -94,12 +93,9 @@ def architecture(history: Sequence[dict], folder: Path) -> None:
 
 
 def main() -> None:
-    """The command: exits with status 2 where there is no run."""
-    try:
+    """The command."""
+    with errors_are_messages():
         tyro.cli(run, prog="python -m common.draw")
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 # ------------------------------------------------------------------------- curves, architecture

@@ -1,8 +1,46 @@
-"""The one error a user can mend."""
+"""Errors that end a command with a message instead of a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 
 
 class InputError(ValueError):
-    """Bad input: the message names the flag or the file, and the fix.
+    """Bad input: the message names the flag or the file, and the mend."""
 
-    Commands print it without a traceback and exit with status 2.
+
+class NotFinite(RuntimeError):
+    """A loss was not finite: the message names the step."""
+
+
+@contextlib.contextmanager
+def errors_are_messages() -> Iterator[None]:
+    """What a user can mend is said once, by the main process.
+
+    Exit status 2 after an `InputError`, 1 after a loss that is not finite, 130 after Ctrl-C.
     """
+    try:
+        yield
+    except InputError as error:
+        _leave(f"error: {error}", 2)
+    except NotFinite as error:
+        _leave(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        _leave("\ninterrupted; --resume RUN_FOLDER goes on from the last checkpoint", 130)
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all; works before any process group exists."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def _leave(message: str, status: int) -> None:
+    if is_main_process():
+        print(message, file=sys.stderr, flush=True)
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        distributed.destroy_process_group()
+    raise SystemExit(status)

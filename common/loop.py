@@ -25,12 +25,8 @@ from torch.nn import functional as F
 from common.batches import Batches
 from common.config import RunConfig
 from common.distributed import average, average_statistics, seed_of
-from common.errors import InputError
+from common.errors import InputError, NotFinite
 from common.run import Run
-
-
-class NotFinite(RuntimeError):
-    """A loss was not finite; the message names the step."""
 
 
 class Loop:

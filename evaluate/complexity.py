@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import tyro
 
 from common.complexity import SETTINGS, complexity
-from common.errors import InputError
+from common.errors import errors_are_messages
 from common.genotype import load
 
 # key of the JSON form -> what a person reads
@@ -72,16 +71,8 @@ def table(counts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run the command."""
-    options = tyro.cli(Options, description=__doc__)
-    try:
-        counts = report(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    print(json.dumps(counts) if options.json else table(counts))
-
-
 if __name__ == "__main__":
-    main()
+    options = tyro.cli(Options, description=__doc__)
+    with errors_are_messages():
+        counts = report(options)
+        print(json.dumps(counts) if options.json else table(counts))

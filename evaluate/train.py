@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 
-from common.command import errors_are_messages
 from common.config import parse
+from common.errors import errors_are_messages
 from common.retrain import METHOD, PRESETS, retrain
 
 if __name__ == "__main__":

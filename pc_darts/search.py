@@ -14,9 +14,8 @@ from typing import Annotated, Literal
 import tyro
 
 from common.bilevel import BilevelTrainer, open_search
-from common.command import errors_are_messages
 from common.config import SearchConfig, parse
-from common.errors import InputError
+from common.errors import InputError, errors_are_messages
 from pc_darts.supernet import PCDARTSSuperNet
 
 METHOD = "pc_darts"
