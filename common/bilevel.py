@@ -48,7 +48,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
         )
     run = Run.open(config, method, accelerator)
     content = {"images_sha256": images.sha256(), **split.to_json()}
-    if config.resume is None:
+    if not (run.folder / "split.json").exists():
         run.write("split.json", content)
     elif run.read("split.json") != content:
         raise InputError(

@@ -71,7 +71,7 @@ class Run:
         if config.resume is None:
             run.write("config.json", _describe(config, method, run.folder, accelerator))
         if config.log_with is not None:
-            accelerator.project_configuration.set_directories(str(run.folder))
+            accelerator.project_configuration.logging_dir = str(run.folder)
             accelerator.init_trackers("tensorboard")
         return run
 

@@ -25,6 +25,8 @@ class PartialEquationCell(EquationCell):
         """f_ij(x; S) = sum_o weight_o o(S * x) + (1 - S) * x, S the first 1/K channels."""
         width = x.shape[1] // self.K
         mixed = super().edge(x[:, :width], i, j, weight)
+        if self.K == 1:
+            return mixed
         masked = x[:, width:]
         if self.reduction and i < 2:
             masked = F.max_pool2d(masked, 2, ceil_mode=True)

@@ -1,0 +1,76 @@
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+
+ROOT = Path(__file__).parent.parent
+SEARCH = "pc_darts/search.py"
+# Ten seconds of a search with everything in it: warm-up, arch steps, checkpoints within epochs.
+TINY = "--preset digits --channels 8 --limit-images 256 --epochs 3 --warmup-epochs 1".split()
+TINY += ["--checkpoint-steps", "1"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_processes():
+    """Accelerate's state is global; no test hands its own to the next."""
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def accelerator():
+    return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Run a script of ours in this process: its exit status and what it printed."""
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "100")
+        capfd.readouterr()
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        except SystemExit as exit:
+            status = exit.code or 0
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+def launch(*words, processes=None, launcher=None, **kwargs):
+    """Start a script of ours as a user does, in processes of its own."""
+    start = [sys.executable]
+    if launcher == "accelerate":
+        start += ["-m", "accelerate.commands.launch"]
+    elif processes is not None:
+        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("OMP_NUM_THREADS", None)
+    return subprocess.Popen(
+        [*start, *map(str, words)], cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory):
+    """A tiny search on digits, run once as a user would."""
+    folder = tmp_path_factory.mktemp("search") / "run"
+    process = launch(SEARCH, *TINY, "--threads", 1, "--output", folder)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return folder, output

@@ -1,0 +1,84 @@
+"""Run by test_distributed.py in two processes; what fails here fails there."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+
+from common.bilevel import BilevelTrainer
+from common.config import SearchConfig
+from common.data import Images, Split
+from common.distributed import average_statistics
+from common.run import Run
+from pc_darts.supernet import PCDARTSSuperNet
+
+CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1, grad_clip=0)
+
+
+def make(accelerator, folder):
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (80, 3, 8, 8), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    supernet = PCDARTSSuperNet(K=2, channels=4, cells=3, nodes=2, classes=3).double()
+    run = Run(folder, "test", accelerator)
+    return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
+
+
+def everywhere_equal(accelerator, tensor):
+    gathered = accelerator.gather(tensor.detach().reshape(1, -1))
+    assert torch.equal(gathered[0], gathered[1])
+
+
+def main(folder):
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    trainer = make(accelerator, folder)
+
+    # Averaged gradients are those of the whole batch (normalisations by running statistics).
+    whole = dataclasses.replace(trainer.train_batches.images)
+    trainer.supernet.eval()
+    x, y = trainer.train_batches.train(0)
+    x = x.double()
+    both_x, both_y = accelerator.gather(x), accelerator.gather(y)
+    assert len(both_y) == 16 and len(whole) == 80
+    loss = F.cross_entropy(trainer.supernet(both_x), both_y)
+    expected = torch.autograd.grad(loss, trainer.weights + trainer.arch)
+    for of, frozen in ((trainer.weights, trainer.arch), (trainer.arch, trainer.weights)):
+        trainer._gradients((x, y), of, frozen, "test")
+    for parameter, gradient in zip(trainer.weights + trainer.arch, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-10)
+
+    # Steps leave all processes with equal parameters, to the bit.
+    trainer.supernet.train()
+    for step in range(3):
+        for verb, batches in (
+            (trainer.arch_step, trainer.valid_batches),
+            (trainer.weight_step, trainer.train_batches),
+        ):
+            images, labels = batches.train(step)
+            verb((images.double(), labels))
+    for parameter in trainer.supernet.parameters():
+        everywhere_equal(accelerator, parameter)
+
+    # Running statistics differ until they are averaged.
+    name = "cells.0.inputs.first.2.running_mean"
+    mine = trainer.supernet.state_dict()[name].clone()
+    both = accelerator.gather(mine.reshape(1, -1))
+    assert not torch.equal(both[0], both[1])
+    average_statistics(accelerator, trainer.supernet)
+    torch.testing.assert_close(trainer.supernet.state_dict()[name], both.mean(0))
+    for buffer in trainer.supernet.buffers():
+        everywhere_equal(accelerator, buffer.double())
+
+    # What is drawn is equal everywhere, whatever the process drew for itself.
+    torch.manual_seed(accelerator.process_index)
+    trainer.supernet.generator.manual_seed(7)
+    everywhere_equal(accelerator, torch.rand(5, generator=trainer.supernet.generator))
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,198 @@
+"""The verbs of a search: what each step changes, and that it computes nothing else."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from common.bilevel import BilevelTrainer
+from common.config import SearchConfig
+from common.data import Images, Split
+from common.errors import NotFinite
+from common.run import Run
+from common.supernet import SuperNet
+from pc_darts.supernet import PCDARTSSuperNet
+
+CONFIG = SearchConfig(
+    epochs=2, batch_size=8, channels=4, cells=3, nodes=4, crop_padding=1, learning_rate=0.1,
+    weight_decay=0.01, arch_learning_rate=0.01, grad_clip=0.5, dataset="digits",
+)
+
+
+@pytest.fixture
+def trainer(tmp_path, accelerator):
+    return make(tmp_path, accelerator, SuperNet)
+
+
+def make(folder, accelerator, kind, **how):
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(40) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    config = how.pop("config", CONFIG)
+    supernet = kind(channels=4, cells=3, nodes=2, classes=3, **how)
+    run = Run(folder, "test", accelerator)
+    return BilevelTrainer(config, supernet, run, images, Split.halves(40, 0))
+
+
+def snapshot(parameters):
+    return [p.detach().clone() for p in parameters]
+
+
+def equal(parameters, before):
+    return all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
+
+
+def batch(trainer, step=0):
+    return trainer.train_batches.train(step)
+
+
+def test_arch_step_is_adam_on_the_validation_gradient(trainer):
+    weights, arch = snapshot(trainer.weights), snapshot(trainer.arch)
+    images, labels = trainer.valid_batches.train(0)
+    loss = F.cross_entropy(trainer.supernet(images), labels)
+    gradients = torch.autograd.grad(loss, trainer.arch)
+    expected = [p.clone().requires_grad_() for p in arch]
+    adam = torch.optim.Adam(expected, lr=0.01, betas=(0.5, 0.999), weight_decay=1e-3)
+    for parameter, gradient in zip(expected, gradients, strict=True):
+        parameter.grad = gradient
+    adam.step()
+    trainer.arch_step((images, labels))
+    assert equal(trainer.weights, weights)
+    for got, want in zip(trainer.arch, expected, strict=True):
+        torch.testing.assert_close(got, want)
+    assert not equal(trainer.arch, arch)
+
+
+def test_weight_step_is_clipped_sgd_on_the_training_gradient(trainer):
+    arch = snapshot(trainer.arch)
+    expected = [p.detach().clone().requires_grad_() for p in trainer.weights]
+    sgd = torch.optim.SGD(expected, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for step in range(2):
+        images, labels = batch(trainer, step)
+        loss = F.cross_entropy(trainer.supernet(images), labels)
+        gradients = torch.autograd.grad(loss, trainer.weights)
+        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        assert norm > 0.5  # the limit bites
+        for parameter, gradient in zip(expected, gradients, strict=True):
+            parameter.grad = gradient * (0.5 / (norm + 1e-6))
+        sgd.step()
+        trainer.weight_step((images, labels))
+        for got, want in zip(trainer.weights, expected, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+    assert equal(trainer.arch, arch)
+
+
+class Convolutions(TorchDispatchMode):
+    """Which of its three gradients each convolution's backward was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+        self.scales = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution_backward.default:
+            self.masks.append(args[-1])
+        if func is torch.ops.aten.native_batch_norm_backward.default:
+            self.scales.append((args[2] is not None, args[-1]))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [SuperNet, PCDARTSSuperNet])
+def test_no_gradient_is_computed_that_a_step_does_not_use(tmp_path, accelerator, kind):
+    trainer = make(tmp_path, accelerator, kind)
+    with Convolutions() as arch:
+        trainer.arch_step(batch(trainer))
+    assert arch.masks and not any(mask[1] for mask in arch.masks)  # no weight gradient
+    with Convolutions() as weight:
+        trainer.weight_step(batch(trainer))
+    assert all(mask[1] for mask in weight.masks)
+    mixing = [mask[1] for scaled, mask in weight.scales if scaled]
+    affine = sum(isinstance(m, torch.nn.BatchNorm2d) and m.affine
+                 for m in trainer.supernet.modules())
+    assert sum(mixing) == affine  # of scales, only the stem's own are trained, not the mix
+
+
+def test_after_steps_everything_is_trainable_again(trainer):
+    trainer.arch_step(batch(trainer))
+    trainer.weight_step(batch(trainer))
+    assert all(p.requires_grad for p in trainer.supernet.parameters())
+
+
+def test_batches_pair_the_two_halves(trainer):
+    split, epochs = trainer.split, trainer.epochs()
+    next(epochs)
+    pairs = list(trainer.batches())
+    assert len(pairs) == 20 // 8
+    for train, valid in pairs:
+        assert len(train[1]) == len(valid[1]) == 8
+        assert not torch.equal(train[0], valid[0])
+    assert trainer.train_batches.indices.tolist() == split.train.tolist()
+    assert trainer.valid_batches.indices.tolist() == split.valid.tolist()
+
+
+def test_the_learning_rate_is_a_cosine_over_epochs(tmp_path, accelerator):
+    config = dataclasses.replace(CONFIG, epochs=5, learning_rate_min=0.01)
+    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    rates = []
+    for epoch in trainer.epochs():
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        assert trainer.arch_optimizer.param_groups[0]["lr"] == 0.01
+        trainer.step = trainer.steps_per_epoch
+        trainer.loss_meter.update(torch.tensor(1.0), 1)
+        trainer.top1_meter.update(torch.tensor(1.0), 1)
+        assert epoch == len(rates) - 1
+    expected = [0.01 + 0.09 * (1 + math.cos(math.pi * e / 5)) / 2 for e in range(5)]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("verb", ["arch_step", "weight_step"])
+def test_the_first_step_that_is_not_finite_is_reported_and_not_saved(tmp_path, accelerator, verb):
+    trainer = make(tmp_path, accelerator, SuperNet)
+    with pytest.raises(NotFinite, match=r"step 3 \(epoch 2, step 2 of it\)"):
+        for _ in trainer.epochs():
+            for images, _labels in trainer.batches():
+                if trainer.global_step >= 3:
+                    images[0][:] = torch.nan
+                getattr(trainer, verb)((images[0], images[1]))
+                if verb == "arch_step":
+                    trainer.weight_step(batch(trainer))
+    names = sorted(p.name for p in (tmp_path / "checkpoints").glob("*.pt"))
+    assert names == ["epoch-00001-step-0000000.pt"]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_an_epoch_leaves_its_figures_architecture_and_genotype(trainer):
+    for _ in trainer.epochs():
+        for train, valid in trainer.batches():
+            trainer.arch_step(valid)
+            trainer.weight_step(train)
+    metrics, architecture, genotypes = (
+        trainer.run.lines(f"{name}.jsonl") for name in ("metrics", "architecture", "genotypes")
+    )
+    assert len(metrics) == len(architecture) == len(genotypes) == 2
+    keys = (
+        "epoch train_loss train_top1 valid_loss valid_top1 learning_rate seconds "
+        "images_per_second peak_memory_mib"
+    ).split()
+    assert list(metrics[0]) == keys
+    weights = torch.tensor(architecture[1]["weights"]["normal"]["op"])
+    alpha = torch.tensor(architecture[1]["parameters"]["alpha_normal"])
+    torch.testing.assert_close(weights, alpha.softmax(-1))
+    assert architecture[0]["edges"] == [[0, 2], [1, 2], [0, 3], [1, 3], [2, 3]]
+    loss, top1 = trainer.evaluate(trainer.supernet, trainer.valid_batches)
+    assert (loss, top1) == (metrics[1]["valid_loss"], metrics[1]["valid_top1"])
+
+
+def test_evaluation_is_the_mean_over_all_images(trainer):
+    loss, top1 = trainer.evaluate(trainer.supernet, trainer.valid_batches)
+    parts = list(trainer.valid_batches.evaluate())
+    with torch.no_grad():
+        logits = torch.cat([trainer.supernet(x) for x, _ in parts])
+    labels = torch.cat([y for _, y in parts])
+    assert len(labels) == 20
+    assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())

@@ -1,0 +1,256 @@
+"""What a user types, sees and mistypes."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from common.cell import SearchCell
+from conftest import ROOT, SEARCH, TINY
+
+TRAIN = "evaluate/train.py"
+
+
+def genotype_file(folder, change):
+    data = json.loads((ROOT / "common/genotypes/darts_v1.json").read_text())
+    text = change(data) or json.dumps(data)
+    path = folder / "mine.json"
+    path.write_text(text)
+    return path
+
+
+def set_op(data):
+    data["cells"]["normal"]["edges"][0]["op"] = "sep_conv_4x4"
+
+
+def set_edge(data):
+    data["cells"]["normal"]["edges"][0]["from"] = 4
+
+
+def set_version(data):
+    data["version"] = 2
+
+
+def image_folder(root, classes):
+    for name in classes:
+        (root / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / "train" / name / "0.png")
+    (root / "train").mkdir(parents=True, exist_ok=True)
+    return root
+
+
+# arguments (made from a fresh folder), and what the message must name
+BAD_SEARCHES = {
+    "data missing": (lambda d: ["--dataset", "folder", "--data-root", d / "no"], "--data-root"),
+    "no class": (
+        lambda d: ["--dataset", "folder", "--data-root", image_folder(d, [])],
+        "--data-root .* holds 0 class folders",
+    ),
+    "one class": (
+        lambda d: ["--dataset", "folder", "--data-root", image_folder(d, ["cat"])],
+        "--data-root .* holds 1 class folders",
+    ),
+    "K": (lambda d: ["--preset", "digits", "--K", 3], r"--K 3: must divide --channels 16"),
+    "batch 0": (lambda d: ["--preset", "digits", "--batch-size", 0], "--batch-size 0: must be 1"),
+    "epochs -1": (lambda d: ["--preset", "digits", "--epochs", -1], "--epochs -1: must be 1"),
+    "not a number": (lambda d: ["--epochs", "many"], "--epochs"),
+    "nan": (lambda d: ["--preset", "digits", "--weight-decay", "nan"], "--weight-decay nan"),
+    "learning rate": (lambda d: ["--preset", "digits", "--learning-rate", 0], "--learning-rate 0"),
+    "cells": (lambda d: ["--preset", "digits", "--cells", 2], "--cells 2: 3 or more"),
+    "nodes": (lambda d: ["--preset", "digits", "--nodes", 2], "--nodes 2: must be 3"),
+    "threads": (lambda d: ["--preset", "digits", "--threads", 0], "--threads 0: must be 1"),
+    "seed": (lambda d: ["--preset", "digits", "--seed", -1], "--seed -1: must be 0"),
+    "batch too large": (lambda d: ["--preset", "digits", "--batch-size", 800], "--batch-size 800"),
+    "limit": (lambda d: ["--preset", "digits", "--limit-images", 9999], "--limit-images 9999"),
+    "image size": (lambda d: ["--preset", "digits", "--image-size", 16], "--image-size"),
+    "unknown flag": (lambda d: ["--no-such-flag"], "--no-such-flag"),
+    "unknown preset": (lambda d: ["--preset", "mnist"], "--preset"),
+    "unknown mask": (lambda d: ["--mask", "last"], "--mask"),
+    "resume nothing": (lambda d: ["--resume", d / "no"], "--resume .*no run there"),
+}
+BAD_TRAININGS = {
+    "no genotype": (lambda d: ["--preset", "digits"], "--genotype.*\n?.*pc_darts_cifar10"),
+    "unknown name": (
+        lambda d: ["--genotype", "pc_dart"],
+        "(?s)--genotype pc_dart: .*Published: .*pc_darts_cifar10.*pc_darts_imagenet",
+    ),
+    "unknown operation": (
+        lambda d: ["--genotype", genotype_file(d, set_op)], '"sep_conv_4x4"; known: .*sep_conv_3x3',
+    ),
+    "later node": (lambda d: ["--genotype", genotype_file(d, set_edge)], "comes from a later node"),
+    "version": (lambda d: ["--genotype", genotype_file(d, set_version)], "reads version 1"),
+    "broken": (lambda d: ["--genotype", genotype_file(d, lambda _: "{")], "not valid JSON"),
+    "empty folder": (lambda d: ["--genotype", d], "holds no genotype.json"),
+    "auxiliary": (
+        lambda d: ["--preset", "digits", "--genotype", "darts_v1", "--auxiliary-weight", 0.4],
+        "--auxiliary-weight 0.4.*29 to 40",
+    ),
+    "drop path": (
+        lambda d: ["--preset", "digits", "--genotype", "darts_v1", "--drop-path", 1], "--drop-path"
+    ),
+    "data missing": (
+        lambda d: ["--genotype", "darts_v1", "--dataset", "folder", "--data-root", d / "no"],
+        "--data-root",
+    ),
+}  # fmt: skip
+
+
+def assert_refused(result, message, output=None):
+    status, out, err = result
+    assert status == 2, out + err
+    assert "Traceback" not in err and len(err.strip().splitlines()) <= 12
+    assert re.search(message, err), err
+    assert output is None or not output.exists()
+
+
+@pytest.mark.parametrize("case", BAD_SEARCHES)
+def test_a_search_refuses(case, tmp_path, command):
+    arguments, message = BAD_SEARCHES[case]
+    (tmp_path / "in").mkdir()
+    words = arguments(tmp_path / "in")
+    output = tmp_path / "out"
+    assert_refused(command(SEARCH, *words, "--output", output), message, output)
+
+
+@pytest.mark.parametrize("case", BAD_TRAININGS)
+def test_a_retraining_refuses(case, tmp_path, command):
+    arguments, message = BAD_TRAININGS[case]
+    (tmp_path / "in").mkdir()
+    words = arguments(tmp_path / "in")
+    output = tmp_path / "out"
+    assert_refused(command(TRAIN, *words, "--output", output), message, output)
+
+
+def test_an_output_folder_in_use_is_left_alone(tmp_path, command):
+    (tmp_path / "notes.txt").write_text("mine")
+    result = command(SEARCH, *TINY, "--output", tmp_path)
+    assert_refused(result, "(?s)--output .* is not empty.*--resume")
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_output_that_cannot_be_written(tmp_path, command):
+    (tmp_path / "file").write_text("")
+    result = command(SEARCH, *TINY, "--output", tmp_path / "file" / "run")
+    assert_refused(result, "--output .* cannot be written")
+
+
+def test_resume_of_another_method(finished_search, command):
+    assert_refused(
+        command(TRAIN, "--resume", finished_search[0]), "is a run of pc_darts, not of retrain"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--seed", 5), ("--K", 2), ("--threads", 7), ("--output", "elsewhere")]
+)
+def test_resume_with_a_flag_that_contradicts(finished_search, command, flag, value):
+    result = command(SEARCH, "--resume", finished_search[0], flag, value)
+    assert_refused(result, f"{flag} {value} contradicts the run")
+
+
+def test_resume_with_a_damaged_config(tmp_path, command):
+    (tmp_path / "config.json").write_text('{"method": "pc_d')
+    assert_refused(command(SEARCH, "--resume", tmp_path), "config.json is damaged")
+
+
+def test_resume_with_other_images(finished_search, tmp_path, command):
+    shutil.copytree(finished_search[0], tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    split["images_sha256"] = "0" * 64
+    (tmp_path / "run" / "split.json").write_text(json.dumps(split))
+    assert_refused(command(SEARCH, "--resume", tmp_path / "run"), "are not those")
+
+
+def test_as_a_user_runs_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / SEARCH, "--preset", "digits", "--K", "3"], cwd=tmp_path, text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--K 3: must divide" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------- what goes right
+
+
+def test_a_search_says_what_it_found_and_what_to_do_next(finished_search):
+    folder, output = finished_search
+    for word in ("normal cell", "reduction cell", "x5 = ", f"run folder: {folder}"):
+        assert word in output
+    assert f"next: python evaluate/train.py --preset digits --genotype {folder}" in output
+    for word in ("loss", "top-1", "img/s", "epoch 3/3", "100%"):
+        assert word in output
+
+
+def test_the_run_folder_is_complete(finished_search):
+    folder, _ = finished_search
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "config.json", "split.json", "metrics.jsonl", "architecture.jsonl", "genotypes.jsonl",
+        "genotype.json", "result.json", "checkpoints", "pictures",
+    }
+    pictures = {p.name for p in (folder / "pictures").iterdir()}
+    stems = ("normal", "reduction", "curves", "architecture_normal", "architecture_reduction")
+    assert pictures == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["method"] == "pc_darts" and config["K"] == 4 and config["threads"] == 1
+    assert config["batch_size"] == 64 and config["versions"]["torch"] and "command" in config
+    split = json.loads((folder / "split.json").read_text())
+    assert len(split["sha256"]) == len(split["images_sha256"]) == 64
+    assert not set(split["train"]) & set(split["valid"])
+    genotypes = (folder / "genotypes.jsonl").read_text().splitlines()
+    last = json.loads(genotypes[-1])["genotype"]
+    assert last == json.loads((folder / "genotype.json").read_text())
+    assert len(genotypes) == 3
+
+
+def test_architecture_rests_during_warm_up(finished_search):
+    lines = (finished_search[0] / "architecture.jsonl").read_text().splitlines()
+    first, second, third = (json.loads(line)["parameters"] for line in lines)
+    for name in first:
+        assert first[name] != second[name] != third[name]
+    for name, value in first.items():  # one warm-up epoch: still the small noise of the start
+        assert torch.tensor(value).abs().max() < 6e-3, name
+
+
+def test_help_names_every_flag_that_others_rely_on(command):
+    status, out, _ = command(SEARCH, "--help")
+    assert status == 0
+    for flag in ("--preset", "--dataset", "--data-root", "--output", "--resume", "--seed",
+                 "--epochs", "--batch-size", "--limit-images", "--threads"):
+        assert flag in out
+
+
+def test_tensorboard_when_asked(tmp_path, command):
+    pytest.importorskip("tensorboard")
+    status, _, err = command(SEARCH, *TINY, "--log-with", "tensorboard", "--output", tmp_path / "r")
+    assert status == 0, err
+    assert list((tmp_path / "r").rglob("events.out.tfevents*"))
+
+
+def test_bf16_by_accelerates_own_flag(tmp_path, command, monkeypatch):
+    """Inside a cell activations are bf16; parameters, statistics and loss stay in 32 bits."""
+    seen = set()
+    forward = SearchCell.forward
+
+    def spy(self, s0, s1, mix):
+        out = forward(self, s0, s1, mix)
+        seen.add((self.inputs(s0, s1)[0].dtype, out.dtype, mix.op.dtype))
+        return out
+
+    monkeypatch.setattr(SearchCell, "forward", spy)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # what --mixed_precision bf16 sets
+    status, _, err = command(SEARCH, *TINY, "--output", tmp_path / "run")
+    assert status == 0, err
+    assert seen == {(torch.bfloat16, torch.bfloat16, torch.float32)}
+    state = torch.load(max((tmp_path / "run/checkpoints").glob("*.pt")), weights_only=True)
+    assert {v.dtype for v in state["network"].values()} == {torch.float32, torch.int64}
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["mixed_precision"] == "bf16"

@@ -1,0 +1,250 @@
+"""PC-DARTS against its equations."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common.cell import Mix
+from common.errors import InputError
+from common.genotype import CANDIDATES
+from common.network import Place
+from common.supernet import SuperNet
+from pc_darts.equation_form import EquationPCDARTS
+from pc_darts.search import PRESETS, PCDARTSConfig
+from pc_darts.supernet import PartialCell, PCDARTSSuperNet, RandomMaskCell, bypass
+
+SMALL = {"channels": 8, "cells": 4, "classes": 5}
+
+
+class AsTheyAre(torch.nn.Module):
+    """In the place of a cell's inputs: its states are what it is given."""
+
+    def forward(self, s0, s1):
+        return [s0, s1]
+
+
+def spread(supernet):
+    """Architecture parameters far from zero, so that an error in mixing would show."""
+    for parameter in supernet.arch_parameters():
+        parameter.data.mul_(500)
+    return supernet
+
+
+def batch(size=16):
+    return torch.randn(4, 3, size, size).double(), torch.tensor([0, 1, 2, 4])
+
+
+def test_counts_of_the_paper_setting():
+    supernet = PCDARTSSuperNet()
+    assert sum(p.numel() for p in supernet.weight_parameters()) == 299_578  # facts, section 7
+    assert sum(p.numel() for p in supernet.arch_parameters()) == 252
+
+
+@pytest.mark.parametrize("edge_normalization", [True, False])
+@pytest.mark.parametrize(("K", "nodes", "size"), [(4, 4, 16), (2, 3, 10), (1, 2, 12), (8, 2, 9)])
+def test_logits_and_all_gradients_are_those_of_the_equation_form(
+    K, nodes, size, edge_normalization
+):
+    torch.manual_seed(0)
+    how = {"K": K, "nodes": nodes, "edge_normalization": edge_normalization, **SMALL}
+    fast, slow = spread(PCDARTSSuperNet(**how)).double(), EquationPCDARTS(**how).double()
+    slow.load_state_dict(fast.state_dict())
+    images, labels = batch(size)
+    logits = []
+    for supernet in (fast, slow):
+        loss, out = supernet.loss(images, labels)
+        loss.backward()
+        logits.append(out)
+    torch.testing.assert_close(*logits, rtol=0, atol=1e-10)
+    names = ["alpha_normal", "alpha_reduction"]
+    names += ["beta_normal", "beta_reduction"] if edge_normalization else []
+    assert list(fast.arch) == names
+    for name in names:
+        expected = slow.arch[name].grad
+        assert expected.abs().max() > 1e-4
+        torch.testing.assert_close(fast.arch[name].grad, expected, rtol=0, atol=1e-10)
+    with torch.no_grad():
+        for supernet in (fast, slow):
+            for parameter in supernet.parameters():
+                parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None
+                                else parameter.grad)
+    expected = slow.state_dict()
+    for name, value in fast.state_dict().items():
+        if "num_batches_tracked" not in name:
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-10)
+
+
+def test_equations_1_and_2_on_one_node_written_out():
+    torch.manual_seed(0)
+    K, C = 4, 8
+    place = Place(0, C, (C, C), False, False)
+    cell = PartialCell(place, 1, CANDIDATES, K).double()
+    cell.inputs = AsTheyAre()
+    x = [torch.randn(2, C, 6, 6).double() for _ in range(2)]
+    alpha, beta = torch.randn(2, 8).double(), torch.randn(2).double()
+    step = cell.steps[0]
+
+    def o(k, z, e):  # candidate k on edge e, from its own stacked weights
+        def norm(y):
+            return F.batch_norm(y, None, None, training=True)
+
+        name = CANDIDATES[k]
+        if name == "none":
+            return torch.zeros_like(z)
+        if name == "max_pool_3x3":
+            return norm(F.max_pool2d(z, 3, 1, 1))
+        if name == "avg_pool_3x3":
+            return norm(F.avg_pool2d(z, 3, 1, 1, count_include_pad=False))
+        if name == "skip_connect":
+            return z
+        size, dilation = int(name[-1]), 2 if name.startswith("dil") else 1
+        for unit in step.candidates[name].units:
+            z = F.conv2d(
+                F.relu(z), unit.depthwise.weight[e], padding=dilation * (size - 1) // 2,
+                dilation=dilation, groups=C // K,
+            )
+            z = norm(F.conv2d(z, unit.pointwise.weight[e]))
+        return z
+
+    node = 0
+    for i in range(2):
+        S = torch.arange(C) < C // K  # the first 1/K of the channels
+        p = alpha[i].exp() / alpha[i].exp().sum()
+        f = torch.empty(2, C, 6, 6).double()
+        f[:, S] = sum(p[k] * o(k, x[i][:, S], i) for k in range(8))
+        f[:, ~S] = x[i][:, ~S]
+        node = node + beta[i].exp() / beta.exp().sum() * f
+    order = [g * (C // K) + c for c in range(C // K) for g in range(K)]  # where channels come from
+    expected = node[:, order]
+    got = cell(*x, Mix(alpha.softmax(-1), beta.softmax(0)))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+def test_shuffle_order_of_the_authors():
+    cell = PartialCell(Place(0, 16, (16, 16), False, False), 1, CANDIDATES, 4)
+    channels = cell.node(torch.arange(16.0).view(1, 16, 1, 1)).flatten().tolist()
+    assert channels == [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
+
+
+def test_beta_is_normalised_over_each_nodes_edges():
+    supernet = spread(PCDARTSSuperNet(**SMALL))
+    mix, beta = supernet.mix("normal"), supernet.arch["beta_normal"]
+    for node, rows in {2: (0, 2), 3: (2, 5), 4: (5, 9), 5: (9, 14)}.items():
+        part = mix.edge[slice(*rows)]
+        assert len(part) == node
+        torch.testing.assert_close(part, beta[slice(*rows)].exp() / beta[slice(*rows)].exp().sum())
+
+
+def test_without_partial_channels_and_edge_normalisation_it_is_darts():
+    torch.manual_seed(0)
+    ours = spread(PCDARTSSuperNet(K=1, edge_normalization=False, **SMALL)).double()
+    darts = SuperNet(**SMALL).double()
+    darts.load_state_dict(ours.state_dict())
+    images, labels = batch()
+    results = []
+    for supernet in (ours, darts):
+        loss, logits = supernet.loss(images, labels)
+        results.append([logits, *torch.autograd.grad(loss, supernet.arch_parameters())])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    assert ours.derive() == darts.derive()
+
+
+def test_derivation_multiplies_alpha_and_beta():
+    supernet = PCDARTSSuperNet(**SMALL, nodes=2)
+    for parameter in supernet.arch_parameters():
+        parameter.data.zero_()
+    k = CANDIDATES.index
+    # into node 3: the strongest alpha is on the edge with the weakest beta
+    supernet.arch["alpha_normal"].data[2, k("sep_conv_3x3")] = 3
+    supernet.arch["alpha_normal"].data[3, k("max_pool_3x3")] = 1
+    supernet.arch["alpha_normal"].data[4, k("none")] = 5
+    supernet.arch["alpha_normal"].data[4, k("dil_conv_5x5")] = 4
+    supernet.arch["beta_normal"].data[2:] = torch.tensor([-4.0, 1.0, 0.0])
+    edges = supernet.derive()["normal"].into(3)
+    strength = (supernet.mix("normal").op * supernet.mix("normal").edge[:, None])[2:, 1:].amax(1)
+    assert [edge.source for edge in edges] == strength.argsort(descending=True)[:2].tolist()
+    assert {edge.source for edge in edges} == {1, 2}
+    assert {edge.op.name for edge in edges} == {"max_pool_3x3", "dil_conv_5x5"}
+
+
+def test_bypass_halves_by_a_max_pool_and_weighs_by_beta():
+    x = [torch.randn(2, 3, 5, 5) for _ in range(2)]
+    beta = torch.rand(2, 3)
+    got = bypass(x, beta, stride=2)
+    for t in range(3):
+        expected = sum(beta[s, t] * F.max_pool2d(x[s], 2, ceil_mode=True) for s in range(2))
+        torch.testing.assert_close(got[:, t], expected)
+
+
+def test_random_mask_selects_anew_and_returns_channels_to_their_places(monkeypatch):
+    generator = torch.Generator().manual_seed(5)
+    place = Place(0, 8, (8, 8), False, False)
+    cell = RandomMaskCell(place, 1, CANDIDATES, 4, generator).double()
+    cell.inputs = AsTheyAre()
+    x = [torch.randn(2, 8, 6, 6).double() for _ in range(2)]
+    # skip_connect alone, with edge weight 1: both channels mixed and bypassed come out unchanged
+    op = torch.zeros(2, 8).double()
+    op[:, CANDIDATES.index("skip_connect")] = 1
+    torch.testing.assert_close(cell(*x, Mix(op)), x[0] + x[1])
+    # none alone: what is missing is the mask, 2 of 8 channels, another one each time
+    missing = set()
+    for _ in range(20):
+        out = cell(x[0], torch.zeros_like(x[1]), Mix(torch.zeros(2, 8).double()))
+        masked = (out == 0).flatten(2).all(2).all(0).nonzero().flatten().tolist()
+        assert len(masked) == 2
+        missing.add(tuple(masked))
+    assert len(missing) > 5
+
+
+def test_random_mask_with_one_kth_of_all_channels_is_the_first_mask():
+    torch.manual_seed(0)
+    first = PCDARTSSuperNet(K=1, **SMALL).double()
+    drawn = PCDARTSSuperNet(K=1, mask="random", **SMALL).double()
+    drawn.load_state_dict(first.state_dict())
+    images, _ = batch()
+    identity = torch.arange(1000)
+    original = torch.randperm
+    torch.randperm = lambda n, generator=None: identity[:n]
+    try:
+        torch.testing.assert_close(drawn(images), first(images), rtol=0, atol=1e-10)
+    finally:
+        torch.randperm = original
+
+
+# ----------------------------------------------------------------------------------- the search
+
+
+def test_the_default_is_section_4_2():
+    config = PRESETS["cifar10"].resolved()
+    paper = {
+        "dataset": "cifar10", "cells": 8, "channels": 16, "nodes": 6, "epochs": 50, "K": 4,
+        "batch_size": 256, "warmup_epochs": 15, "learning_rate": 0.1, "learning_rate_min": 0.0,
+        "momentum": 0.9, "weight_decay": 3e-4, "arch_learning_rate": 6e-4, "arch_beta1": 0.5,
+        "arch_beta2": 0.999, "arch_weight_decay": 1e-3, "edge_normalization": True,
+        "mask": "first", "limit_images": None, "grad_clip": 5.0, "cutout": 0,
+    }  # fmt: skip
+    assert {key: getattr(config, key) for key in paper} == paper
+
+
+@pytest.mark.parametrize(("K", "size", "rate"), [(1, 64, 0.025), (2, 128, 0.05), (8, 512, 0.2)])
+def test_batch_and_learning_rate_follow_K(K, size, rate):
+    config = PCDARTSConfig(K=K).resolved()
+    assert (config.batch_size, config.learning_rate) == (size, rate)
+
+
+def test_given_batch_size_stays():
+    assert PCDARTSConfig(K=8, batch_size=96).resolved().batch_size == 96
+
+
+def test_K_must_divide_the_channels():
+    with pytest.raises(InputError, match=r"--K 3.*\[1, 2, 4, 8, 16\]"):
+        dataclasses.replace(PCDARTSConfig(), K=3).resolved().check()
+
+
+def test_the_digits_preset_is_a_whole_search():
+    config = PRESETS["digits"].resolved()
+    steps = (1437 // 2) // config.batch_size * (config.epochs - config.warmup_epochs)
+    assert config.nodes == 6 and config.cells >= 3 and steps >= 60

@@ -1,0 +1,158 @@
+"""Killed and resumed: the bits of a run that was not."""
+
+import contextlib
+import json
+import os
+import shutil
+import time
+
+import psutil
+import pytest
+import torch
+
+from common.config import saved
+from common.run import Run
+from conftest import SEARCH, TINY, launch
+from pc_darts.search import METHOD, PCDARTSConfig
+
+EXEMPT = ("second", "images_per", "memory")
+
+
+def figures(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if not any(e in k for e in EXEMPT)} for line in lines]
+
+
+def last_checkpoint(folder):
+    path = max((folder / "checkpoints").glob("*.pt"))
+    state = torch.load(path, weights_only=True)
+    del state["seconds"]
+    return path.name, state
+
+
+def identical(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(identical(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(identical, a, b))
+    return a == b
+
+
+def assert_same_run(folder, other):
+    assert figures(folder) == figures(other)
+    for name in ("architecture.jsonl", "genotypes.jsonl", "genotype.json", "split.json"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+    (name, state), (other_name, other_state) = last_checkpoint(folder), last_checkpoint(other)
+    assert name == other_name and identical(state, other_state)
+    parts = state["network"].keys()
+    assert {"arch.alpha_normal", "arch.beta_reduction"} <= parts
+    assert any("running_mean" in part for part in parts) and len(state["optimizers"]) == 2
+
+
+def kill_at(process, folder, name):
+    """SIGKILL, launcher and all, as soon as a checkpoint of this name or a later one is there."""
+    deadline = time.time() + 120
+    while process.poll() is None and time.time() < deadline:
+        found = [p.name for p in (folder / "checkpoints").glob("*.pt")]
+        if any(other >= name for other in found):
+            break
+        time.sleep(0.005)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        for one in [parent, *parent.children(recursive=True)]:
+            one.kill()
+    process.communicate()
+    assert not (folder / "result.json").exists(), "it finished before it was killed"
+
+
+def resume(folder, processes=None):
+    process = launch(SEARCH, "--resume", folder, processes=processes)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def test_killed_twice_once_within_an_epoch(finished_search, tmp_path):
+    folder = tmp_path / "run"
+    process = launch(SEARCH, *TINY, "--threads", 1, "--output", folder)
+    kill_at(process, folder, "epoch-00000-step-0000001.pt")
+    process = launch(SEARCH, "--resume", folder)
+    kill_at(process, folder, "epoch-00001-step-0000001.pt")
+    assert "resuming at epoch" in resume(folder)
+    assert saved(PCDARTSConfig, folder, METHOD).threads == 1
+    assert_same_run(finished_search[0], folder)
+
+
+def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
+    finished_search, tmp_path
+):
+    folder = tmp_path / "run"
+    shutil.copytree(finished_search[0], folder)
+    (folder / "result.json").unlink()
+    files = sorted((folder / "checkpoints").glob("*.pt"))
+    os.truncate(files[-1], files[-1].stat().st_size // 2)
+    output = resume(folder)
+    assert f"{files[-1].name} is damaged; going on from {files[0].name}" in output
+    assert_same_run(finished_search[0], folder)
+
+
+def test_a_run_without_checkpoint_starts_from_its_first_step(finished_search, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("config.json", "split.json"):
+        shutil.copy(finished_search[0] / name, folder)
+    assert "resuming" not in resume(folder)
+    assert_same_run(finished_search[0], folder)
+
+
+def test_a_run_killed_before_its_split_was_written_starts_too(finished_search, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(finished_search[0] / "config.json", folder)
+    resume(folder)
+    assert_same_run(finished_search[0], folder)
+
+
+def test_a_finished_run_says_so(finished_search, command):
+    before = {p: p.stat().st_mtime_ns for p in finished_search[0].rglob("*")}
+    status, out, _ = command(SEARCH, "--resume", finished_search[0])
+    assert status == 0 and "is finished" in out
+    assert before == {p: p.stat().st_mtime_ns for p in finished_search[0].rglob("*")}
+
+
+def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_path):
+    runs = [tmp_path / name for name in ("python", "accelerate")]
+    times = []
+    for folder, launcher in zip(runs, (None, "accelerate"), strict=True):
+        process = launch(SEARCH, *TINY, "--output", folder, launcher=launcher)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        config = json.loads((folder / "config.json").read_text())
+        assert config["threads"] == len(os.sched_getaffinity(0))
+        times.append(json.loads((folder / "result.json").read_text())["search_seconds"])
+    assert_same_run(*runs)
+    assert max(times) < 3 * min(times)
+
+
+def test_two_processes_killed_within_an_epoch(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = launch(SEARCH, *TINY, "--output", whole, processes=2)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    process = launch(SEARCH, *TINY, "--output", killed, processes=2)
+    kill_at(process, killed, "epoch-00001-step-0000001.pt")
+    resume(killed, processes=2)
+    assert_same_run(whole, killed)
+    assert json.loads((whole / "config.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("line", ['{"epoch": 1, "tra', '{"epoch": 7}\n'])
+def test_half_a_line_and_later_epochs_are_forgotten(finished_search, tmp_path, accelerator, line):
+    shutil.copy(finished_search[0] / "metrics.jsonl", tmp_path)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write(line)
+    run = Run(tmp_path, "test", accelerator)
+    run.rewind(2)
+    assert [entry["epoch"] for entry in run.lines("metrics.jsonl")] == [0, 1]

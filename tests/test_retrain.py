@@ -1,0 +1,124 @@
+"""Retraining: the recipe, its loop, and that it resumes."""
+
+import json
+import os
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common.data import Images
+from common.genotype import load
+from common.network import Network
+from common.retrain import PRESETS, RetrainConfig, Retrainer
+from common.run import Run
+from test_resume import figures, identical, last_checkpoint
+
+TRAIN = "evaluate/train.py"
+TINY = "--preset digits --genotype pc_darts_cifar10 --channels 4 --cells 3 --epochs 3".split()
+TINY += ["--limit-images", "256", "--checkpoint-steps", "2", "--drop-path", "0.5"]
+
+
+def test_the_default_is_section_4_2():
+    config = PRESETS["cifar10"]
+    paper = {
+        "dataset": "cifar10", "cells": 20, "channels": 36, "epochs": 600, "batch_size": 128,
+        "learning_rate": 0.025, "learning_rate_min": 0.0, "momentum": 0.9, "weight_decay": 3e-4,
+        "grad_clip": 5.0, "drop_path": 0.3, "cutout": 16, "auxiliary_weight": 0.4,
+        "ema_decay": 0.0, "crop_padding": 4, "flip": True, "limit_images": None,
+    }  # fmt: skip
+    assert {key: getattr(config, key) for key in paper} == paper
+
+
+def test_a_run_and_what_it_leaves(tmp_path, command):
+    status, out, err = command(TRAIN, *TINY, "--output", tmp_path / "run")
+    assert status == 0, err
+    folder = tmp_path / "run"
+    result = json.loads((folder / "result.json").read_text())
+    assert 0 <= result["test_top1"] <= 100 and f"{result['test_top1']:.2f} %" in out
+    lines = figures(folder)
+    assert lines[-1]["test_top1"] == result["test_top1"] and lines[0]["valid_top1"] is None
+    assert load(folder) == load("pc_darts_cifar10")
+    assert (folder / "pictures" / "curves.png").exists()
+    assert (folder / "pictures" / "normal.svg").exists()
+
+
+@pytest.mark.parametrize("extra", [[], ["--ema-decay", "0.9"]])
+def test_resumed_from_any_checkpoint_it_ends_in_the_same_bits(tmp_path, command, extra):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    assert command(TRAIN, *TINY, *extra, "--output", whole)[0] == 0
+
+    saves = []
+    original = Run.save_checkpoint
+
+    def interrupt(self, epoch, step, state):
+        original(self, epoch, step, state)
+        saves.append((epoch, step))
+        if saves[-1] == (1, 2):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save_checkpoint", interrupt)
+        status, _, err = command(TRAIN, *TINY, *extra, "--output", resumed)
+    assert status == 130 and "--resume" in err and saves[0] == (0, 2)
+    status, out, _ = command(TRAIN, "--resume", resumed)
+    assert status == 0 and "resuming at epoch 2, step 3" in out
+    assert figures(whole) == figures(resumed)
+    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
+    assert name == other_name and identical(state, other)
+    assert (state["ema"] is not None) == bool(extra)
+
+
+def test_drop_path_grows_linearly_from_zero(tmp_path, command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Network, "set_drop_path", lambda self, p: seen.append(p))
+    assert command(TRAIN, *TINY, "--output", tmp_path / "run")[0] == 0
+    assert seen == pytest.approx([0, 0.5 / 3, 1 / 3])
+
+
+def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
+    torch.manual_seed(0)
+    images = Images(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) % 2,
+                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
+    config = RetrainConfig(batch_size=4, channels=4, cells=3, epochs=1, genotype="darts_v1",
+                           learning_rate=0.1, grad_clip=0, momentum=0, weight_decay=0)
+    genotype = load("darts_v1")
+    network = Network(genotype, 4, 3, 2, auxiliary=True)
+    trainer = Retrainer(config, genotype, network, Run(tmp_path, "t", accelerator), images, images)
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    x, y = trainer.train_batches.train(0)
+    network.train()
+    logits, auxiliary = network(x)
+    loss = F.cross_entropy(logits, y) + 0.4 * F.cross_entropy(auxiliary, y)
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, parameters)
+    trainer.weight_step((x, y))
+    for name, gradient in zip(names, gradients, strict=True):
+        moved = network.get_parameter(name)
+        torch.testing.assert_close(moved, before[name] - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("nodes", [5, 6, 7])
+def test_cells_of_every_size_retrain(tmp_path, command, nodes):
+    search, run = tmp_path / "search", tmp_path / "run"
+    status, _, err = command(
+        "pc_darts/search.py", "--preset", "digits", "--channels", 4, "--cells", 3, "--epochs", 1,
+        "--limit-images", 128, "--warmup-epochs", 0, "--nodes", nodes, "--output", search,
+    )  # fmt: skip
+    assert status == 0, err
+    assert load(search).cells["normal"].nodes == nodes - 2
+    status, _, err = command(TRAIN, *TINY, "--epochs", 1, "--genotype", search, "--output", run)
+    assert status == 0, err
+
+
+def test_two_digits_presets_end_to_end(tmp_path, command):
+    """The README's two commands: a search, and 97 % or more for what it found."""
+    status, _, err = command("pc_darts/search.py", "--preset", "digits", "--output", tmp_path / "s")
+    assert status == 0, err
+    lines = (tmp_path / "s" / "architecture.jsonl").read_text().splitlines()
+    assert len(lines) == 10 and os.path.getsize(tmp_path / "s" / "genotype.json") > 0
+    status, _, err = command(
+        TRAIN, "--preset", "digits", "--genotype", tmp_path / "s", "--output", tmp_path / "t"
+    )
+    assert status == 0, err
+    assert json.loads((tmp_path / "t" / "result.json").read_text())["test_top1"] >= 97

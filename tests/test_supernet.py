@@ -1,0 +1,97 @@
+"""The base class: first-order DARTS."""
+
+import pytest
+import torch
+
+from common.genotype import CANDIDATES, Op
+from common.supernet import SuperNet, top2
+
+EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+
+
+def test_weights_and_architecture_parameters_of_darts():
+    supernet = SuperNet()
+    assert sum(p.numel() for p in supernet.weight_parameters()) == 1_930_618  # facts, section 7
+    assert sum(p.numel() for p in supernet.arch_parameters()) == 224
+
+
+@pytest.mark.parametrize(("nodes", "edges"), [(3, 9), (4, 14), (5, 20)])
+def test_edges(nodes, edges):
+    assert len(SuperNet(channels=4, cells=3, nodes=nodes).edges) == edges
+
+
+def test_mix_is_a_softmax_over_an_edges_candidates():
+    supernet = SuperNet(channels=4, cells=3)
+    supernet.arch["alpha_normal"].data = torch.randn(14, 8)
+    alpha, mix = supernet.arch["alpha_normal"], supernet.mix("normal").op
+    for e in range(14):
+        total = sum(alpha[e, k].exp() for k in range(8))
+        for k in range(8):
+            assert mix[e, k].item() == pytest.approx((alpha[e, k].exp() / total).item(), rel=1e-5)
+
+
+def slow_top2(strengths, edges):
+    """From DARTS, section 2.4, in the words of the paper."""
+    result = []
+    for node in (2, 3):
+        ranked = []
+        for row, (source, target) in enumerate(edges):
+            if target == node:
+                best = max(
+                    (strengths[row][k], CANDIDATES[k]) for k in range(8) if CANDIDATES[k] != "none"
+                )
+                ranked.append((best[0], source, best[1]))
+        ranked.sort(key=lambda entry: (-entry[0], entry[1]))
+        result += [(node, source, name) for _, source, name in ranked[:2]]
+    return result
+
+
+def test_derivation_against_a_slow_form():
+    for seed in range(20):
+        strengths = torch.rand(5, 8, generator=torch.Generator().manual_seed(seed))
+        cell = top2(strengths, EDGES, CANDIDATES)
+        found = [(edge.target, edge.source, edge.op.name) for edge in cell.edges]
+        assert found == slow_top2(strengths.tolist(), EDGES)
+        assert cell.output == (2, 3)
+
+
+def test_none_is_never_derived_and_does_not_make_an_edge_strong():
+    strengths = torch.full((5, 8), 0.1)
+    strengths[:, CANDIDATES.index("none")] = 0.9
+    strengths[3, CANDIDATES.index("sep_conv_5x5")] = 0.2
+    strengths[4, CANDIDATES.index("skip_connect")] = 0.3
+    cell = top2(strengths, EDGES, CANDIDATES)
+    assert all(edge.op != Op("none") for edge in cell.edges)
+    assert [(e.source, e.op.name) for e in cell.into(3)] == [
+        (2, "skip_connect"), (1, "sep_conv_5x5"),
+    ]
+
+
+def test_ties_go_to_the_earlier_input():
+    cell = top2(torch.full((5, 8), 0.1), EDGES, CANDIDATES)
+    assert [edge.source for edge in cell.into(3)] == [0, 1]
+
+
+def test_alphas_are_in_the_checkpoint_and_not_among_the_weights():
+    supernet = SuperNet(channels=4, cells=3)
+    assert {"arch.alpha_normal", "arch.alpha_reduction"} <= supernet.state_dict().keys()
+    arch = {id(p) for p in supernet.arch_parameters()}
+    assert not arch & {id(p) for p in supernet.weight_parameters()}
+    assert len(list(supernet.parameters())) == len(supernet.weight_parameters()) + 2
+
+
+def test_alpha_gradient_by_finite_differences():
+    torch.manual_seed(0)
+    supernet = SuperNet(channels=4, cells=3, nodes=2, classes=3).double()
+    images, labels = torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
+    alpha = supernet.arch["alpha_reduction"]
+    loss, _ = supernet.loss(images, labels)
+    (gradient,) = torch.autograd.grad(loss, [alpha])
+    for e, k in [(0, 1), (2, 4), (4, 6)]:
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                alpha[e, k] += sign * 1e-5
+                values.append(supernet.loss(images, labels)[0].item())
+                alpha[e, k] -= sign * 1e-5
+        assert gradient[e, k].item() == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-8)
