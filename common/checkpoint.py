@@ -37,15 +37,15 @@ def save(folder: Path, name: str, state: dict[str, Any]) -> Path:
     return path
 
 
-def newest(folder: Path, device: torch.device) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """The folder's checkpoints, newest first; None for one that does not match its digest."""
+def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """The folder's checkpoints, newest first and on the CPU; None where the digest does not match."""
     for path in sorted(folder.glob("*.pt"), reverse=True):
         data, digest = path.read_bytes(), _digest_of(path)
         recorded = digest.read_text().split()[:1] if digest.exists() else []
         if recorded != [hashlib.sha256(data).hexdigest()]:
             yield path, None
         else:
-            yield path, torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+            yield path, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

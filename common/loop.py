@@ -197,7 +197,8 @@ class Loop:
         meters = (self.loss_meter, self.top1_meter)
         for meter, values in zip(meters, state["meters"], strict=True):
             for key, value in values.items():
-                setattr(meter, key, value)
+                on_device = isinstance(value, Tensor)
+                setattr(meter, key, value.to(self.accelerator.device) if on_device else value)
 
     def _resume(self) -> None:
         state = self.run.load_checkpoint() if self.config.resume else None

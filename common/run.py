@@ -127,9 +127,7 @@ class Run:
             InputError: there are some, and all are damaged.
         """
         damaged = []
-        for path, state in checkpoint.newest(
-            self.folder / "checkpoints", self.accelerator.device
-        ):
+        for path, state in checkpoint.newest(self.folder / "checkpoints"):
             if state is not None:
                 for bad in damaged:
                     self.say(f"{bad.name} is damaged; going on from {path.name} instead")

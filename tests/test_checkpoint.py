@@ -15,8 +15,6 @@ from common.config import RunConfig
 from common.errors import InputError
 from common.run import Run
 
-CPU = torch.device("cpu")
-
 
 def state(value):
     return {"epoch": value, "weights": torch.full((1000,), float(value)), "names": ["a", "b"]}
@@ -24,7 +22,7 @@ def state(value):
 
 def newest(folder):
     """The first whole checkpoint's epoch, and how many damaged ones were passed over."""
-    found = list(checkpoint.newest(folder, CPU))
+    found = list(checkpoint.newest(folder))
     whole = [s["epoch"] for _, s in found if s is not None]
     return whole[0] if whole else None, sum(s is None for _, s in found)
 
@@ -35,7 +33,7 @@ def test_round_trip_keeps_the_newest_two(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "epoch-2.pt", "epoch-2.pt.sha256", "epoch-3.pt", "epoch-3.pt.sha256",
     ]
-    path, last = next(checkpoint.newest(tmp_path, CPU))
+    path, last = next(checkpoint.newest(tmp_path))
     assert path.name == "epoch-3.pt" and last["names"] == ["a", "b"]
     assert torch.equal(last["weights"], torch.full((1000,), 3.0))
     digest, name = (tmp_path / "epoch-3.pt.sha256").read_text().split()
@@ -94,7 +92,7 @@ def test_killed_while_writing(tmp_path):
         process.send_signal(signal.SIGCONT)
     process.kill()
     process.wait()
-    path, last = next(checkpoint.newest(tmp_path, CPU))
+    path, last = next(checkpoint.newest(tmp_path))
     assert torch.equal(last["weights"], torch.full((200_000,), float(last["epoch"])))
 
 
