@@ -38,7 +38,7 @@ def save(folder: Path, name: str, state: dict[str, Any]) -> Path:
 
 
 def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """The folder's checkpoints, newest first and on the CPU; None where the digest does not match."""
+    """The folder's checkpoints, newest first, on the CPU; None where the digest does not match."""
     for path in sorted(folder.glob("*.pt"), reverse=True):
         data, digest = path.read_bytes(), _digest_of(path)
         recorded = digest.read_text().split()[:1] if digest.exists() else []
