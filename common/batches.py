@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from common.data import Images
 from common.distributed import generator_of
 
+Batch = tuple[Tensor, Tensor]  # images [B, C, H, W], labels [B]
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -58,21 +60,27 @@ class Batches:
         rank: int = 0,
         processes: int = 1,
     ):
-        self.images, self.batch_size, self.augmentation = images, batch_size, augmentation
+        self.batch_size, self.augmentation = batch_size, augmentation
         self.indices = torch.arange(len(images)) if indices is None else indices
         self.key, self.rank, self.processes = (seed, stream), rank, processes
-        self.device = images.pixels.device
-        self.padded = F.pad(images.pixels, [augmentation.crop_padding] * 4)
+        self.device, self.shape = images.pixels.device, images.shape
+        chosen = self.indices.to(self.device)
+        self.labels = images.labels[chosen]
+        self.pixels = F.pad(images.pixels[chosen], [augmentation.crop_padding] * 4)
         mean, std = (torch.tensor(v, device=self.device) for v in (images.mean, images.std))
         self.scale = (1 / (255 * std)).view(1, -1, 1, 1)
         self.shift = (-mean / std).view(1, -1, 1, 1)
-        self._order: tuple[int, Tensor] = (-1, self.indices)
+        self._order = (-1, self.indices)  # number of the pass, positions among the indices
 
     def __len__(self) -> int:
-        """Whole batches in one pass; the rest of the images waits for another order."""
+        """Whole batches in one pass.
+
+        Deviation: the rest of the images waits for another order; the authors' code ends a pass
+        with a smaller batch (98 steps instead of 97 for 25,000 images in batches of 256).
+        """
         return len(self.indices) // self.batch_size
 
-    def train(self, step: int) -> tuple[Tensor, Tensor]:
+    def train(self, step: int) -> Batch:
         """This process' share of batch `step`, counted from the run's first: images and labels.
 
         Passes follow one another, each in its own random order.
@@ -84,25 +92,26 @@ class Batches:
         share = slice(self.rank, None, self.processes)
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
-    def evaluate(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluate(self) -> Iterator[Batch]:
         """This process' share of all images, once and unchanged but for the normalisation."""
-        mine = self.indices[self.rank :: self.processes]
+        _, height, width = self.shape
+        padding = self.augmentation.crop_padding
+        mine = torch.arange(self.rank, len(self.labels), self.processes)
         for batch in mine.split(max(1, self.batch_size // self.processes)):
             batch = self._send(batch)
-            yield self._normalised(self.images.pixels[batch]), self.images.labels[batch]
+            pixels = self.pixels[batch, :, padding : padding + height, padding : padding + width]
+            yield self._normalised(pixels), self.labels[batch]
 
     def _pass(self, turn: int) -> Tensor:
         if self._order[0] != turn:
-            order = torch.randperm(
-                len(self.indices), generator=generator_of(*self.key, "order", turn)
-            )
-            self._order = (turn, self.indices[order])
+            generator = generator_of(*self.key, "order", turn)
+            self._order = (turn, torch.randperm(len(self.indices), generator=generator))
         return self._order[1]
 
     def _draw(self, step: int) -> tuple[Tensor, ...]:
         """Crop offsets, flips and cutout centres of the whole batch: [B, 2], [B], [B, 2]."""
         generator = generator_of(*self.key, "augment", step)
-        count, (height, width) = self.batch_size, self.images.shape[1:]
+        count, (height, width) = self.batch_size, self.shape[1:]
         offsets = torch.randint(
             2 * self.augmentation.crop_padding + 1, (count, 2), generator=generator
         )
@@ -112,15 +121,15 @@ class Batches:
 
     def _augmented(
         self, batch: Tensor, offsets: Tensor, flips: Tensor, centres: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        channels, height, width = self.images.shape
+    ) -> Batch:
+        channels, height, width = self.shape
         rows, columns = torch.arange(height), torch.arange(width)
         if self.augmentation.flip:
             columns = torch.where(flips[:, None], columns.flip(0), columns)  # [B, W]
         rows = self._send(offsets[:, :1] + rows)  # [B, H] of the padded image
         columns = self._send(offsets[:, 1:] + columns)  # [B, W]
         batch = self._send(batch)
-        pixels = self.padded[
+        pixels = self.pixels[
             batch[:, None, None, None],
             torch.arange(channels, device=self.device)[:, None, None],
             rows[:, None, :, None],
@@ -129,15 +138,15 @@ class Batches:
         x = self._normalised(pixels)
         if self.augmentation.cutout:
             x = x.masked_fill(self._send(self._hole(centres)), 0)
-        return x, self.images.labels[batch]
+        return x, self.labels[batch]
 
     def _hole(self, centres: Tensor) -> Tensor:
         """[B, 1, H, W]: where cutout sets the image to the mean."""
         half = self.augmentation.cutout // 2
         inside = []
-        for axis, size in enumerate(self.images.shape[1:]):
+        for axis, size in enumerate(self.shape[1:]):
             distance = torch.arange(size) - centres[:, axis, None]
-            inside.append((distance >= -half) & (distance < half))
+            inside.append((distance >= -half) & (distance < self.augmentation.cutout - half))
         return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
 
     def _normalised(self, pixels: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from common import draw
-from common.batches import Augmentation, Batches
+from common.batches import Augmentation, Batch, Batches
 from common.command import start, training_images
 from common.config import ConfigT, RunConfig, SearchConfig
 from common.data import Images, Split
@@ -26,10 +26,9 @@ from common.distributed import average, seed_of
 from common.errors import InputError
 from common.genotype import Genotype, save
 from common.loop import Loop, prepare
-from common.run import Run, commit
+from common.network import auxiliary_fits
+from common.run import Run
 from common.supernet import KINDS, SuperNet
-
-Batch = tuple[Tensor, Tensor]  # images [B, C, H, W], labels [B]
 
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
@@ -105,7 +104,11 @@ class BilevelTrainer(Loop):
         )
 
     def batches(self) -> Iterator[tuple[Batch, Batch]]:
-        """Pairs of a batch that trains the weights and one that trains the architecture."""
+        """Pairs of a batch that trains the weights and one that trains the architecture.
+
+        Deviation: the second ones follow from endless shuffled passes over their half; the
+        authors' code shuffles anew for each.
+        """
         for step in self.steps():
             yield self.train_batches.train(step), self.valid_batches.train(step)
 
@@ -155,7 +158,7 @@ class BilevelTrainer(Loop):
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
             "epochs": config.epochs, "images": len(self.split.train) + len(self.split.valid),
-            "commit": commit(),
+            "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)
 
@@ -189,6 +192,10 @@ class BilevelTrainer(Loop):
             words += ["--data-root", config.data_root]
         if config.image_size is not None:
             words += ["--image-size", str(config.image_size)]
+        if config.dataset == "folder" and not auxiliary_fits(self.train_batches.shape):
+            words += ["--auxiliary-weight", "0"]
+        if config.dataset == "folder" and len(self.split.train) < 128:
+            words += ["--batch-size", str(config.batch_size)]
         return shlex.join([*words, "--genotype", str(self.run.folder)])
 
     @torch.no_grad()

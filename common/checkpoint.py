@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from common.files import write_whole
 
 KEEP = 2  # newest ones; the one before the last is there in case the last is damaged
 
@@ -46,16 +47,6 @@ def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
             yield path, None
         else:
             yield path, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _digest_of(path: Path) -> Path:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from common import data
 from common.config import ConfigT, RunConfig
 from common.data import Images
+from common.distributed import seed_of
 from common.errors import InputError
 
 
@@ -30,8 +34,12 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
                 "--log-with tensorboard: not installed; pip install -e '.[tensorboard]'"
             ) from None
     config = dataclasses.replace(config, threads=set_threads(config.threads))
+    precision = None  # what the launcher says; a resumed run keeps its own
+    if config.resume is not None:
+        precision = json.loads((Path(config.resume) / "config.json").read_text())["mixed_precision"]
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # without this, torchrun's processes stay apart
+        mixed_precision=precision,
         log_with=config.log_with,
         project_dir=config.log_with and ".",
     )
@@ -40,35 +48,53 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         accelerator.end_training()
         raise SystemExit(0)
     processes = accelerator.num_processes
-    if config.batch_size % processes:
+    if config.batch_size % processes or config.batch_size < 2 * processes:
         raise InputError(
-            f"--batch-size {config.batch_size}: is shared by {processes} processes and must be a "
-            f"multiple of {processes}"
+            f"--batch-size {config.batch_size}: is shared by {processes} processes; it must be a "
+            f"multiple of {processes} and give each at least 2 images to normalise over"
         )
     torch.backends.cudnn.benchmark = True
-    torch.manual_seed(config.seed)  # initial weights, alike on every process
+    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     return config, accelerator
 
 
 def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
-    """The images that the flags name; the main process looks (and downloads) first.
+    """The images that the flags name.
 
     Raises:
-        InputError: see `data.load`.
+        InputError: see `data.load_train`; on every process.
     """
-    with accelerator.main_process_first():
-        images = data.load(
-            config.dataset, config.data_root, train=True, image_size=config.image_size
-        )
+    images = _main_first(
+        accelerator, lambda: data.load_train(config.dataset, config.data_root, config.image_size)
+    )
     return images.limited(config.limit_images, config.seed)
 
 
-def test_images(config: RunConfig, accelerator: Accelerator) -> Images:
-    """The test split that the flags name; see `training_images`."""
-    with accelerator.main_process_first():
-        return data.load(
-            config.dataset, config.data_root, train=False, image_size=config.image_size
-        )
+def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> Images:
+    """The test split that belongs to these training images.
+
+    Raises:
+        InputError: see `data.load_test`; on every process.
+    """
+    return _main_first(
+        accelerator,
+        lambda: data.load_test(config.dataset, config.data_root, train, config.image_size),
+    )
+
+
+def _main_first(accelerator: Accelerator, load: Callable[[], Images]) -> Images:
+    """The main process loads (and downloads) first; if it cannot, all others hear why."""
+    images, error = None, [None]
+    if accelerator.is_main_process:
+        try:
+            images = load()
+        except InputError as reason:
+            error = [str(reason)]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(error)
+    if error[0] is not None:
+        raise InputError(error[0])
+    return load() if images is None else images
 
 
 def set_threads(count: int | None) -> int:
@@ -84,4 +110,4 @@ def set_threads(count: int | None) -> int:
         usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
         count = max(1, usable // processes)
     torch.set_num_threads(count)
-    return count
+    return torch.get_num_threads()

@@ -39,14 +39,14 @@ class RunConfig:
     """Of initial weights, split, order, augmentation and every draw."""
     threads: int | None = None
     """CPU threads of this process; by default the usable cores divided by the processes here."""
-    checkpoint_steps: int = 200
+    checkpoint_steps: int = 50
     """Within an epoch, save a checkpoint after every so many steps."""
     log_with: Literal["tensorboard"] | None = None
     """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
 
     epochs: int = 50
     """Passes over the training images."""
-    batch_size: int | None = 64
+    batch_size: int = 64
     """Images of a step, over all processes together."""
     crop_padding: int = 4
     """Pad by this many pixels, then crop back at random."""
@@ -59,7 +59,7 @@ class RunConfig:
     """Of the first cell's nodes; they double at each reduction cell."""
     cells: int = 8
     """How many are stacked; the reduction cells are at a third and at two thirds."""
-    learning_rate: float | None = 0.025
+    learning_rate: float = 0.025
     """Of the weights' SGD at the start; a cosine takes it down epoch by epoch."""
     learning_rate_min: float = 0.0
     """Where the cosine ends."""
@@ -78,6 +78,8 @@ class RunConfig:
         """
         at_least(self, 1, "epochs", "batch_size", "channels", "cells", "checkpoint_steps")
         at_least(self, 1, "threads", "limit_images", "image_size")
+        if self.threads is not None and self.threads > 1024:
+            raise InputError(f"--threads {self.threads}: must be 1024 or less")
         at_least(self, 0, "seed", "crop_padding", "cutout", "grad_clip", "weight_decay")
         at_least(self, 0, "learning_rate_min", "momentum")
         if not 0 < self.learning_rate < math.inf:
@@ -160,12 +162,14 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         type(default), default=default, args=argv, description=description,
         console_outputs=is_main_process(),
     ).resolved()
-    if resume is None:
+    try:
         config.check()
-        return config
-    for field in dataclasses.fields(config):
+    except TypeError:
+        raise InputError(f"--resume {resume}: its config.json is damaged") from None
+    for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
-        if field.name != "resume" and was != now:
+        # Images may have moved: that they are the same is checked by their SHA-256.
+        if field.name not in ("resume", "data_root") and was != now:
             raise InputError(
                 f"{flag(field.name)} {now} contradicts the run {resume}, which has {was}; "
                 "leave the flag out to go on, or start a new run without --resume"
@@ -174,13 +178,14 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
 
 
 def _given(argv: list[str], name: str) -> str | None:
-    """The value that a flag is given, before the command line is parsed as a whole."""
+    """The value that a flag is given (last), before the command line is parsed as a whole."""
+    value = None
     for k, word in enumerate(argv):
         if word == name and k + 1 < len(argv):
-            return argv[k + 1]
-        if word.startswith(name + "="):
-            return word.removeprefix(name + "=")
-    return None
+            value = argv[k + 1]
+        elif word.startswith(name + "="):
+            value = word.removeprefix(name + "=")
+    return value
 
 
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
@@ -190,17 +195,21 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
         InputError: no run there, or one of another method.
     """
     file = folder / "config.json"
-    if not file.is_file():
-        raise InputError(f"--resume {folder}: no run there (it would hold a config.json)")
     try:
         data: dict[str, Any] = json.loads(file.read_text())
         found = data["method"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"--resume {folder}: no run there (it would hold a config.json)"
+        ) from None
+    except OSError as error:
+        raise InputError(f"--resume {folder}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         raise InputError(f"--resume {folder}: its config.json is damaged") from None
     if found != method:
         raise InputError(f"--resume {folder}: is a run of {found}, not of {method}")
     names = [field.name for field in dataclasses.fields(kind)]
-    missing = [name for name in names if name not in data]
+    missing = [name for name in (*names, "mixed_precision", "processes") if name not in data]
     if missing:
         raise InputError(f"--resume {folder}: its config.json lacks {', '.join(missing)}")
     return kind(**{**{name: data[name] for name in names}, "resume": str(folder)})

@@ -17,6 +17,7 @@ from common.errors import InputError
 Dataset = Literal["digits", "cifar10", "cifar100", "folder"]
 
 # Per channel, in units of the pixel range; other data sets' are measured on their training images.
+# Deviation: CIFAR-100 has its own; DARTS' and PC-DARTS' code normalises it by CIFAR-10's.
 STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
@@ -78,16 +79,13 @@ class Images:
 # ---------------------------------------------------------------------------------------- loading
 
 
-def load(
-    dataset: Dataset, root: str | Path, *, train: bool, image_size: int | None = None
-) -> Images:
-    """The training or the test split of a data set. Nothing of the other split is opened.
+def load_train(dataset: Dataset, root: str | Path, image_size: int | None = None) -> Images:
+    """The training split of a data set; no test image is used for anything.
 
     Args:
         dataset: its name.
         root: where it lies: CIFAR's archive (downloaded there if missing), or an image folder
             `train/<class>/*` with `val/<class>/*` or `test/<class>/*`.
-        train: which split.
         image_size: pixels; scale and crop a folder's images to this square.
 
     Raises:
@@ -96,10 +94,34 @@ def load(
     if image_size is not None and dataset != "folder":
         raise InputError(f"--image-size is for --dataset folder; {dataset} has one size")
     if dataset == "digits":
-        return _digits(train)
-    if dataset == "folder":
-        return _folder(Path(root), train, image_size)
-    return _cifar(dataset, Path(root), train)
+        return _digits(train=True)
+    if dataset != "folder":
+        return _cifar(dataset, Path(root), train=True)
+    split = Path(root) / "train"
+    classes = _classes(split)
+    pixels, labels = _read(split, classes, image_size)
+    return Images(pixels, labels, classes, *_measure(pixels))
+
+
+def load_test(
+    dataset: Dataset, root: str | Path, train: Images, image_size: int | None = None
+) -> Images:
+    """The test split that belongs to these training images: their classes, channels and size.
+
+    Raises:
+        InputError: nothing usable there, or it does not fit the training images.
+    """
+    if dataset == "digits":
+        return _digits(train=False)
+    if dataset != "folder":
+        return _cifar(dataset, Path(root), train=False)
+    split = next((Path(root) / name for name in ("test", "val") if _is_dir(root, name)), None)
+    if split is None:
+        raise InputError(f"--data-root {root}: holds neither test/ nor val/ beside train/")
+    if _classes(split) != train.classes:
+        raise InputError(f"--data-root {root}: {split.name}/ has other classes than train/")
+    pixels, labels = _read(split, train.classes, image_size, like=train)
+    return Images(pixels, labels, train.classes, train.mean, train.std)
 
 
 def _digits(train: bool) -> Images:
@@ -139,75 +161,78 @@ def _cifar(dataset: str, root: Path, train: bool) -> Images:
     return Images(pixels, torch.tensor(data.targets), tuple(data.classes), *STATISTICS[dataset])
 
 
-def _folder(root: Path, train: bool, image_size: int | None) -> Images:
-    """Any image folder; channels, size and classes are read from the training images."""
-    training = root / "train"
-    classes = _classes(training, root)
-    if train:
-        pixels, labels = _read(training, classes, image_size)
-        return Images(pixels, labels, classes, *_measure(pixels))
-    split = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
-    if split is None:
-        raise InputError(f"--data-root {root}: holds neither test/ nor val/ beside train/")
-    if _classes(split, root) != classes:
-        raise InputError(f"--data-root {root}: {split.name}/ has other classes than train/")
-    statistics = _measure(_read(training, classes, image_size)[0])
-    return Images(*_read(split, classes, image_size), classes, *statistics)
+def _is_dir(root: str | Path, name: str) -> bool:
+    try:
+        return (Path(root) / name).is_dir()
+    except OSError as error:
+        raise InputError(f"--data-root {root}: cannot be read ({error.strerror})") from None
 
 
-def _classes(split: Path, root: Path) -> tuple[str, ...]:
-    if not split.is_dir():
+def _classes(split: Path) -> tuple[str, ...]:
+    """The class folders of a split, sorted; hidden ones are no classes."""
+    if not _is_dir(split.parent, split.name):
         raise InputError(
-            f"--data-root {root}: no folder {split.name}/ there; an image folder is "
+            f"--data-root {split.parent}: no folder {split.name}/ there; an image folder is "
             "train/<class>/<image> with test/ or val/ alike"
         )
-    classes = tuple(sorted(entry.name for entry in split.iterdir() if entry.is_dir()))
+    folders = [entry.name for entry in split.iterdir() if entry.is_dir()]
+    classes = tuple(sorted(name for name in folders if not name.startswith(".")))
     if len(classes) < 2:
         raise InputError(
-            f"--data-root {root}: {split.name}/ holds {len(classes)} class folders; "
+            f"--data-root {split.parent}: {split.name}/ holds {len(classes)} class folders; "
             "two or more are needed, one folder a class"
         )
     return classes
 
 
 def _read(
-    split: Path, classes: tuple[str, ...], image_size: int | None
+    split: Path, classes: tuple[str, ...], image_size: int | None, like: Images | None = None
 ) -> tuple[Tensor, Tensor]:
-    """All images of a split folder, uint8 [N, C, H, W], and their labels."""
+    """All images of a split folder, uint8 [N, C, H, W], and their labels.
+
+    Training images have three channels if any of them is coloured; others have what those have.
+    """
     from torchvision.datasets.folder import IMG_EXTENSIONS
 
     files = [
         (path, label)
         for label, name in enumerate(classes)
         for path in sorted((split / name).rglob("*"))
-        if path.suffix.lower() in IMG_EXTENSIONS
+        if path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
     ]
-    counts = torch.bincount(torch.tensor([label for _, label in files]), minlength=len(classes))
+    labels = torch.tensor([label for _, label in files], dtype=torch.int64)
+    counts = torch.bincount(labels, minlength=len(classes))
     if (counts == 0).any():
         empty = classes[int((counts == 0).nonzero()[0])]
         raise InputError(f"--data-root: no image in {split / empty}")
+    channels = None if like is None else like.shape[0]
+    size = None if like is None else like.shape[1:]
     images: list[Tensor] = []
     for path, _ in files:
-        images.append(_decode(path, image_size, images[0].shape[0] if images else None))
-        if images[-1].shape != images[0].shape:
-            sizes = ["x".join(map(str, image.shape[1:])) for image in (images[0], images[-1])]
+        images.append(_decode(path, image_size, channels))
+        size = size or images[-1].shape[1:]
+        if images[-1].shape[1:] != size:
+            sizes = ["x".join(map(str, s)) for s in (images[-1].shape[1:], size)]
             raise InputError(
-                f"--data-root: {path} is {sizes[1]}, others are {sizes[0]}; "
+                f"--data-root: {path} is {sizes[0]}, others are {sizes[1]}; "
                 "--image-size N brings them to one size"
             )
-    return torch.stack(images), torch.tensor([label for _, label in files])
+    channels = max(image.shape[0] for image in images)
+    return torch.stack([image.expand(channels, -1, -1) for image in images]), labels
 
 
 def _decode(path: Path, image_size: int | None, channels: int | None) -> Tensor:
-    """uint8 [C, H, W]; grey stays one channel unless the first image has three."""
-    from PIL import Image, UnidentifiedImageError
+    """uint8 [C, H, W]; with `channels` None, one channel for a grey image and three for others."""
+    from PIL import Image
     from torchvision.transforms.v2 import functional as T
 
     try:
         with Image.open(path) as image:
-            grey = channels == 1 or (channels is None and image.mode in ("1", "L", "I;16"))
+            if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+                raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
+            grey = image.mode in ("1", "L", "LA") if channels is None else channels == 1
             image = image.convert("L" if grey else "RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"--data-root: {path} is no readable image ({error})") from None
     if image_size is not None:
         image = T.center_crop(T.resize(image, image_size, antialias=True), [image_size] * 2)
@@ -231,6 +256,8 @@ def _measure(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 @dataclass(frozen=True)
 class Split:
     """The two halves of a search: one trains the weights, the other the architecture.
+
+    Deviation: a seeded random half; DARTS' and PC-DARTS' code takes the first half of the file.
 
     Attributes:
         train: int64 indices.

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import write_whole
 
 FORMAT, VERSION = "nas-genotype", 1
 
@@ -215,7 +216,7 @@ def save(genotype: Genotype, path: Path) -> None:
     """Write a genotype file."""
     text = json.dumps(genotype.to_json(), indent=2)
     text = re.sub(r'\{\s+("from": \d+),\s+("to": \d+),\s+("op": "\w+")\s+\}', r"{\1, \2, \3}", text)
-    path.write_text(text + "\n")  # a plain edge on a line of its own
+    write_whole(path, f"{text}\n".encode())  # a plain edge on a line of its own
 
 
 # ------------------------------------------------------------------------------------ validation

@@ -8,6 +8,8 @@ at the same steps.
 
 from __future__ import annotations
 
+import logging
+import math
 import resource
 import sys
 import time
@@ -27,6 +29,11 @@ from common.config import RunConfig
 from common.distributed import average, average_statistics, seed_of
 from common.errors import InputError, NotFinite
 from common.run import Run
+
+MEND = "no checkpoint was written since. A smaller --learning-rate is the usual mend."
+
+# It warns that a cosine over one epoch is flat.
+logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
 
 
 class Loop:
@@ -56,6 +63,7 @@ class Loop:
         self.seconds = 0.0  # that the epoch has taken so far, in runs before this one too
         self.loss_meter, self.top1_meter = AverageMeter(), AverageMeter()
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
+        self.averaged = [network]  # whose running statistics differ between processes
         self.bar = None
         self._resume()
 
@@ -83,14 +91,16 @@ class Loop:
             total=total, initial=done, unit="img", unit_scale=True, dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
         )
-        while self.epoch < self.config.epochs:
-            self.schedule.step(self.epoch)  # timm: the learning rate of this epoch, from 0
-            self.begin_epoch()
-            self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")
-            self.started = time.perf_counter() - self.seconds
-            yield self.epoch
-            self._end_epoch()
-        self.bar.close()
+        try:
+            while self.epoch < self.config.epochs:
+                self.schedule.step(self.epoch)  # timm: the learning rate of this epoch, from 0
+                self.begin_epoch()
+                self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")
+                self.started = time.perf_counter() - self.seconds
+                yield self.epoch
+                self._end_epoch()
+        finally:
+            self.bar.close()
 
     def steps(self) -> Iterator[int]:
         """The epoch's steps still to run, as numbers since the run's first."""
@@ -125,7 +135,11 @@ class Loop:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, batches: Batches) -> tuple[float, float]:
-        """Mean loss and top-1 accuracy (percent) over all images, by running statistics."""
+        """Mean loss and top-1 accuracy (percent) over all images, by running statistics.
+
+        Raises:
+            NotFinite: the loss is not.
+        """
         network.eval()
         sums = torch.zeros(3, device=self.accelerator.device)
         for images, labels in batches.evaluate():
@@ -134,6 +148,10 @@ class Loop:
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([loss, correct, torch.full_like(loss, len(labels))])
         loss, correct, count = self.accelerator.reduce(sums).tolist()
+        if not math.isfinite(loss):
+            raise NotFinite(
+                f"the loss on held-out images was not finite after epoch {self.epoch + 1}; {MEND}"
+            )
         return loss / count, 100 * correct / count
 
     def _end_epoch(self) -> None:
@@ -219,10 +237,15 @@ class Loop:
             epoch, step = divmod(int(bad.min()), self.steps_per_epoch)
             raise NotFinite(
                 f"the loss was not finite at step {int(bad.min())} (epoch {epoch + 1}, step "
-                f"{step + 1} of it); no checkpoint was written since. A smaller --learning-rate "
-                "is the usual mend."
+                f"{step + 1} of it); {MEND}"
             )
-        average_statistics(self.accelerator, self.network)
+        # A finite loss can still have made weights that are not.
+        if not torch.stack([p.isfinite().all() for p in self.network.parameters()]).all():
+            raise NotFinite(
+                f"a parameter was not finite after epoch {self.epoch + 1}, step {self.step}; {MEND}"
+            )
+        for network in self.averaged:
+            average_statistics(self.accelerator, network)
         if self.accelerator.num_processes > 1 and self.loss_meter.count > 0:
             meters = (self.loss_meter, self.top1_meter)
             means = average(self.accelerator, [meter.sum for meter in meters])

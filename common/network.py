@@ -189,6 +189,11 @@ class FixedReductionCell(nn.Module):
         )
 
 
+def auxiliary_fits(shape: tuple[int, int, int]) -> bool:
+    """Whether CIFAR's auxiliary head fits images [C, H, W]: 8 to 10 pixels after two reductions."""
+    return all(29 <= size <= 40 for size in shape[1:])
+
+
 class AuxiliaryHead(nn.Sequential):
     """A second classifier on 8x8 (CIFAR) or 7x7 (ImageNet) maps, used in training only.
 

@@ -106,7 +106,8 @@ class SeparableConv(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halves the resolution: ReLU, two 1x1 convolutions one pixel apart, normalisation.
 
-    An odd size is padded by a zero row and column at its end, so that any image size works.
+    Deviation: an odd size is padded by a zero row and column at its end, so that any image size
+    works; DARTS' and PC-DARTS' code fails there.
     """
 
     def __init__(self, inputs: int, outputs: int, affine: bool):

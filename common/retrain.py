@@ -16,8 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import draw
-from common.batches import Augmentation, Batches
-from common.bilevel import Batch
+from common.batches import Augmentation, Batch, Batches
 from common.command import start, test_images, training_images
 from common.config import RunConfig, at_least
 from common.data import Images
@@ -25,7 +24,7 @@ from common.distributed import average
 from common.errors import InputError
 from common.genotype import Genotype, load, published, save
 from common.loop import Loop, prepare
-from common.network import Network, check_images
+from common.network import Network, auxiliary_fits, check_images
 from common.run import Run
 
 METHOD = "retrain"
@@ -68,7 +67,8 @@ class RetrainConfig(RunConfig):
                 "--genotype: say what to train: a run folder, a genotype file, or one of "
                 f"{', '.join(published())}"
             )
-        check_images(load(self.genotype), self.channels)
+        if self.resume is None:  # a run holds its own
+            check_images(load(self.genotype), self.channels)
 
 
 PRESETS = {
@@ -85,24 +85,30 @@ def retrain(config: RetrainConfig) -> None:
     """Train a genotype's network on all training images, report it on the test images."""
     config, accelerator = start(config)
     images = training_images(config, accelerator)
-    held_out = test_images(config, accelerator)
+    held_out = test_images(config, accelerator, images)
     if config.batch_size > len(images):
         raise InputError(
             f"--batch-size {config.batch_size}: there are only {len(images)} training images"
         )
-    smallest = min(images.shape[1:])
-    if config.auxiliary_weight > 0 and not 29 <= smallest <= 40:
+    if config.auxiliary_weight > 0 and not auxiliary_fits(images.shape):
         raise InputError(
             f"--auxiliary-weight {config.auxiliary_weight}: the head needs images of 29 to 40 "
-            f"pixels, these have {smallest}; --auxiliary-weight 0 trains without it"
+            f"pixels, these are {images.shape[1]}x{images.shape[2]}; --auxiliary-weight 0 trains "
+            "without it"
         )
     run = Run.open(config, METHOD, accelerator)
-    if config.resume is None:
-        genotype = load(config.genotype)
-        if accelerator.is_main_process:
-            save(genotype, run.folder / "genotype.json")
-    else:
-        genotype = load(run.folder)
+    digests = {"train_sha256": images.sha256(), "test_sha256": held_out.sha256()}
+    if not (run.folder / "images.json").exists():
+        run.write("images.json", digests)
+    elif run.read("images.json") != digests:
+        raise InputError(
+            f"--resume {run.folder}: the images at --data-root {config.data_root} are not those "
+            "that the run began with"
+        )
+    own = run.folder / "genotype.json"
+    genotype = load(run.folder if own.exists() else config.genotype)
+    if accelerator.is_main_process and not own.exists():
+        save(genotype, own)
     network = Network(
         genotype, config.channels, config.cells, len(images.classes),
         image_channels=images.shape[0], auxiliary=config.auxiliary_weight > 0,
@@ -153,6 +159,8 @@ class Retrainer(Loop):
                 seed=config.seed, stream="train", **ours,
             ),
         )
+        if self.ema is not None:
+            self.averaged.append(self.ema.module)
 
     def begin_epoch(self) -> None:
         """Drop-path grows linearly: p(e) = p e / E (authors' code)."""
@@ -181,7 +189,8 @@ class Retrainer(Loop):
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.network)
-        self.record(total, logits, labels)
+        self.record(loss, logits, labels)
+        self.watch(total)
 
     def report(self) -> dict[str, Any]:
         """Figures on the test images; a retraining holds no validation images out."""

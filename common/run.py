@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -32,6 +34,7 @@ from accelerate.utils import broadcast_object_list
 from common import checkpoint
 from common.config import RunConfig
 from common.errors import InputError
+from common.files import write_whole
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")
@@ -43,11 +46,13 @@ class Run:
     Attributes:
         folder: where it is.
         method: what made it.
+        commit: of the code that began it.
         accelerator: the processes of this run.
     """
 
     def __init__(self, folder: Path, method: str, accelerator: Accelerator):
         self.folder, self.method, self.accelerator = folder, method, accelerator
+        self.commit: str | None = None
 
     @classmethod
     def open(cls, config: RunConfig, method: str, accelerator: Accelerator) -> Run:
@@ -60,16 +65,31 @@ class Run:
         if accelerator.is_main_process:
             try:
                 answer[0] = str(config.resume or _new_folder(config, method))
-                _try_to_write(Path(answer[0]))
+                (Path(answer[0]) / ".writable").touch()
+                (Path(answer[0]) / ".writable").unlink()
             except InputError as error:
                 answer[1] = str(error)
+            except OSError as error:
+                flag = "--output" if config.resume is None else "--resume"
+                folder = answer[0] or config.output
+                answer[1] = f"{flag} {folder}: cannot be written ({error.strerror}); name another"
         if accelerator.num_processes > 1:
             broadcast_object_list(answer)
         if answer[1] is not None:
             raise InputError(answer[1])
         run = cls(Path(answer[0]), method, accelerator)
         if config.resume is None:
-            run.write("config.json", _describe(config, method, run.folder, accelerator))
+            description = _describe(config, method, run.folder, accelerator)
+            run.write("config.json", description)
+            run.say(f"run folder: {run.folder}")
+        else:
+            description = run.read("config.json")
+            if description["processes"] != accelerator.num_processes:
+                raise InputError(
+                    f"--resume {run.folder}: is a run of {description['processes']} processes, "
+                    f"not of {accelerator.num_processes}; launch it with as many as before"
+                )
+        run.commit = description["commit"]
         if config.log_with is not None:
             accelerator.project_configuration.logging_dir = str(run.folder)
             accelerator.init_trackers("tensorboard")
@@ -83,18 +103,26 @@ class Run:
     def write(self, name: str, content: dict[str, Any]) -> None:
         """A JSON file of the run, written whole."""
         if self.accelerator.is_main_process:
-            text = json.dumps(content, indent=None if name == "split.json" else 2)
-            checkpoint.write_whole(self.folder / name, (text + "\n").encode())
+            indent = None if name == "split.json" else 2
+            text = json.dumps(content, indent=indent, allow_nan=False)
+            write_whole(self.folder / name, (text + "\n").encode())
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run."""
-        return json.loads((self.folder / name).read_text())
+        """A JSON file of the run.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        try:
+            return json.loads((self.folder / name).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise InputError(f"--resume {self.folder}: its {name} is damaged") from None
 
     def append(self, name: str, line: dict[str, Any]) -> None:
         """One more line of an epoch file."""
         if self.accelerator.is_main_process:
             with open(self.folder / name, "a") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of an epoch file (a kill may leave half of one at the end)."""
@@ -111,7 +139,7 @@ class Run:
             if (self.folder / name).exists():
                 kept = [json.dumps(line) for line in self.lines(name) if line["epoch"] < epoch]
                 text = "".join(line + "\n" for line in kept)
-                checkpoint.write_whole(self.folder / name, text.encode())
+                write_whole(self.folder / name, text.encode())
 
     def save_checkpoint(self, epoch: int, step: int, state: dict[str, Any]) -> None:
         """The state after `step` steps of `epoch`."""
@@ -154,22 +182,14 @@ def _new_folder(config: RunConfig, method: str) -> Path:
                 f"--output {folder}: exists and is not empty; name another folder, or go on with "
                 f"the run in it by --resume {folder}"
             )
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
     name = f"{method}-{config.dataset}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = [name, *(f"{name}-{k}" for k in range(2, 1000))]
-    return next(path for path in (Path("runs") / name for name in names) if not path.exists())
-
-
-def _try_to_write(folder: Path) -> None:
-    probe = folder / ".writable"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"--output {folder}: cannot be written ({error.strerror}); name another folder"
-        ) from None
+    for number in itertools.count(1):  # another run may take the same name in the same second
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
 
 
 def _describe(

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState, PartialState
 ROOT = Path(__file__).parent.parent
 SEARCH = "pc_darts/search.py"
 # Ten seconds of a search with everything in it: warm-up, arch steps, checkpoints within epochs.
-TINY = "--preset digits --channels 8 --limit-images 256 --epochs 3 --warmup-epochs 1".split()
+TINY = "--preset digits --channels 8 --limit-images 256 --epochs 4 --warmup-epochs 2".split()
 TINY += ["--checkpoint-steps", "1"]
 
 

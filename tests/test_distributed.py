@@ -33,6 +33,15 @@ def test_a_message_appears_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_missing_data_is_reported_once_and_by_none_with_a_traceback(tmp_path):
+    process = launch(
+        SEARCH, "--dataset", "folder", "--data-root", tmp_path / "no", processes=2
+    )
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode != 0 and output.count("error: --data-root") == 1
+    assert "rank1" not in output
+
+
 def test_an_unknown_flag_is_reported_once(tmp_path):
     process = launch(SEARCH, "--no-such-flag", 1, processes=2)
     output, _ = process.communicate(timeout=200)
@@ -45,4 +54,4 @@ def test_one_process_writes_and_the_search_is_whole(tmp_path):
     assert process.returncode == 0, output
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1, 2]
-    assert output.count("run folder:") == output.count("normal cell") == 1
+    assert output.count("run folder:") == 2 and output.count("normal cell") == 1

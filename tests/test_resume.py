@@ -79,7 +79,7 @@ def test_killed_twice_once_within_an_epoch(finished_search, tmp_path):
     process = launch(SEARCH, *TINY, "--threads", 1, "--output", folder)
     kill_at(process, folder, "epoch-00000-step-0000001.pt")
     process = launch(SEARCH, "--resume", folder)
-    kill_at(process, folder, "epoch-00001-step-0000001.pt")
+    kill_at(process, folder, "epoch-00002-step-0000001.pt")
     assert "resuming at epoch" in resume(folder)
     assert saved(PCDARTSConfig, folder, METHOD).threads == 1
     assert_same_run(finished_search[0], folder)
@@ -124,16 +124,13 @@ def test_a_finished_run_says_so(finished_search, command):
 
 def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_path):
     runs = [tmp_path / name for name in ("python", "accelerate")]
-    times = []
     for folder, launcher in zip(runs, (None, "accelerate"), strict=True):
         process = launch(SEARCH, *TINY, "--output", folder, launcher=launcher)
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
         config = json.loads((folder / "config.json").read_text())
-        assert config["threads"] == len(os.sched_getaffinity(0))
-        times.append(json.loads((folder / "result.json").read_text())["search_seconds"])
+        assert config["threads"] == len(os.sched_getaffinity(0))  # as torch reports it
     assert_same_run(*runs)
-    assert max(times) < 3 * min(times)
 
 
 def test_two_processes_killed_within_an_epoch(tmp_path):
@@ -142,7 +139,7 @@ def test_two_processes_killed_within_an_epoch(tmp_path):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     process = launch(SEARCH, *TINY, "--output", killed, processes=2)
-    kill_at(process, killed, "epoch-00001-step-0000001.pt")
+    kill_at(process, killed, "epoch-00002-step-0000001.pt")
     resume(killed, processes=2)
     assert_same_run(whole, killed)
     assert json.loads((whole / "config.json").read_text())["processes"] == 2
@@ -156,3 +153,21 @@ def test_half_a_line_and_later_epochs_are_forgotten(finished_search, tmp_path, a
     run = Run(tmp_path, "test", accelerator)
     run.rewind(2)
     assert [entry["epoch"] for entry in run.lines("metrics.jsonl")] == [0, 1]
+
+
+def test_another_number_of_processes_is_refused(finished_search, tmp_path, command):
+    shutil.copytree(finished_search[0], tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "processes": 2}))
+    status, _, err = command(SEARCH, "--resume", tmp_path / "run")
+    assert status == 2 and "is a run of 2 processes, not of 1" in err
+
+
+def test_mixed_precision_is_resumed_with_the_run(finished_search, tmp_path, command, monkeypatch):
+    shutil.copytree(finished_search[0], tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # this launch's; the run's is none
+    assert command(SEARCH, "--resume", tmp_path / "run")[0] == 0
+    assert_same_run(finished_search[0], tmp_path / "run")

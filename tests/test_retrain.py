@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from common.batches import Augmentation
 from common.data import Images
 from common.genotype import load
 from common.network import Network
@@ -69,6 +71,25 @@ def test_resumed_from_any_checkpoint_it_ends_in_the_same_bits(tmp_path, command,
     assert (state["ema"] is not None) == bool(extra)
 
 
+@pytest.mark.parametrize("left", [("config.json",), ("config.json", "images.json")])
+def test_a_run_killed_before_its_first_checkpoint_starts_from_its_first_step(
+    tmp_path, command, left
+):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert command(TRAIN, *TINY, "--output", whole)[0] == 0
+    killed.mkdir()
+    for name in left:
+        shutil.copy(whole / name, killed)
+    assert command(TRAIN, "--resume", killed)[0] == 0
+    assert figures(whole) == figures(killed) and load(whole) == load(killed)
+
+
+def test_the_recipes_augmentation_reaches_the_batches(tmp_path, accelerator):
+    trainer = make_trainer(tmp_path, accelerator)
+    assert trainer.train_batches.augmentation == Augmentation(4, True, 16)
+    assert trainer.test_batches.augmentation == Augmentation()
+
+
 def test_drop_path_grows_linearly_from_zero(tmp_path, command, monkeypatch):
     seen = []
     monkeypatch.setattr(Network, "set_drop_path", lambda self, p: seen.append(p))
@@ -76,7 +97,7 @@ def test_drop_path_grows_linearly_from_zero(tmp_path, command, monkeypatch):
     assert seen == pytest.approx([0, 0.5 / 3, 1 / 3])
 
 
-def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
+def make_trainer(folder, accelerator):
     torch.manual_seed(0)
     images = Images(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) % 2,
                     ("a", "b"), (0.5,) * 3, (0.3,) * 3)
@@ -84,10 +105,14 @@ def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
                            learning_rate=0.1, grad_clip=0, momentum=0, weight_decay=0)
     genotype = load("darts_v1")
     network = Network(genotype, 4, 3, 2, auxiliary=True)
-    trainer = Retrainer(config, genotype, network, Run(tmp_path, "t", accelerator), images, images)
+    return Retrainer(config, genotype, network, Run(folder, "t", accelerator), images, images)
+
+
+def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
+    trainer = make_trainer(tmp_path, accelerator)
+    network = trainer.derived.train()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     x, y = trainer.train_batches.train(0)
-    network.train()
     logits, auxiliary = network(x)
     loss = F.cross_entropy(logits, y) + 0.4 * F.cross_entropy(auxiliary, y)
     names, parameters = zip(*network.named_parameters(), strict=True)
@@ -96,6 +121,8 @@ def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
     for name, gradient in zip(names, gradients, strict=True):
         moved = network.get_parameter(name)
         torch.testing.assert_close(moved, before[name] - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+    reported = F.cross_entropy(logits, y).item()  # comparable with the loss on test images
+    assert float(trainer.loss_meter.avg) == pytest.approx(reported)
 
 
 @pytest.mark.parametrize("nodes", [5, 6, 7])
