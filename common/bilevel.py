@@ -46,14 +46,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
             f"{len(split.train)}, is less than one batch"
         )
     run = Run.open(config, method, accelerator)
-    content = {"images_sha256": images.sha256(), **split.to_json()}
-    if not (run.folder / "split.json").exists():
-        run.write("split.json", content)
-    elif run.read("split.json") != content:
-        raise InputError(
-            f"--resume {run.folder}: the images at --data-root {config.data_root} are not those "
-            "that the run began with"
-        )
+    run.pin_images("split.json", {"images_sha256": images.sha256(), **split.to_json()})
     return config, run, images, split
 
 

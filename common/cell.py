@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common import ops
 from common.genotype import Op
-from common.network import CellInputs, Place
+from common.macro import CellInputs, Place
 
 # Up to this many channels an edge, a depthwise and a pointwise convolution are faster as one dense
 # one (fewer, larger kernels); beyond, its C times more products cost more than they save.

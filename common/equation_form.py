@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from common import ops
 from common.cell import Mix, cell_edges
 from common.genotype import Op
-from common.network import CellInputs, Place
+from common.macro import CellInputs, Place
 
 
 class EquationCell(nn.Module):

@@ -98,13 +98,7 @@ def retrain(config: RetrainConfig) -> None:
         )
     run = Run.open(config, METHOD, accelerator)
     digests = {"train_sha256": images.sha256(), "test_sha256": held_out.sha256()}
-    if not (run.folder / "images.json").exists():
-        run.write("images.json", digests)
-    elif run.read("images.json") != digests:
-        raise InputError(
-            f"--resume {run.folder}: the images at --data-root {config.data_root} are not those "
-            "that the run began with"
-        )
+    run.pin_images("images.json", digests)
     own = run.folder / "genotype.json"
     genotype = load(run.folder if own.exists() else config.genotype)
     if accelerator.is_main_process and not own.exists():

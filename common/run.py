@@ -2,6 +2,7 @@
 
     config.json         every flag, method, versions, commit, command line
     split.json          a search's two halves, with SHA-256 of the halves and of the images
+    images.json         a retraining's images, as SHA-256
     metrics.jsonl       one object an epoch
     architecture.jsonl  a search's parameters and mixing weights, one object an epoch
     genotypes.jsonl     what they stood for, one object an epoch
@@ -117,6 +118,20 @@ class Run:
             return json.loads((self.folder / name).read_text())
         except (json.JSONDecodeError, UnicodeDecodeError):
             raise InputError(f"--resume {self.folder}: its {name} is damaged") from None
+
+    def pin_images(self, name: str, content: dict[str, Any]) -> None:
+        """Write down which images the run uses, or see that a resumed one uses the same.
+
+        Raises:
+            InputError: it does not, or the file is damaged.
+        """
+        if not (self.folder / name).exists():
+            self.write(name, content)
+        elif self.read(name) != content:
+            raise InputError(
+                f"--resume {self.folder}: the images at --data-root are not those that the run "
+                f"began with (its {name})"
+            )
 
     def append(self, name: str, line: dict[str, Any]) -> None:
         """One more line of an epoch file."""

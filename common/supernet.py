@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from common.cell import Mix, SearchCell, cell_edges
 from common.genotype import CANDIDATES, Cell, Edge, Op
-from common.network import LargeStem, Place, SmallStem, places
+from common.macro import LargeStem, Place, SmallStem, places
 
 KINDS = ("normal", "reduction")
 

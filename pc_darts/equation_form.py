@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.equation_form import EquationCell
-from common.network import Place
+from common.macro import Place
 from pc_darts.supernet import PCDARTSSuperNet
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.cell import Mix, MixedEdges, SearchCell
-from common.network import Place
+from common.macro import Place
 from common.supernet import KINDS, SuperNet, small_noise
 
 

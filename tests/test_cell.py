@@ -6,7 +6,7 @@ import torch
 from common.cell import Mix, SearchCell, cell_edges
 from common.equation_form import EquationCell
 from common.genotype import CANDIDATES
-from common.network import Place
+from common.macro import Place
 
 
 def pair(channels, nodes=4, reduction=False, after_reduction=False):

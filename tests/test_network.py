@@ -6,18 +6,8 @@ from torch.nn import functional as F
 
 from common.errors import InputError
 from common.genotype import Cell, Edge, FixedCell, Genotype, Op, cell_from_pairs, load
-from common.network import (
-    AuxiliaryHead,
-    CellInputs,
-    DerivedCell,
-    DerivedEdge,
-    FixedReductionCell,
-    LargeStem,
-    Network,
-    Place,
-    SmallStem,
-    places,
-)
+from common.macro import CellInputs, LargeStem, Place, SmallStem, places
+from common.network import AuxiliaryHead, DerivedCell, DerivedEdge, FixedReductionCell, Network
 from common.ops import FactorizedReduce, ReluConvNorm
 
 GDAS_F1 = Genotype(

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from common.cell import Mix
 from common.errors import InputError
 from common.genotype import CANDIDATES
-from common.network import Place
+from common.macro import Place
 from common.supernet import SuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.search import PRESETS, PCDARTSConfig
