@@ -116,6 +116,22 @@ def test_no_gradient_is_computed_that_a_step_does_not_use(tmp_path, accelerator,
     assert sum(mixing) == affine  # of scales, only the stem's own are trained, not the mix
 
 
+def test_nothing_is_kept_for_the_gradients_of_what_rests(trainer, monkeypatch):
+    """While the loss is computed, the graph knows only the parameters of the step."""
+    seen = []
+    original = trainer.supernet.loss
+
+    def loss(*batch):
+        seen.append([any(p.requires_grad for p in group)
+                     for group in (trainer.weights, trainer.arch)])
+        return original(*batch)
+
+    monkeypatch.setattr(trainer.supernet, "loss", loss)
+    trainer.arch_step(batch(trainer))
+    trainer.weight_step(batch(trainer))
+    assert seen == [[False, True], [True, False]]
+
+
 def test_after_steps_everything_is_trainable_again(trainer):
     trainer.arch_step(batch(trainer))
     trainer.weight_step(batch(trainer))
