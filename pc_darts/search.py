@@ -61,7 +61,7 @@ class PCDARTSConfig(SearchConfig):
 PRESETS = {
     "cifar10": PCDARTSConfig(),
     "digits": PCDARTSConfig(
-        preset="digits", dataset="digits", epochs=10, warmup_epochs=3, batch_size=64,
+        preset="digits", dataset="digits", epochs=8, warmup_epochs=2, batch_size=64,
         channels=16, cells=4, crop_padding=1, flip=False, arch_learning_rate=6e-3,
     ),
 }

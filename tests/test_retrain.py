@@ -143,7 +143,7 @@ def test_two_digits_presets_end_to_end(tmp_path, command):
     status, _, err = command("pc_darts/search.py", "--preset", "digits", "--output", tmp_path / "s")
     assert status == 0, err
     lines = (tmp_path / "s" / "architecture.jsonl").read_text().splitlines()
-    assert len(lines) == 10 and os.path.getsize(tmp_path / "s" / "genotype.json") > 0
+    assert len(lines) == 8 and os.path.getsize(tmp_path / "s" / "genotype.json") > 0
     status, _, err = command(
         TRAIN, "--preset", "digits", "--genotype", tmp_path / "s", "--output", tmp_path / "t"
     )
