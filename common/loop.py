@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import psutil  # accelerate brings it
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
@@ -270,5 +270,9 @@ def peak_memory_mib(device: torch.device) -> float:
     """The most memory used so far: allocated on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB; bytes on macOS
     return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig, parse
+from common.config import SearchConfig, at_least, parse
 from common.errors import InputError, errors_are_messages
 from pc_darts.supernet import PCDARTSSuperNet
 
@@ -48,14 +48,14 @@ class PCDARTSConfig(SearchConfig):
 
     def check(self) -> None:
         """See `RunConfig.check`."""
-        if self.K < 1 or self.channels < 1 or self.channels % self.K:
+        at_least(self, 1, "K")
+        at_least(self, 0, "warmup_epochs")
+        super().check()
+        if self.channels % self.K:
             divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]
             raise InputError(
                 f"--K {self.K}: must divide --channels {self.channels}, so one of {divisors}"
             )
-        if self.warmup_epochs < 0:
-            raise InputError(f"--warmup-epochs {self.warmup_epochs}: must be 0 or more")
-        super().check()
 
 
 PRESETS = {
