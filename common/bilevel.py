@@ -22,7 +22,7 @@ from common.batches import Augmentation, Batch, Batches
 from common.command import start, training_images
 from common.config import ConfigT, RunConfig, SearchConfig
 from common.data import Images, Split
-from common.distributed import average, seed_of
+from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
 from common.genotype import Genotype, save
 from common.loop import Loop, prepare
@@ -127,9 +127,7 @@ class BilevelTrainer(Loop):
             parameter.requires_grad_(False)
         self.supernet.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
         loss, logits = self.supernet.loss(*batch)
-        gradients = average(self.accelerator, torch.autograd.grad(loss, of))
-        for parameter, gradient in zip(of, gradients, strict=True):
-            parameter.grad = gradient
+        set_gradients(of, average(self.accelerator, torch.autograd.grad(loss, of)))
         for parameter in frozen:
             parameter.requires_grad_(True)
         return loss.detach(), logits.detach()

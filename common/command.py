@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import gather_object
 
 from common import data
 from common.config import ConfigT, RunConfig
@@ -23,7 +23,8 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     """Threads and processes of this program; the config with the threads settled.
 
     Raises:
-        InputError: the batch cannot be shared out, or the tracker is not installed.
+        InputError: the batch cannot be shared out, the precision is not supported, or the tracker
+            is not installed.
         SystemExit: 0, the run to resume is finished.
     """
     if config.log_with == "tensorboard":
@@ -33,7 +34,6 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
             raise InputError(
                 "--log-with tensorboard: not installed; pip install -e '.[tensorboard]'"
             ) from None
-    config = dataclasses.replace(config, threads=set_threads(config.threads))
     precision = None  # what the launcher says; a resumed run keeps its own
     if config.resume is not None:
         precision = json.loads((Path(config.resume) / "config.json").read_text())["mixed_precision"]
@@ -43,6 +43,13 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         log_with=config.log_with,
         project_dir=config.log_with and ".",
     )
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise InputError(
+            f"--mixed_precision {accelerator.mixed_precision} (accelerate's flag): use bf16 or no; "
+            "explicit gradients do not go through the loss scaling of others"
+        )
+    # After the accelerator, which in some launches sets a number of its own.
+    config = dataclasses.replace(config, threads=set_threads(config.threads))
     if config.resume is not None and (Path(config.resume) / "result.json").exists():
         accelerator.print(f"{config.resume} is finished: see its result.json and pictures/")
         accelerator.end_training()
@@ -83,18 +90,18 @@ def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> I
 
 
 def _main_first(accelerator: Accelerator, load: Callable[[], Images]) -> Images:
-    """The main process loads (and downloads) first; if it cannot, all others hear why."""
-    images, error = None, [None]
-    if accelerator.is_main_process:
-        try:
-            images = load()
-        except InputError as reason:
-            error = [str(reason)]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(error)
-    if error[0] is not None:
-        raise InputError(error[0])
-    return load() if images is None else images
+    """One process of each machine loads (and downloads) before its others; all hear of errors."""
+    images = error = None
+    for mine in (accelerator.is_local_main_process, not accelerator.is_local_main_process):
+        if mine:
+            try:
+                images = load()
+            except InputError as reason:
+                error = str(reason)
+        errors = [text for text in gather_object([error]) if text is not None]
+        if errors:
+            raise InputError(errors[0])
+    return images
 
 
 def set_threads(count: int | None) -> int:

@@ -130,14 +130,14 @@ def flag(field: str) -> str:
 
 
 def at_least(config: RunConfig, least: float, *fields: str) -> None:
-    """Refuse values below `least`, and NaN; None passes.
+    """Refuse values below `least`, infinite ones and NaN; None passes.
 
     Raises:
         InputError: naming the flag.
     """
     for field in fields:
         value = getattr(config, field)
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < math.inf:
             raise InputError(f"{flag(field)} {value}: must be {least} or more")
 
 
@@ -164,7 +164,9 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
     ).resolved()
     try:
         config.check()
-    except TypeError:
+    except TypeError:  # a value of another type; flags cannot give one
+        if resume is None:
+            raise
         raise InputError(f"--resume {resume}: its config.json is damaged") from None
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)

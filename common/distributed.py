@@ -39,6 +39,17 @@ def average(accelerator: Accelerator, tensors: Sequence[Tensor]) -> list[Tensor]
     return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
+def set_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+    """Each parameter's `.grad`, in the parameter's own memory layout.
+
+    A fused optimizer pairs their elements as they lie in memory, and on a CPU it does not check
+    that they lie alike; averaging, for one, leaves gradients contiguous.
+    """
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        alike = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
+
+
 @torch.no_grad()
 def average_statistics(accelerator: Accelerator, network: nn.Module) -> None:
     """Replace normalisations' running statistics by their mean over the processes."""

@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 class NotFinite(RuntimeError):
-    """A loss was not finite: the message names the step."""
+    """A loss or a weight was not finite: the message names the step."""
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from common.batches import Batches
 from common.config import RunConfig
 from common.distributed import average, average_statistics, seed_of
-from common.errors import InputError, NotFinite
+from common.errors import NotFinite
 from common.run import Run
 
 MEND = "no checkpoint was written since. A smaller --learning-rate is the usual mend."
@@ -156,8 +156,8 @@ class Loop:
 
     def _end_epoch(self) -> None:
         images = self.steps_per_epoch * self.config.batch_size
+        self._synchronise()  # which waits for the device
         trained = time.perf_counter() - self.started
-        self._synchronise()
         figures = {
             "epoch": self.epoch,
             "train_loss": float(self.loss_meter.avg),
@@ -254,15 +254,7 @@ class Loop:
 
 
 def prepare(accelerator: Accelerator, network: nn.Module) -> nn.Module:
-    """On its device and under accelerate's mixed precision; no wrapper (see `distributed`).
-
-    Raises:
-        InputError: fp16, whose loss scaling the explicit gradients do not go through.
-    """
-    if accelerator.mixed_precision not in ("no", "bf16"):
-        raise InputError(
-            f"--mixed_precision {accelerator.mixed_precision}: use bf16 or no (accelerate's flag)"
-        )
+    """On its device and under accelerate's mixed precision; no wrapper (see `distributed`)."""
     return accelerator.prepare_model(network, evaluation_mode=True)
 
 

@@ -161,7 +161,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """[B, 3, H, W] -> logits [B, classes]; in training with a head, the head's logits too."""
+        """[B, channels, H, W] -> logits [B, classes], in training the auxiliary head's too."""
         s0, s1 = self.stem(images)
         for index, cell in enumerate(self.cells):
             s0, s1 = s1, cell(s0, s1)

@@ -138,6 +138,8 @@ class Run:
         if self.accelerator.is_main_process:
             with open(self.folder / name, "a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # no later than the checkpoint that follows
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of an epoch file (a kill may leave half of one at the end)."""

@@ -1,7 +1,8 @@
 """The supernet: with nothing overridden, first-order DARTS.
 
-A method says how the mixing weights come about (`mixes`), what a cell computes (`make_cell`), and
-how a cell is read off at the end (`strengths` or `derive`).
+A method says what its architecture parameters are (`init_arch`), how mixing weights come of them
+(`mix`, or `mixes` where cells of a kind differ), what a cell computes (`make_cell`), and how a cell
+is read off at the end (`strengths` or `derive`).
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class SuperNet(nn.Module):
     # ------------------------------------------------------------------------- what all share
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> logits [B, classes]."""
+        """[B, image channels, H, W] -> logits [B, classes]."""
         s0, s1 = self.stem(images)
         for cell, mix in zip(self.cells, self.mixes(), strict=True):
             s0, s1 = s1, cell(s0, s1, mix)

@@ -68,7 +68,10 @@ PRESETS = {
 
 
 def search(config: PCDARTSConfig) -> None:
-    """The bilevel search of 3.1 with the warm-up of 4.2."""
+    """The bilevel search of 3.1, first order, with the warm-up of 4.2.
+
+    The arch step comes first, as in the authors' code; the paper gives no order.
+    """
     config, run, images, split = open_search(config, METHOD)
     supernet = PCDARTSSuperNet(
         K=config.K,
@@ -80,6 +83,8 @@ def search(config: PCDARTSConfig) -> None:
         classes=len(images.classes),
         image_channels=images.shape[0],
     )
+    if config.warmup_epochs >= config.epochs:
+        run.say(f"note: all {config.epochs} epochs are warm-up; alpha and beta will not move")
     trainer = BilevelTrainer(config, supernet, run, images, split)
     for epoch in trainer.epochs():
         for train, valid in trainer.batches():

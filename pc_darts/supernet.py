@@ -42,7 +42,7 @@ class PCDARTSSuperNet(SuperNet):
         return PartialCell(place, self.nodes, self.candidates, self.K)
 
     def mix(self, kind: str) -> Mix:
-        """softmax(alpha_ij) over the candidates (Eq. 1), softmax(beta_j) over a node's edges (2).
+        """softmax(alpha_ij) over the candidates (Eq. 1), softmax(beta_j) over a node's (Eq. 2).
 
         `derive` ranks by their product (3.3).
         """
@@ -70,6 +70,8 @@ class PartialCell(SearchCell):
         width = step.channels
         parts = [x.split([width, x.shape[1] - width], 1) for x in sources]
         selected, masked = zip(*parts, strict=True)  # S x [B, C/K, ..], S x [B, C - C/K, ..]
+        # Every candidate ends in a normalisation without scale (or is the identity), so
+        # alpha * beta can be its scale: the weighted sum of Eq. 1 and 2 costs nothing extra.
         alpha, beta = mix.of(step)  # [S, T, candidates], [S, T]
         if beta is None:
             beta = torch.ones_like(alpha[..., 0])
@@ -101,8 +103,9 @@ class RandomMaskCell(PartialCell):
         """Selected channels to the front, Eq. 1, and back to where they were."""
         (x,) = sources
         order = torch.randperm(x.shape[1], generator=self.generator)
-        back = order.argsort().to(x.device)
-        return super().flow(step, [x[:, order.to(x.device)]], mix)[:, :, back]
+        back = order.argsort().to(x.device, non_blocking=True)
+        order = order.to(x.device, non_blocking=True)
+        return super().flow(step, [x[:, order]], mix)[:, :, back]
 
     def node(self, x: Tensor) -> Tensor:
         """The sum of its edges, as it is."""

@@ -11,6 +11,9 @@ from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
 from common.data import Images, Split
 from common.distributed import average_statistics
+from common.genotype import load
+from common.network import Network
+from common.retrain import RetrainConfig, Retrainer
 from common.run import Run
 from pc_darts.supernet import PCDARTSSuperNet
 
@@ -24,6 +27,19 @@ def make(accelerator, folder):
     supernet = PCDARTSSuperNet(K=2, channels=4, cells=3, nodes=2, classes=3).double()
     run = Run(folder, "test", accelerator)
     return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
+
+
+def make_retrainer(accelerator, folder):
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (80, 3, 8, 8), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    config = RetrainConfig(
+        epochs=1, batch_size=16, channels=4, cells=3, cutout=0, drop_path=0, auxiliary_weight=0,
+        learning_rate=0.1, momentum=0, weight_decay=0, grad_clip=0, genotype="pc_darts_cifar10",
+    )  # fmt: skip
+    genotype = load(config.genotype)
+    network = Network(genotype, 4, 3, 3)
+    return Retrainer(config, genotype, network, Run(folder, "test", accelerator), images, images)
 
 
 def everywhere_equal(accelerator, tensor):
@@ -70,6 +86,18 @@ def main(folder):
     torch.testing.assert_close(trainer.supernet.state_dict()[name], both.mean(0))
     for buffer in trainer.supernet.buffers():
         everywhere_equal(accelerator, buffer.double())
+
+    # A derived network, channels last in memory: averaged gradients reach the right weights.
+    retrainer = make_retrainer(accelerator, folder)
+    before = [p.detach().clone() for p in retrainer.weights]
+    x, y = retrainer.train_batches.train(0)
+    retrainer.network.eval()
+    loss = F.cross_entropy(retrainer.network(accelerator.gather(x)), accelerator.gather(y))
+    expected = torch.autograd.grad(loss, retrainer.weights, materialize_grads=True)
+    retrainer.weight_step((x, y))
+    assert any(not p.is_contiguous() for p in retrainer.weights)
+    for weight, old, gradient in zip(retrainer.weights, before, expected, strict=True):
+        torch.testing.assert_close(weight, old - 0.1 * gradient, rtol=1e-4, atol=1e-6)
 
     # What is drawn is equal everywhere, whatever the process drew for itself.
     torch.manual_seed(accelerator.process_index)

@@ -66,6 +66,7 @@ BAD_SEARCHES = {
     "epochs -1": (lambda d: ["--preset", "digits", "--epochs", -1], "--epochs -1: must be 1"),
     "not a number": (lambda d: ["--epochs", "many"], "--epochs"),
     "nan": (lambda d: ["--preset", "digits", "--weight-decay", "nan"], "--weight-decay nan"),
+    "infinite": (lambda d: ["--preset", "digits", "--grad-clip", "inf"], "--grad-clip inf"),
     "learning rate": (lambda d: ["--preset", "digits", "--learning-rate", 0], "--learning-rate 0"),
     "cells": (lambda d: ["--preset", "digits", "--cells", 2], "--cells 2: 3 or more"),
     "nodes": (lambda d: ["--preset", "digits", "--nodes", 2], "--nodes 2: must be 3"),
@@ -217,7 +218,7 @@ def test_flags_reach_the_supernet_and_the_steps_the_halves(
         monkeypatch.setattr(BilevelTrainer, verb, spy(verb))
     status, _, err = command(
         SEARCH, *TINY, *flags, "--epochs", 2, "--warmup-epochs", 1, "--cutout", 2, "--flip",
-        "--output", tmp_path / "run",
+        "--channels", 4, "--cells", 3, "--output", tmp_path / "run",
     )  # fmt: skip
     assert status == 0, err
     steps = trainers[0].steps_per_epoch
@@ -303,6 +304,19 @@ def test_help_names_every_flag_that_others_rely_on(command):
     for flag in ("--preset", "--dataset", "--data-root", "--output", "--resume", "--seed",
                  "--epochs", "--batch-size", "--limit-images", "--threads"):
         assert flag in out
+
+
+def test_fp16_is_refused_before_anything_is_written(tmp_path, command, monkeypatch):
+    monkeypatch.setattr(
+        "accelerate.Accelerator.mixed_precision", property(lambda self: "fp16"), raising=True
+    )
+    result = command(SEARCH, *TINY, "--output", tmp_path / "run")
+    assert_refused(result, "--mixed_precision fp16.*use bf16", tmp_path / "run")
+
+
+def test_all_warm_up_is_said(tmp_path, command):
+    status, out, _ = command(SEARCH, *TINY, "--epochs", 1, "--output", tmp_path / "run")
+    assert status == 0 and "alpha and beta will not move" in out
 
 
 def test_tensorboard_when_asked(tmp_path, command):

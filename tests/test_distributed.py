@@ -1,10 +1,8 @@
 """Two processes on a CPU."""
 
-import json
-
 import torch
 
-from common.distributed import average, seed_of
+from common.distributed import average, seed_of, set_gradients
 from conftest import ROOT, SEARCH, TINY, launch
 
 
@@ -17,6 +15,16 @@ def test_gradients_parameters_statistics_and_draws(tmp_path):
 def test_one_process_keeps_its_tensors(accelerator):
     tensors = [torch.rand(3), torch.rand(2, 2)]
     assert all(a is b for a, b in zip(average(accelerator, tensors), tensors, strict=True))
+
+
+def test_gradients_take_the_layout_of_their_parameters():
+    weight = torch.nn.Parameter(torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last))
+    plain = torch.nn.Parameter(weight.detach().clone())
+    gradient = torch.rand(4, 3, 3, 3)
+    set_gradients([weight], [gradient])
+    assert weight.grad.stride() == weight.stride() and torch.equal(weight.grad, gradient)
+    torch.optim.SGD([weight], 0.1, fused=True).step()
+    torch.testing.assert_close(weight.detach(), plain - 0.1 * gradient)
 
 
 def test_seeds_depend_on_the_whole_key():
@@ -46,12 +54,3 @@ def test_an_unknown_flag_is_reported_once(tmp_path):
     process = launch(SEARCH, "--no-such-flag", 1, processes=2)
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0 and output.count("Unrecognized options:") == 1
-
-
-def test_one_process_writes_and_the_search_is_whole(tmp_path):
-    process = launch(SEARCH, *TINY, "--output", tmp_path / "run", processes=2)
-    output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
-    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1, 2]
-    assert output.count("run folder:") == 2 and output.count("normal cell") == 1

@@ -86,32 +86,29 @@ def test_killed_twice_once_within_an_epoch(finished_search, tmp_path):
 
 
 def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
-    finished_search, tmp_path
+    finished_search, tmp_path, command
 ):
     folder = tmp_path / "run"
     shutil.copytree(finished_search[0], folder)
     (folder / "result.json").unlink()
     files = sorted((folder / "checkpoints").glob("*.pt"))
     os.truncate(files[-1], files[-1].stat().st_size // 2)
-    output = resume(folder)
-    assert f"{files[-1].name} is damaged; going on from {files[0].name}" in output
+    status, out, _ = command(SEARCH, "--resume", folder)
+    assert status == 0
+    assert f"{files[-1].name} is damaged; going on from {files[0].name}" in out
     assert_same_run(finished_search[0], folder)
 
 
-def test_a_run_without_checkpoint_starts_from_its_first_step(finished_search, tmp_path):
+@pytest.mark.parametrize("left", [("config.json",), ("config.json", "split.json")])
+def test_a_run_without_checkpoint_starts_from_its_first_step(
+    finished_search, tmp_path, command, left
+):
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("config.json", "split.json"):
+    for name in left:
         shutil.copy(finished_search[0] / name, folder)
-    assert "resuming" not in resume(folder)
-    assert_same_run(finished_search[0], folder)
-
-
-def test_a_run_killed_before_its_split_was_written_starts_too(finished_search, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    shutil.copy(finished_search[0] / "config.json", folder)
-    resume(folder)
+    status, out, _ = command(SEARCH, "--resume", folder)
+    assert status == 0 and "resuming" not in out
     assert_same_run(finished_search[0], folder)
 
 
@@ -138,6 +135,8 @@ def test_two_processes_killed_within_an_epoch(tmp_path):
     process = launch(SEARCH, *TINY, "--output", whole, processes=2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
+    assert len(figures(whole)) == 4  # one process writes, one speaks
+    assert output.count("run folder:") == 2 and output.count("normal cell") == 1
     process = launch(SEARCH, *TINY, "--output", killed, processes=2)
     kill_at(process, killed, "epoch-00002-step-0000001.pt")
     resume(killed, processes=2)

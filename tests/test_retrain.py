@@ -125,6 +125,18 @@ def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
     assert float(trainer.loss_meter.avg) == pytest.approx(reported)
 
 
+def test_a_written_cell_may_leave_an_input_or_a_node_unused(tmp_path, command):
+    edges = [{"from": 1, "to": 2, "op": "sep_conv_3x3"}, {"from": 1, "to": 3, "op": "skip_connect"}]
+    cell = {"inputs": 2, "edges": edges, "output": [3]}
+    mine = {"format": "nas-genotype", "version": 1, "name": "mine",
+            "cells": {"normal": cell, "reduction": cell}}
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    status, _, err = command(
+        TRAIN, *TINY, "--genotype", tmp_path / "mine.json", "--output", tmp_path / "run"
+    )
+    assert status == 0, err
+
+
 @pytest.mark.parametrize("nodes", [5, 6, 7])
 def test_cells_of_every_size_retrain(tmp_path, command, nodes):
     search, run = tmp_path / "search", tmp_path / "run"
