@@ -103,7 +103,7 @@ def main(folder):
     torch.manual_seed(accelerator.process_index)
     trainer.supernet.generator.manual_seed(7)
     everywhere_equal(accelerator, torch.rand(5, generator=trainer.supernet.generator))
-    accelerator.end_training()
+    trainer.run.close()  # as every search ends
 
 
 if __name__ == "__main__":
