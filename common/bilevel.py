@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-import shlex
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,16 +19,18 @@ from torch import Tensor, nn
 
 from common import draw
 from common.batches import Augmentation, Batch, Batches
-from common.command import start, training_images
-from common.config import ConfigT, RunConfig, SearchConfig
+from common.command import retrain_command, start, training_images
+from common.config import ConfigT, SearchConfig
 from common.data import Images, Split
 from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
 from common.genotype import Genotype, save
 from common.loop import Loop, prepare
-from common.network import auxiliary_fits
+from common.measures import Measures, cut_to_best, cut_to_cell
 from common.run import Run
+from common.running_statistics import kept_statistics
 from common.supernet import KINDS, SuperNet
+from common.unrolled import second_order
 
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
@@ -68,7 +70,7 @@ class BilevelTrainer(Loop):
         self, config: SearchConfig, supernet: SuperNet, run: Run, images: Images, split: Split
     ):
         accelerator = run.accelerator
-        self.supernet, self.split = supernet, split
+        self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
         network = prepare(accelerator, supernet)
         fused = accelerator.device.type in ("cpu", "cuda")
         self.weights, self.arch = supernet.weight_parameters(), supernet.arch_parameters()
@@ -107,40 +109,93 @@ class BilevelTrainer(Loop):
 
     def arch_step(self, batch: Batch) -> None:
         """One step on alpha (and all that `arch_parameters` names); the weights stay."""
-        loss, _ = self._gradients(batch, self.arch, frozen=self.weights, draw="arch")
+        loss, _, gradients = self._gradients(batch, self.arch, draw="arch")
         self.watch(loss)
+        set_gradients(self.arch, gradients)
+        self.arch_optimizer.step()
+
+    def unrolled_arch_step(self, train: Batch, valid: Batch) -> None:
+        """The same by DARTS' second-order gradient; weights and running statistics stay."""
+
+        def gradients(batch: Batch, of: Sequence[nn.Parameter]) -> list[Tensor]:
+            loss, _, values = self._gradients(batch, of, draw="arch")
+            self.watch(loss)
+            return values
+
+        with kept_statistics(self.supernet):
+            values = second_order(
+                gradients, self.weights, self.arch, self.optimizer, train, valid
+            )
+        set_gradients(self.arch, values)
         self.arch_optimizer.step()
 
     def weight_step(self, batch: Batch) -> None:
         """One clipped step on the weights; the architecture stays."""
-        loss, logits = self._gradients(batch, self.weights, frozen=self.arch, draw="weight")
+        loss, logits, gradients = self._gradients(batch, self.weights, draw="weight")
+        set_gradients(self.weights, gradients)
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
         self.optimizer.step()
         self.record(loss, logits, batch[1])
 
+    @torch.enable_grad()
     def _gradients(
-        self, batch: Batch, of: Sequence[nn.Parameter], frozen: Sequence[nn.Parameter], draw: str
-    ) -> tuple[Tensor, Tensor]:
-        """Set the gradients of some parameters, averaged over the processes."""
+        self, batch: Batch, of: Sequence[nn.Parameter], draw: str
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Loss, logits, and the gradients of some parameters, averaged over the processes."""
+        wanted = {id(parameter) for parameter in of}
+        frozen = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
         for parameter in frozen:  # so that nothing is computed, or kept, for their gradients
             parameter.requires_grad_(False)
         self.supernet.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
         loss, logits = self.supernet.loss(*batch)
-        set_gradients(of, average(self.accelerator, torch.autograd.grad(loss, of)))
+        gradients = average(self.accelerator, torch.autograd.grad(loss, of))
         for parameter in frozen:
             parameter.requires_grad_(True)
-        return loss.detach(), logits.detach()
+        return loss.detach(), logits.detach(), gradients
 
     def report(self) -> dict[str, Any]:
-        """Validate; write the architecture and the genotype it stands for."""
+        """Validate and measure; write the architecture and the genotype it stands for."""
         self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
-        loss, top1 = self.evaluate(self.network, self.valid_batches)
+        loss, top1 = self.evaluate(self.network.eval(), self.valid_batches)
+        figures = {
+            "valid_loss": loss, "valid_top1": top1,
+            **self._cut_accuracies(), **self.measures.epoch(self.supernet),
+        }
         self.run.append("architecture.jsonl", self._architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
         )
-        return {"valid_loss": loss, "valid_top1": top1}
+        return figures
+
+    @torch.no_grad()
+    def _cut_accuracies(self) -> dict[str, Any]:
+        """Top-1 on the validation half of these weights, cut; the running statistics stay."""
+        state, supernet = self.config.cut_accuracy, self.supernet
+        figures = {"cut_top1": None, "derived_top1": None, "cut_statistics": None}
+        if state == "off":
+            return figures
+        self.network.train(state == "batch")
+        mixes = {kind: supernet.mix(kind) for kind in KINDS}
+        cells, candidates = supernet.derive(), supernet.candidates
+        best = {k: cut_to_best(mix, candidates) for k, mix in mixes.items()}
+        derived = {
+            k: cut_to_cell(mix, cells[k], supernet.edges, candidates) for k, mix in mixes.items()
+        }
+        with kept_statistics(supernet):
+            for name, cut in (("cut_top1", best), ("derived_top1", derived)):
+                forward = functools.partial(self.network, mixes=supernet.per_cell(cut))
+                _, figures[name] = self.evaluate(forward, self.valid_batches)
+        return {**figures, "cut_statistics": state}
+
+    def state(self) -> dict[str, Any]:
+        """See `Loop.state`."""
+        return {**super().state(), "best_operations": self.measures.best}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Loop.load_state`."""
+        super().load_state(state)
+        self.measures.best = state["best_operations"]
 
     def genotype(self) -> Genotype:
         """What the architecture parameters stand for now, and where it comes from."""
@@ -169,25 +224,11 @@ class BilevelTrainer(Loop):
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
         self.run.say(f"\n{genotype}\n\nrun folder: {folder} (pictures of both cells inside)")
-        self.run.say(f"next: {self._retrain_command()}")
+        images = len(self.split.train) + len(self.split.valid)
+        self.run.say(
+            f"next: {retrain_command(self.config, folder, images, self.train_batches.shape)}"
+        )
         self.run.close()
-
-    def _retrain_command(self) -> str:
-        config = self.config
-        words = ["python", "evaluate/train.py"]
-        if config.dataset == "digits":
-            words += ["--preset", "digits"]
-        elif config.dataset != "cifar10":
-            words += ["--dataset", config.dataset]
-        if config.dataset != "digits" and config.data_root != RunConfig.data_root:
-            words += ["--data-root", config.data_root]
-        if config.image_size is not None:
-            words += ["--image-size", str(config.image_size)]
-        if config.dataset == "folder" and not auxiliary_fits(self.train_batches.shape):
-            words += ["--auxiliary-weight", "0"]
-        if config.dataset == "folder" and len(self.split.train) < 128:
-            words += ["--batch-size", str(config.batch_size)]
-        return shlex.join([*words, "--genotype", str(self.run.folder)])
 
     @torch.no_grad()
     def _architecture(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""What every search and retraining begins with: threads, processes, images."""
+"""What every search and retraining begins with (threads, processes, images) and ends with."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from common.config import ConfigT, RunConfig
 from common.data import Images
 from common.distributed import seed_of
 from common.errors import InputError
+from common.network import auxiliary_fits
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
@@ -43,11 +45,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         log_with=config.log_with,
         project_dir=config.log_with and ".",
     )
-    if accelerator.mixed_precision not in ("no", "bf16"):
-        raise InputError(
-            f"--mixed_precision {accelerator.mixed_precision} (accelerate's flag): use bf16 or no; "
-            "explicit gradients do not go through the loss scaling of others"
-        )
+    config.check_precision(accelerator.mixed_precision)
     # After the accelerator, which in some launches sets a number of its own.
     config = dataclasses.replace(config, threads=set_threads(config.threads))
     if config.resume is not None and (Path(config.resume) / "result.json").exists():
@@ -118,3 +116,23 @@ def set_threads(count: int | None) -> int:
         count = max(1, usable // processes)
     torch.set_num_threads(count)
     return torch.get_num_threads()
+
+
+def retrain_command(
+    config: RunConfig, folder: Path, images: int, shape: tuple[int, int, int]
+) -> str:
+    """The command line that trains what a search of this config left in its folder."""
+    words = ["python", "evaluate/train.py"]
+    if config.dataset == "digits":
+        words += ["--preset", "digits"]
+    elif config.dataset != "cifar10":
+        words += ["--dataset", config.dataset]
+    if config.dataset != "digits" and config.data_root != RunConfig.data_root:
+        words += ["--data-root", config.data_root]
+    if config.image_size is not None:
+        words += ["--image-size", str(config.image_size)]
+    if config.dataset == "folder" and not auxiliary_fits(shape):
+        words += ["--auxiliary-weight", "0"]
+    if config.dataset == "folder" and images < 256:
+        words += ["--batch-size", str(config.batch_size)]
+    return shlex.join([*words, "--genotype", str(folder)])

@@ -91,6 +91,18 @@ class RunConfig:
                 f"--cells {self.cells}: 3 or more are needed, as two of them halve the resolution"
             )
 
+    def check_precision(self, precision: str) -> None:
+        """Refuse one of accelerate's precisions that the run cannot use.
+
+        Raises:
+            InputError: explicit gradients do not go through a loss scaler, as fp16 needs.
+        """
+        if precision not in ("no", "bf16"):
+            raise InputError(
+                f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
+                "explicit gradients do not go through the loss scaling of others"
+            )
+
     def resolved(self: ConfigT) -> ConfigT:
         """The same with every "follows from the others" settled."""
         return self
@@ -110,6 +122,9 @@ class SearchConfig(RunConfig):
     """Adam's decay of the second moment."""
     arch_weight_decay: float = 1e-3
     """Of the architecture parameters (added to the gradient, as Adam does)."""
+    cut_accuracy: Literal["off", "batch", "running"] = "off"
+    """Each epoch, also validate the weights cut to the best operations and to the derived cell,
+    normalised by each batch's own statistics or by the supernet's running ones."""
 
     def check(self) -> None:
         """See `RunConfig.check`."""

@@ -65,8 +65,11 @@ class Images:
         if count > len(self):
             raise InputError(f"--limit-images {count}: the training split has {len(self)} images")
         chosen = torch.randperm(len(self), generator=generator_of(seed, "limit"))[:count]
-        chosen = chosen.sort().values
-        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen])
+        return self.subset(chosen.sort().values)
+
+    def subset(self, indices: Tensor) -> Images:
+        """The images of these indices, normalised as the whole split is."""
+        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
     def sha256(self) -> str:
         """Of pixels and labels: equal data, equal digest."""

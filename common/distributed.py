@@ -48,11 +48,3 @@ def set_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor
     for parameter, gradient in zip(parameters, gradients, strict=True):
         alike = gradient.stride() == parameter.stride()
         parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
-
-
-@torch.no_grad()
-def average_statistics(accelerator: Accelerator, network: nn.Module) -> None:
-    """Replace normalisations' running statistics by their mean over the processes."""
-    buffers = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-    for buffer, mean in zip(buffers, average(accelerator, buffers), strict=True):
-        buffer.copy_(mean)

@@ -12,27 +12,37 @@ from pathlib import Path
 import numpy as np
 import tyro
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from common.draw_cell import FAMILIES, INK, OTHER, STYLE, cell_figure, family, tint
+from common.draw_cell import FAMILIES, INK, STYLE, cell_figure
+from common.draw_search import (
+    alone,
+    architecture_figure,
+    epoch_axis,
+    measures_figure,
+    spread_figure,
+)
 from common.errors import InputError, errors_are_messages
 from common.genotype import Genotype, load
-
-EDGE = {"lw": 0.8, "ls": (0, (4, 2))}  # the line of an edge's weight
 
 
 def run(folder: tyro.conf.Positional[Path]) -> None:
     """Draw the pictures of a run folder into its `pictures` folder.
 
     Raises:
-        InputError: the folder holds no metrics.jsonl, or a genotype.json that is not valid.
+        InputError: the folder holds neither metrics.jsonl nor the cells of a random search in its
+            result.json, or a genotype.json that is not valid.
     """
-    if not (folder / "metrics.jsonl").is_file():
+    sampled = _sampled(folder / "result.json")
+    if (folder / "metrics.jsonl").is_file():
+        metrics = _lines(folder / "metrics.jsonl")
+        curves(metrics, folder / "pictures")
+        if any("entropy_normal" in line for line in metrics):
+            measures(metrics, folder / "pictures")
+    elif not sampled:
         raise InputError(f"{folder}: holds no metrics.jsonl, so it is not the folder of a run")
-    curves(_lines(folder / "metrics.jsonl"), folder / "pictures")
+    if sampled:
+        spread(sampled, folder / "pictures")
     if (folder / "architecture.jsonl").is_file():
         architecture(_lines(folder / "architecture.jsonl"), folder / "pictures")
     if (folder / "genotype.json").is_file():
@@ -68,10 +78,10 @@ def curves(metrics: Sequence[dict], folder: Path) -> None:
             values = np.array([line.get(f"{part}_{what}") for line in metrics], float)
             if np.isfinite(values).any():
                 (drawn[part],) = axes.plot(
-                    epochs, values, color=colour, marker="o", ms=3, markevery=_alone(values)
+                    epochs, values, color=colour, marker="o", ms=3, markevery=alone(values)
                 )
         axes.set(xlabel="epoch", ylabel=label)
-        _epoch_axis(axes, epochs, ticks=6)
+        epoch_axis(axes, epochs, ticks=6)
     figure.legend(
         drawn.values(), drawn, loc="upper center", ncols=len(parts), bbox_to_anchor=(0.53, 1.01)
     )
@@ -89,7 +99,32 @@ def architecture(history: Sequence[dict], folder: Path) -> None:
         folder: where to.
     """
     for kind in history[-1]["weights"] if history else ():
-        _save(_architecture_figure(history, kind), folder / f"architecture_{kind}")
+        _save(architecture_figure(history, kind), folder / f"architecture_{kind}")
+
+
+@rc_context(STYLE)
+def measures(metrics: Sequence[dict], folder: Path) -> None:
+    """Write `measures.svg` and `.png`: what a search recorded of its architecture over epochs.
+
+    Args:
+        metrics: a line an epoch; `epoch`, `valid_top1`, `cut_top1` and `derived_top1` (percent),
+            `cut_statistics`, and of each kind of cell that is searched its `entropy_`, `skips_`,
+            `pools_` and `changed_edges_`. A value that is missing or None leaves a gap.
+        folder: where to.
+    """
+    _save(measures_figure(metrics), folder / "measures")
+
+
+@rc_context(STYLE)
+def spread(cells: Sequence[dict], folder: Path) -> None:
+    """Write `spread.svg` and `.png`: the accuracies of the cells of a random search.
+
+    Args:
+        cells: at least one; of each its `number`, `valid_top1` (percent), `params` and maybe
+            `valid_loss`, by which the best of equally accurate ones is chosen.
+        folder: where to.
+    """
+    _save(spread_figure(cells), folder / "spread")
 
 
 def main() -> None:
@@ -98,77 +133,23 @@ def main() -> None:
         tyro.cli(run, prog="python -m common.draw")
 
 
-# ------------------------------------------------------------------------- curves, architecture
+# --------------------------------------------------------------------------------------- files
 
 
 def _lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
+def _sampled(path: Path) -> list[dict]:
+    """The cells in the result of a random search; none in another's, or without a result."""
+    found = json.loads(path.read_text()).get("cells") if path.is_file() else None
+    return found if isinstance(found, list) else []
+
+
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(f"{path}.svg", metadata={"Date": None})
     figure.savefig(f"{path}.png", dpi=150)
-
-
-def _alone(values: np.ndarray) -> list[int]:
-    """The indices of values between gaps: a line would not show them."""
-    there = np.pad(np.isfinite(values), 1)
-    return np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist()
-
-
-def _architecture_figure(history: Sequence[dict], kind: str) -> Figure:
-    epochs = [line["epoch"] for line in history]
-    weights = [line["weights"][kind] for line in history]
-    op = np.array([w["op"] for w in weights], float)  # [epochs, E, K]
-    edge = np.array([w["edge"] for w in weights], float)  # [epochs, E], [epochs] without any
-    edges, palette = history[-1]["edges"], _palette(history[-1]["candidates"])
-    size = max(target for _, target in edges) - 1  # nodes: a row each
-    columns = size + 1 if size > 3 else size + 2  # the legend needs the corner
-    figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * size))
-    width, height = figure.get_size_inches()
-    grid = figure.add_gridspec(
-        size, columns, left=0.6 / width, right=1 - 0.1 / width, bottom=0.45 / height,
-        top=1 - 0.25 / height, wspace=0.12, hspace=0.35,
-    )  # fmt: skip
-    top = 1.05 * np.nanmax([op.max(), edge.max() if edge.ndim == 2 else 0])
-    for n, (source, target) in enumerate(edges):
-        axes = figure.add_subplot(grid[target - 2, source])
-        for k, colour in enumerate(palette.values()):
-            axes.plot(epochs, op[:, n, k], color=colour, lw=1.3, marker="o", ms=2.5, markevery=[-1])
-        if edge.ndim == 2:
-            axes.plot(epochs, edge[:, n], color=INK, marker=".", markevery=[-1], ms=3, **EDGE)
-        axes.set_title(f"{source} \u2192 {target}", fontsize=8.5, pad=3)
-        axes.set_ylim(0, top)
-        axes.yaxis.set_major_locator(MaxNLocator(3))
-        _epoch_axis(axes, epochs, ticks=3)
-        axes.tick_params(
-            length=2, labelsize=7.5, labelleft=source == 0, labelbottom=target == size + 1
-        )
-    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in palette.items()]
-    if edge.ndim == 2:
-        handles.append(Line2D([], [], color=INK, **EDGE, label="edge's weight"))
-    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, 1))
-    figure.supxlabel("epoch", x=0.5, y=0.06 / height, fontsize=8.5, va="bottom")
-    figure.supylabel("mixing weight", x=0.1 / width, fontsize=8.5, ha="left")
-    return figure
-
-
-def _epoch_axis(axes: Axes, epochs: Sequence[int], ticks: int) -> None:
-    first, last = min(epochs, default=0), max(epochs, default=0)
-    margin = max(0.5, 0.03 * (last - first))
-    axes.set_xlim(first - margin, last + margin)
-    locator = MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-    axes.xaxis.set_major_locator(locator)
-
-
-def _palette(names: Sequence[str]) -> dict[str, tuple]:
-    """A colour a name: that of its family, the later ones of a family lighter."""
-    families = [family(name) for name in names]
-    return {
-        name: tint(FAMILIES.get(family, OTHER), 0.6 ** families[:n].count(family))
-        for n, (name, family) in enumerate(zip(names, families, strict=True))
-    }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil  # accelerate brings it
@@ -26,9 +26,10 @@ from torch.nn import functional as F
 
 from common.batches import Batches
 from common.config import RunConfig
-from common.distributed import average, average_statistics, seed_of
+from common.distributed import average, seed_of
 from common.errors import NotFinite
 from common.run import Run
+from common.running_statistics import average_statistics
 
 MEND = "no checkpoint was written since. A smaller --learning-rate is the usual mend."
 
@@ -134,13 +135,18 @@ class Loop:
         self.first_bad_step = torch.where(bad, self.global_step, self.first_bad_step)
 
     @torch.no_grad()
-    def evaluate(self, network: nn.Module, batches: Batches) -> tuple[float, float]:
-        """Mean loss and top-1 accuracy (percent) over all images, by running statistics.
+    def evaluate(
+        self, network: Callable[[Tensor], Tensor], batches: Batches
+    ) -> tuple[float, float]:
+        """Mean loss and top-1 accuracy (percent) over all images.
+
+        Args:
+            network: images to logits, in the mode (train or eval) that the caller put it in.
+            batches: of the images.
 
         Raises:
             NotFinite: the loss is not.
         """
-        network.eval()
         sums = torch.zeros(3, device=self.accelerator.device)
         for images, labels in batches.evaluate():
             logits = network(images)

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from common import draw
 from common.batches import Augmentation, Batch, Batches
 from common.command import start, test_images, training_images
-from common.config import RunConfig, at_least
-from common.data import Images
-from common.distributed import average, set_gradients
+from common.config import RunConfig, at_least, flag
+from common.data import Images, Split
+from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
 from common.genotype import Genotype, load, published, save
 from common.loop import Loop, prepare
@@ -31,13 +31,53 @@ METHOD = "retrain"
 
 
 @dataclass(frozen=True)
-class RetrainConfig(RunConfig):
+class TrainConfig(RunConfig):
+    """What training a derived network asks for."""
+
+    drop_path: float = 0.0
+    """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
+    auxiliary_weight: float = 0.0
+    """Weight of the auxiliary head's loss; 0: no such head."""
+    ema_decay: float = 0.0
+    """Report an exponential moving average of the weights with this decay; 0: off."""
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        at_least(self, 0, "drop_path", "auxiliary_weight", "ema_decay")
+        for name in ("drop_path", "ema_decay"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
+
+    def check_images(self, images: Images) -> None:
+        """Refuse what does not go together with these training images.
+
+        Raises:
+            InputError: a batch is more than all of them, or the auxiliary head does not fit.
+        """
+        if self.batch_size > len(images):
+            raise InputError(
+                f"--batch-size {self.batch_size}: there are only {len(images)} training images"
+            )
+        if self.auxiliary_weight > 0 and not auxiliary_fits(images.shape):
+            raise InputError(
+                f"--auxiliary-weight {self.auxiliary_weight}: the head needs images of 29 to 40 "
+                f"pixels, these are {images.shape[1]}x{images.shape[2]}; --auxiliary-weight 0 "
+                "trains without it"
+            )
+
+
+@dataclass(frozen=True)
+class RetrainConfig(TrainConfig):
     """PC-DARTS' CIFAR-10 recipe: 20 cells, 36 channels, 600 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's recipe (4.2); digits: a minute on two CPU cores."""
     genotype: str | None = None
     """What to train: a published name, a genotype file or a search's run folder."""
+    held_out: Literal["test", "valid"] = "test"
+    """Train on all training images and report on the test split, or train on one half of them (a
+    search's) and report on the other; then no test image is looked at."""
     epochs: int = 600
     """Passes over the training images."""
     batch_size: int = 128
@@ -52,16 +92,10 @@ class RetrainConfig(RunConfig):
     """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
     auxiliary_weight: float = 0.4
     """Weight of the auxiliary head's loss; 0: no such head."""
-    ema_decay: float = 0.0
-    """Report an exponential moving average of the weights with this decay; 0: off."""
 
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        at_least(self, 0, "drop_path", "auxiliary_weight", "ema_decay")
-        for name in ("drop_path", "ema_decay"):
-            if getattr(self, name) >= 1:
-                raise InputError(f"--{name.replace('_', '-')} must be below 1")
         if self.genotype is None:
             raise InputError(
                 "--genotype: say what to train: a run folder, a genotype file, or one of "
@@ -82,27 +116,31 @@ PRESETS = {
 
 
 def retrain(config: RetrainConfig) -> None:
-    """Train a genotype's network on all training images, report it on the test images."""
+    """Train a genotype's network and report it on images that it was not trained on."""
     config, accelerator = start(config)
     images = training_images(config, accelerator)
-    held_out = test_images(config, accelerator, images)
-    if config.batch_size > len(images):
-        raise InputError(
-            f"--batch-size {config.batch_size}: there are only {len(images)} training images"
-        )
-    if config.auxiliary_weight > 0 and not auxiliary_fits(images.shape):
-        raise InputError(
-            f"--auxiliary-weight {config.auxiliary_weight}: the head needs images of 29 to 40 "
-            f"pixels, these are {images.shape[1]}x{images.shape[2]}; --auxiliary-weight 0 trains "
-            "without it"
-        )
+    if config.held_out == "valid":
+        split = Split.halves(len(images), config.seed)
+        images, held_out = images.subset(split.train), images.subset(split.valid)
+    else:
+        held_out = test_images(config, accelerator, images)
+    config.check_images(images)
     run = Run.open(config, METHOD, accelerator)
-    digests = {"train_sha256": images.sha256(), "test_sha256": held_out.sha256()}
-    run.pin_images("images.json", digests)
     own = run.folder / "genotype.json"
     genotype = load(run.folder if own.exists() else config.genotype)
-    if accelerator.is_main_process and not own.exists():
-        save(genotype, own)
+    train(config, run, genotype, images, held_out)
+    run.close()
+
+
+def train(
+    config: RetrainConfig, run: Run, genotype: Genotype, images: Images, held_out: Images
+) -> None:
+    """Begin a run or go on with it, to its result."""
+    digests = {"train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256()}
+    run.pin_images("images.json", digests)
+    if run.accelerator.is_main_process:
+        save(genotype, run.folder / "genotype.json")
+    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     network = Network(
         genotype, config.channels, config.cells, len(images.classes),
         image_channels=images.shape[0], auxiliary=config.auxiliary_weight > 0,
@@ -142,9 +180,9 @@ class Retrainer(Loop):
         )
         ours = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
         augmentation = Augmentation(config.crop_padding, config.flip, config.cutout)
-        self.test_batches = Batches(
+        self.held_out_batches = Batches(
             held_out.to(accelerator.device), None, config.batch_size, Augmentation(),
-            seed=config.seed, stream="test", **ours,
+            seed=config.seed, stream="held out", **ours,
         )
         super().__init__(
             config, run, network, optimizer,
@@ -187,10 +225,12 @@ class Retrainer(Loop):
         self.watch(total)
 
     def report(self) -> dict[str, Any]:
-        """Figures on the test images; a retraining holds no validation images out."""
+        """Figures on the images held out; those of the other split are None."""
         network = self.network if self.ema is None else self.ema.module
-        loss, top1 = self.evaluate(network, self.test_batches)
-        return {"valid_loss": None, "valid_top1": None, "test_loss": loss, "test_top1": top1}
+        loss, top1 = self.evaluate(network.eval(), self.held_out_batches)
+        part = self.config.held_out
+        none = dict.fromkeys(("valid_loss", "valid_top1", "test_loss", "test_top1"))
+        return {**none, f"{part}_loss": loss, f"{part}_top1": top1}
 
     def state(self) -> dict[str, Any]:
         """See `Loop.state`."""
@@ -208,7 +248,7 @@ class Retrainer(Loop):
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             draw.run(folder)
-        last = epochs[-1]
+        part, last = self.config.held_out, epochs[-1]
         auxiliary = self.derived.auxiliary
         parameters = sum(weight.numel() for weight in self.weights)
         extra = 0 if auxiliary is None else sum(p.numel() for p in auxiliary.parameters())
@@ -216,13 +256,13 @@ class Retrainer(Loop):
             "genotype": self.genotype.name,
             "params": parameters - extra,
             "epochs": len(epochs),
-            "test_loss": last["test_loss"],
-            "test_top1": last["test_top1"],
+            f"{part}_loss": last[f"{part}_loss"],
+            f"{part}_top1": last[f"{part}_top1"],
             "train_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
+        images = {"test": "test images", "valid": "validation half"}[part]
         self.run.say(
-            f"\n{self.genotype.name}: {last['test_top1']:.2f} % of the test images after "
+            f"\n{self.genotype.name}: {last[f'{part}_top1']:.2f} % of the {images} after "
             f"{len(epochs)} epochs, {parameters - extra:,} parameters\nrun folder: {folder}"
         )
-        self.run.close()

@@ -96,6 +96,16 @@ class Run:
             accelerator.init_trackers("tensorboard")
         return run
 
+    def inner(self, name: str, config: RunConfig, method: str) -> Run:
+        """A run in a folder of this one, begun or gone on with."""
+        run = Run(self.folder / name, method, self.accelerator)
+        run.commit = self.commit
+        if self.accelerator.is_main_process:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        if not (run.folder / "config.json").exists():
+            run.write("config.json", _describe(config, method, run.folder, self.accelerator))
+        return run
+
     def close(self) -> None:
         """End trackers and processes; all of them arrive here before any leaves."""
         self.accelerator.wait_for_everyone()

@@ -77,9 +77,8 @@ class SuperNet(nn.Module):
         return Mix(self.arch[f"alpha_{kind}"].softmax(-1))
 
     def mixes(self) -> list[Mix]:
-        """One mix a cell; cells of a kind share theirs."""
-        by_kind = {kind: self.mix(kind) for kind in KINDS}
-        return [by_kind[place.kind] for place in self.places]
+        """One mix a cell in this pass; cells of a kind share theirs."""
+        return self.per_cell({kind: self.mix(kind) for kind in KINDS})
 
     def strengths(self, kind: str) -> Tensor:
         """[edges, candidates]: what derivation ranks by."""
@@ -95,12 +94,16 @@ class SuperNet(nn.Module):
 
     # ------------------------------------------------------------------------- what all share
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, image channels, H, W] -> logits [B, classes]."""
+    def forward(self, images: Tensor, mixes: Sequence[Mix] | None = None) -> Tensor:
+        """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
         s0, s1 = self.stem(images)
-        for cell, mix in zip(self.cells, self.mixes(), strict=True):
+        for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
             s0, s1 = s1, cell(s0, s1, mix)
         return self.classifier(self.pool(s1).flatten(1))
+
+    def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix]:
+        """The mix of each cell's kind."""
+        return [by_kind[place.kind] for place in self.places]
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy (a scalar) and the logits [B, classes] it comes from."""

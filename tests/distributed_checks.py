@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
 from common.data import Images, Split
-from common.distributed import average_statistics
 from common.genotype import load
 from common.network import Network
 from common.retrain import RetrainConfig, Retrainer
 from common.run import Run
+from common.running_statistics import average_statistics
+from common.unrolled import second_order
 from pc_darts.supernet import PCDARTSSuperNet
 
 CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1, grad_clip=0)
@@ -60,10 +61,26 @@ def main(folder):
     assert len(both_y) == 16
     loss = F.cross_entropy(trainer.supernet(both_x), both_y)
     expected = torch.autograd.grad(loss, trainer.weights + trainer.arch)
-    for of, frozen in ((trainer.weights, trainer.arch), (trainer.arch, trainer.weights)):
-        trainer._gradients((x, y), of, frozen, "test")
-    for parameter, gradient in zip(trainer.weights + trainer.arch, expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-6, atol=1e-10)
+    found = [g for of in (trainer.weights, trainer.arch)
+             for g in trainer._gradients((x, y), of, "test")[2]]
+    for gradient, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-10)
+
+    # So is the second-order one: what one process would find for the whole batches.
+    def whole(batch, of):
+        with torch.enable_grad():
+            loss = F.cross_entropy(trainer.supernet(batch[0]), batch[1])
+            return torch.autograd.grad(loss, of)
+
+    v, w = trainer.valid_batches.train(0)
+    v = v.double()
+    everything = (both_x, both_y), (accelerator.gather(v), accelerator.gather(w))
+    wanted = second_order(whole, trainer.weights, trainer.arch, trainer.optimizer, *everything)
+    before = [p.detach().clone() for p in trainer.arch]
+    trainer.unrolled_arch_step((x, y), (v, w))
+    for parameter, old, gradient in zip(trainer.arch, before, wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-8)
+        assert not torch.equal(parameter, old)
 
     # Steps leave all processes with equal parameters, to the bit.
     trainer.supernet.train()

@@ -191,20 +191,22 @@ def test_an_epoch_leaves_its_figures_architecture_and_genotype(trainer):
     )
     assert len(metrics) == len(architecture) == len(genotypes) == 2
     keys = (
-        "epoch train_loss train_top1 valid_loss valid_top1 learning_rate seconds "
-        "images_per_second peak_memory_mib"
+        "epoch train_loss train_top1 valid_loss valid_top1 cut_top1 derived_top1 cut_statistics "
+        "entropy_normal skips_normal pools_normal changed_edges_normal "
+        "entropy_reduction skips_reduction pools_reduction changed_edges_reduction "
+        "learning_rate seconds images_per_second peak_memory_mib"
     ).split()
     assert list(metrics[0]) == keys
     weights = torch.tensor(architecture[1]["weights"]["normal"]["op"])
     alpha = torch.tensor(architecture[1]["parameters"]["alpha_normal"])
     torch.testing.assert_close(weights, alpha.softmax(-1))
     assert architecture[0]["edges"] == [[0, 2], [1, 2], [0, 3], [1, 3], [2, 3]]
-    loss, top1 = trainer.evaluate(trainer.supernet, trainer.valid_batches)
+    loss, top1 = trainer.evaluate(trainer.supernet.eval(), trainer.valid_batches)
     assert (loss, top1) == (metrics[1]["valid_loss"], metrics[1]["valid_top1"])
 
 
 def test_evaluation_is_the_mean_over_all_images(trainer):
-    loss, top1 = trainer.evaluate(trainer.supernet, trainer.valid_batches)
+    loss, top1 = trainer.evaluate(trainer.supernet.eval(), trainer.valid_batches)
     parts = list(trainer.valid_batches.evaluate())
     with torch.no_grad():
         logits = torch.cat([trainer.supernet(x) for x, _ in parts])

@@ -276,7 +276,7 @@ def test_the_run_folder_is_complete(finished_search):
         "genotype.json", "result.json", "checkpoints", "pictures",
     }
     pictures = {p.name for p in (folder / "pictures").iterdir()}
-    stems = ("normal", "reduction", "curves", "architecture_normal", "architecture_reduction")
+    stems = "normal reduction curves measures architecture_normal architecture_reduction".split()
     assert pictures == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     config = json.loads((folder / "config.json").read_text())
     assert config["method"] == "pc_darts" and config["K"] == 4 and config["threads"] == 1

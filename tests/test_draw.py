@@ -1,15 +1,18 @@
 import json
+import re
 import sys
 from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path
-from matplotlib.transforms import Affine2D
+from matplotlib.transforms import Affine2D, Bbox
 
 from common import draw
+from common.errors import InputError
 from common.genotype import (
     CANDIDATES,
     Cell,
@@ -49,6 +52,29 @@ def metrics(epochs):
     ]  # fmt: skip
 
 
+def searched(epochs, kinds=("normal", "reduction"), statistics="batch"):
+    """The metrics of a search; every other epoch but the last two has no cut accuracies."""
+    lines = metrics(epochs)
+    for e, line in enumerate(lines):
+        there = statistics and (e % 2 == 0 or e >= epochs - 2)
+        line["cut_top1"] = 40 + e / 20 if there else None
+        line["derived_top1"] = 35 - e / 30 if there else None
+        line["cut_statistics"] = statistics
+        for n, kind in enumerate(kinds):
+            line[f"entropy_{kind}"] = 2.0794 / (1 + 0.1 * e * (n + 1))
+            line[f"skips_{kind}"], line[f"pools_{kind}"] = min(8, e), n
+            line[f"changed_edges_{kind}"] = max(0, 11 - e - n)
+    return lines
+
+
+def sampled(count, **equal):
+    """The cells of a random search."""
+    return [
+        {"number": n, "valid_top1": 90 + n * (-1) ** n / 10, "params": 20_000 + 700 * n, **equal}
+        for n in range(count)
+    ]
+
+
 def history(epochs, edge=True):
     edges = [[i, j] for j in (2, 3) for i in range(j)]
     weights = {"op": [[1 / len(CANDIDATES)] * len(CANDIDATES)] * len(edges)}
@@ -59,7 +85,7 @@ def history(epochs, edge=True):
 
 
 def write_run(folder, epochs=3):
-    for name, lines in {"metrics": metrics(epochs), "architecture": history(epochs)}.items():
+    for name, lines in {"metrics": searched(epochs), "architecture": history(epochs)}.items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text)
     save(load("darts_v2"), folder / "genotype.json")
@@ -124,7 +150,8 @@ def test_run_draws_all_and_equal_runs_alike(tmp_path):
         write_run(tmp_path / name)
         draw.run(tmp_path / name)
         pictures.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
-    stems = ("curves", "architecture_normal", "architecture_reduction", "normal", "reduction")
+    stems = ["curves", "measures", "normal", "reduction"]
+    stems += ["architecture_normal", "architecture_reduction"]
     assert pictures[0].keys() == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     assert pictures[0] == pictures[1]
     grid = pictures[0]["architecture_normal.svg"].decode()
@@ -150,7 +177,129 @@ def test_curves_with_gaps(tmp_path):
 
 def test_values_between_gaps_are_alone():
     nan = float("nan")
-    assert draw._alone(np.array([1, nan, 2, 3, nan, 4])) == [0, 5]
+    assert draw.alone(np.array([1, nan, 2, 3, nan, 4])) == [0, 5]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        searched(50, statistics="running"),
+        searched(1),
+        searched(6, kinds=("normal",)),
+        searched(3, statistics=None),
+        [line | {"skips_normal": 10, "changed_edges_normal": 100} for line in searched(601)],
+    ],
+    ids=["two kinds", "one epoch", "only normal", "no cuts", "large numbers"],
+)
+def test_measures_draw_what_is_given_and_nothing_overlaps(lines):
+    with rc_context(draw.STYLE):
+        figure = draw.measures_figure(lines)
+        nothing_overlaps(figure)
+    drawn = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    others = {"epoch", "train_loss", "train_top1", "valid_loss", "cut_statistics"}
+    keys = {key for line in lines for key, value in line.items() if value is not None} - others
+    assert drawn.keys() == keys
+    for key, line in drawn.items():
+        given = np.array([epoch[key] for epoch in lines], float)
+        assert np.array_equal(line.get_ydata(), given, equal_nan=True)
+        assert np.array_equal(line.get_xdata(), [epoch["epoch"] for epoch in lines])
+        assert set(draw.alone(given)) <= set(line.get_markevery())
+        low, high = line.axes.get_ylim()
+        assert low <= np.nanmin(given) and np.nanmax(given) <= high
+
+
+def nothing_overlaps(figure):
+    """Panels with all their labels, and legends, are clear of each other and in the picture."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    boxes = [axes.get_legend().get_window_extent() for axes in figure.axes if axes.get_legend()]
+    for axes in figure.axes:
+        labels = [axis.get_tightbbox(renderer) for axis in (axes.xaxis, axes.yaxis)]
+        boxes.append(Bbox.union([axes.bbox, *(box for box in labels if box is not None)]))
+        low, high = axes.get_ylim()
+        ticks = [text for text in axes.get_yticklabels() if low <= text.get_position()[1] <= high]
+        for text in ticks:
+            assert not text.get_window_extent().overlaps(axes.yaxis.label.get_window_extent())
+    for one, other in combinations(boxes, 2):
+        assert not one.overlaps(other)
+    for box in boxes:
+        assert figure.bbox.x0 < box.x0 and box.x1 < figure.bbox.x1
+        assert figure.bbox.y0 < box.y0 and box.y1 < figure.bbox.y1
+
+
+def test_measures_have_gaps_where_nothing_was_measured():
+    drawn = {line.get_label(): line for line in draw.measures_figure(searched(6)).axes[0].lines}
+    for key in ("cut_top1", "derived_top1"):
+        assert np.flatnonzero(np.isfinite(drawn[key].get_ydata())).tolist() == [0, 2, 4, 5]
+        assert set(drawn[key].get_markevery()) == {0, 2, 5}  # those alone and the last
+
+
+def test_measures_name_the_statistics_and_what_is_there():
+    figure = draw.measures_figure(searched(2, kinds=("normal",), statistics="running"))
+    legends = [axes.get_legend() for axes in figure.axes[:2]]
+    accuracies, kinds = ([text.get_text() for text in one.texts] for one in legends)
+    assert [("running statistics" in label) for label in accuracies] == [False, True, True]
+    assert kinds == ["normal cell"]
+    legend = draw.measures_figure(searched(2, statistics=None)).axes[0].get_legend()
+    assert [text.get_text() for text in legend.texts] == ["supernet"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 12, 50])
+def test_epochs_and_counts_have_whole_ticks(epochs):
+    accuracy, entropy, *counts = draw.measures_figure(searched(epochs)).axes
+    ticks = [axes.get_yticks() for axes in counts]
+    ticks += [axes.get_xticks() for axes in (accuracy, entropy, *counts)]
+    assert all(np.array_equal(one, np.round(one)) for one in ticks)
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [sampled(24), sampled(1), sampled(2), sampled(5, valid_top1=91.25, params=3_300_000)],
+    ids=["many", "one", "two", "equal"],
+)
+def test_spread_draws_every_cell_their_mean_and_deviation(cells):
+    with rc_context(draw.STYLE):
+        figure = draw.spread_figure(cells)
+        nothing_overlaps(figure)
+    (axes,) = figure.axes
+    dots, best, mean = axes.lines
+    top1 = [cell["valid_top1"] for cell in cells]
+    first = cells[top1.index(max(top1))]
+    unit = 1e6 if cells[0]["params"] > 1e6 else 1e3
+    assert dots.get_ydata().tolist() == top1
+    assert dots.get_xdata() == pytest.approx([cell["params"] / unit for cell in cells])
+    assert best.get_ydata() == max(top1) and best.get_xdata() == first["params"] / unit
+    assert f"cell {first['number']}," in best.get_label()
+    assert mean.get_ydata() == pytest.approx([np.mean(top1)] * 2)
+    assert len(axes.patches) == (len(cells) > 1)
+    for band in axes.patches:
+        deviation = np.std(top1, ddof=1)
+        ends = (np.mean(top1) - deviation, np.mean(top1) + deviation)
+        assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx(ends)
+        assert axes.get_ylim()[0] < ends[0] and ends[1] < axes.get_ylim()[1]
+
+
+def test_of_equally_accurate_cells_the_least_loss_is_best():
+    cells = [cell | {"valid_loss": abs(cell["number"] - 2)} for cell in sampled(4, valid_top1=90)]
+    assert "cell 2," in draw.spread_figure(cells).axes[0].lines[1].get_label()
+
+
+def test_a_random_search_has_a_spread_instead_of_curves(tmp_path):
+    pictures = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps({"cells": sampled(3)}))
+        draw.run(tmp_path / name)
+        pictures.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
+    assert pictures[0].keys() == {"spread.svg", "spread.png"}
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("result", [{"cells": 20}, {"cells": []}, {"epochs": 3}])
+def test_a_result_without_cells_is_no_run(tmp_path, result):
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path}: holds no metrics.jsonl")):
+        draw.run(tmp_path)
 
 
 def test_architecture_of_one_epoch_without_edge_weights(tmp_path):

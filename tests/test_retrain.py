@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from common.batches import Augmentation
-from common.data import Images
+from common.data import Images, Split, load_train
 from common.genotype import load
 from common.network import Network
 from common.retrain import PRESETS, RetrainConfig, Retrainer
@@ -43,6 +43,25 @@ def test_a_run_and_what_it_leaves(tmp_path, command):
     assert load(folder) == load("pc_darts_cifar10")
     assert (folder / "pictures" / "curves.png").exists()
     assert (folder / "pictures" / "normal.svg").exists()
+
+
+def test_held_out_valid_trains_on_a_searchs_half_and_opens_no_test_image(
+    tmp_path, command, monkeypatch
+):
+    monkeypatch.setattr("common.retrain.test_images", lambda *_: pytest.fail("opened"))
+    folder = tmp_path / "run"
+    status, out, err = command(TRAIN, *TINY, "--held-out", "valid", "--output", folder)
+    assert status == 0, err
+    result, last = json.loads((folder / "result.json").read_text()), figures(folder)[-1]
+    assert "test_top1" not in result and result["valid_top1"] == last["valid_top1"]
+    assert last["test_top1"] is None and "validation half" in out
+    images = load_train("digits", "").limited(256, 2)
+    split = Split.halves(256, 2)
+    digests = json.loads((folder / "images.json").read_text())
+    assert digests == {
+        "train_sha256": images.subset(split.train).sha256(),
+        "valid_sha256": images.subset(split.valid).sha256(),
+    }
 
 
 @pytest.mark.parametrize("extra", [[], ["--ema-decay", "0.9"]])
@@ -87,7 +106,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_its_first_step(
 def test_the_recipes_augmentation_reaches_the_batches(tmp_path, accelerator):
     trainer = make_trainer(tmp_path, accelerator)
     assert trainer.train_batches.augmentation == Augmentation(4, True, 16)
-    assert trainer.test_batches.augmentation == Augmentation()
+    assert trainer.held_out_batches.augmentation == Augmentation()
 
 
 def test_drop_path_grows_linearly_from_zero(tmp_path, command, monkeypatch):

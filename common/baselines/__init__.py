@@ -1,0 +1,1 @@
+"""What every paper compares with: DARTS itself, and random cells."""

@@ -1,0 +1,167 @@
+"""DARTS and random search: their settings, their commands, what they leave."""
+
+import json
+import statistics
+from collections import Counter
+from itertools import combinations
+
+import pytest
+
+from common.baselines import darts, random_search
+from common.baselines.random_search import OPERATIONS, random_genotype
+from common.genotype import load
+from common.run import Run
+from test_resume import figures, identical, last_checkpoint
+
+DARTS, RANDOM = "common/baselines/darts.py", "common/baselines/random_search.py"
+SMALL = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
+SMALL += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
+
+
+def test_the_default_is_darts_own_search():
+    paper = {
+        "dataset": "cifar10", "cells": 8, "channels": 16, "nodes": 6, "epochs": 50,
+        "batch_size": 64, "learning_rate": 0.025, "learning_rate_min": 0.001, "momentum": 0.9,
+        "weight_decay": 3e-4, "grad_clip": 5.0, "arch_learning_rate": 3e-4, "arch_beta1": 0.5,
+        "arch_beta2": 0.999, "arch_weight_decay": 1e-3, "crop_padding": 4, "flip": True,
+        "cutout": 0, "order": 1, "limit_images": None,
+    }  # fmt: skip
+    assert {key: getattr(darts.PRESETS["cifar10"], key) for key in paper} == paper
+
+
+def test_the_digits_presets_search_the_whole_space_for_60_arch_steps():
+    config = darts.PRESETS["digits"]
+    assert config.nodes == 6 and (1438 // 2 // config.batch_size) * config.epochs >= 60
+    assert random_search.PRESETS["digits"].samples == 8
+    assert random_search.PRESETS["digits"].nodes == 6
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command, order):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    status, out, err = command(DARTS, *SMALL, "--order", order, "--output", whole)
+    assert status == 0 and "normal cell" in out, err
+    interrupt_after(1, lambda: command(DARTS, *SMALL, "--order", order, "--output", resumed))
+    status, out, err = command(DARTS, "--resume", resumed)
+    assert status == 0 and "resuming at epoch 1, step 2" in out, err
+    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
+    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
+    assert name == other_name and identical(state, other)
+    assert json.loads((whole / "config.json").read_text())["order"] == order
+    assert (whole / "pictures" / "measures.svg").exists()
+    assert figures(whole)[0]["cut_statistics"] == "batch"
+
+
+def test_the_orders_differ(tmp_path, command):
+    for order in (1, 2):
+        assert command(DARTS, *SMALL, "--order", order, "--epochs", 1,
+                       "--output", tmp_path / str(order))[0] == 0
+    first, second = (
+        json.loads((tmp_path / name / "architecture.jsonl").read_text().splitlines()[-1])
+        for name in ("1", "2")
+    )
+    assert first["parameters"] != second["parameters"]
+
+
+def interrupt_after(saves, start):
+    """Ctrl-C right after that many checkpoints."""
+    original, count = Run.save_checkpoint, []
+
+    def interrupt(self, *state):
+        original(self, *state)
+        count.append(state)
+        if len(count) == saves:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "save_checkpoint", interrupt)
+        assert start()[0] == 130
+
+
+@pytest.mark.parametrize("order", ["0", "3", "two"])
+def test_another_order_is_refused(tmp_path, command, order):
+    status, _, err = command(DARTS, *SMALL, "--order", order, "--output", tmp_path / "run")
+    text = " ".join(err.replace("│", " ").split())
+    assert status == 2 and "--order" in text and "one of ('1', '2')" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_second_order_in_bf16_is_refused_with_the_reason(tmp_path, command, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    status, _, err = command(DARTS, *SMALL, "--order", 2, "--output", tmp_path / "run")
+    assert status == 2 and "--order 2" in err and "difference of two gradients" in err
+    assert "--mixed_precision no" in err and not (tmp_path / "run").exists()
+    status, _, err = command(DARTS, *SMALL, "--epochs", 1, "--output", tmp_path / "run")
+    assert status == 0, err
+
+
+# ----------------------------------------------------------------------------------- random search
+
+
+def test_random_cells_are_uniform_over_edges_and_operations():
+    count, operations, inputs = 2000, Counter(), Counter()
+    for number in range(count):
+        for cell in random_genotype(4, 0, number).cells.values():
+            operations.update(edge.op.name for edge in cell.edges)
+            for node in range(2, 6):
+                inputs[node, tuple(edge.source for edge in cell.into(node))] += 1
+    expected = {name: 1 / 7 for name in OPERATIONS}
+    assert_close_to(operations, expected, count * 16)
+    for node in range(2, 6):
+        pairs = list(combinations(range(node), 2))
+        found = Counter({pair: inputs[node, pair] for pair in pairs})
+        assert sum(found.values()) == 2 * count  # two different inputs, always
+        assert_close_to(found, {pair: 1 / len(pairs) for pair in pairs}, 2 * count)
+
+
+def assert_close_to(found, shares, total):
+    """Within five standard deviations of a binomial."""
+    assert set(found) == set(shares)
+    for key, share in shares.items():
+        deviation = (total * share * (1 - share)) ** 0.5
+        assert abs(found[key] - total * share) <= 5 * deviation, key
+
+
+def test_random_cells_follow_from_seed_and_number():
+    assert random_genotype(4, 1, 3).cells == random_genotype(4, 1, 3).cells
+    others = [random_genotype(4, 1, 4), random_genotype(4, 2, 3), random_genotype(3, 1, 3)]
+    assert all(random_genotype(4, 1, 3).cells != other.cells for other in others)
+
+
+def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_path, command):
+    flags = [*SMALL, "--samples", 3, "--epochs", 1]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    status, out, err = command(RANDOM, *flags, "--output", whole)
+    assert status == 0 and "of 3 cells" in out, err
+    interrupt_after(3, lambda: command(RANDOM, *flags, "--output", resumed))  # in the second cell
+    assert (resumed / "cells/000/result.json").exists()
+    status, out, err = command(RANDOM, "--resume", resumed)
+    assert status == 0, err
+    results = [json.loads((folder / "result.json").read_text()) for folder in (whole, resumed)]
+    for result in results:
+        top1 = [cell["valid_top1"] for cell in result["cells"]]
+        assert len(top1) == 3 and result["valid_top1"] == max(top1)
+        assert result["valid_top1_mean"] == pytest.approx(statistics.mean(top1))
+        assert result["valid_top1_std"] == pytest.approx(statistics.stdev(top1))
+    assert [c["valid_loss"] for c in results[0]["cells"]] == [
+        c["valid_loss"] for c in results[1]["cells"]
+    ]
+    assert load(whole) == load(resumed)
+    best = min(results[0]["cells"], key=lambda cell: (-cell["valid_top1"], cell["valid_loss"]))
+    assert load(whole).cells == random_genotype(2, 2, best["number"]).cells
+    assert load(whole / "cells" / "001").cells == random_genotype(2, 2, 1).cells
+    assert (whole / "pictures" / "spread.svg").exists()
+    status, out, _ = command(RANDOM, "--resume", resumed)
+    assert status == 0 and "is finished" in out
+
+
+def test_no_cells_to_sample_is_refused(tmp_path, command):
+    status, _, err = command(RANDOM, *SMALL, "--samples", 0, "--output", tmp_path / "run")
+    assert status == 2 and "--samples 0" in err and not (tmp_path / "run").exists()
+
+
+def test_a_head_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, command):
+    status, _, err = command(
+        RANDOM, *SMALL, "--auxiliary-weight", 0.4, "--output", tmp_path / "run"
+    )
+    assert status == 2 and "--auxiliary-weight 0.4" in err

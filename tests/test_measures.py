@@ -1,0 +1,120 @@
+"""What a search records of its architecture, against figures worked out by hand."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from common.cell import Mix
+from common.genotype import CANDIDATES, Cell, Edge, Op
+from common.measures import Measures, best_operations, cut_to_best, cut_to_cell
+from common.supernet import SuperNet
+from pc_darts.supernet import PCDARTSSuperNet
+from test_bilevel import CONFIG, equal, make, snapshot
+
+EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+COLUMN = {name: k for k, name in enumerate(CANDIDATES)}
+CELL = Cell(2, (Edge(0, 2, Op("sep_conv_3x3")), Edge(1, 2, Op("skip_connect")),
+                Edge(2, 3, Op("avg_pool_3x3")), Edge(1, 3, Op("skip_connect"))), (2, 3))
+
+
+def test_the_best_operation_is_never_none():
+    op = torch.rand(5, 8)
+    op[:, COLUMN["none"]] = 2
+    op[3, COLUMN["dil_conv_5x5"]] = 1.5
+    best = best_operations(op, CANDIDATES)
+    assert best[3] == COLUMN["dil_conv_5x5"] and (best != COLUMN["none"]).all()
+
+
+def test_cut_to_best_is_one_operation_an_edge_with_weight_one():
+    op, edge = torch.rand(5, 8), torch.rand(5)
+    cut = cut_to_best(Mix(op, edge), CANDIDATES)
+    for row, best in enumerate(best_operations(op, CANDIDATES)):
+        assert cut.op[row].tolist() == [float(k == best) for k in range(8)]
+    assert cut.edge is edge
+
+
+def test_cut_to_cell_is_the_cells_operations_and_edges():
+    cut = cut_to_cell(Mix(torch.rand(5, 8)), CELL, EDGES, CANDIDATES)
+    kept = {(0, "sep_conv_3x3"), (1, "skip_connect"), (3, "skip_connect"), (4, "avg_pool_3x3")}
+    found = {(row, CANDIDATES[column]) for row, column in cut.op.nonzero().tolist()}
+    assert found == kept and cut.op.sum() == 4
+    assert cut.edge.tolist() == [1, 1, 0, 1, 1]  # the bypass of an edge that is gone, too
+
+
+def test_edge_weights_that_are_left_keep_their_ratios_and_their_sum():
+    edge = torch.tensor([0.4, 0.6, 0.5, 0.2, 0.3])
+    cut = cut_to_cell(Mix(torch.rand(5, 8), edge), CELL, EDGES, CANDIDATES)
+    torch.testing.assert_close(cut.edge, torch.tensor([0.4, 0.6, 0, 0.4, 0.6]))
+
+
+@pytest.mark.parametrize("kind", [SuperNet, PCDARTSSuperNet])
+def test_a_cut_supernet_computes_what_is_left_and_nothing_else(kind):
+    """Operations outside of the cut may do what they like."""
+    torch.manual_seed(0)
+    net = kind(channels=4, cells=3, nodes=2)
+    cells = net.derive()
+    cuts = {k: cut_to_cell(net.mix(k), cells[k], net.edges, net.candidates) for k in cells}
+    x = torch.randn(4, 3, 8, 8)
+    before = net(x, net.per_cell(cuts))
+    state = net.state_dict()
+    touched = 0
+    for n, place in enumerate(net.places):
+        kept = {(f"{e.source}-{e.target}", e.op.name) for e in cells[place.kind].edges}
+        for name, value in state.items():
+            head, _, rest = name.partition(".edges.")
+            if head == f"cells.{n}" and tuple(rest.split(".")[:2]) not in kept and value.ndim > 1:
+                value.mul_(3).add_(1)
+                touched += 1
+    assert touched > 50
+    net.load_state_dict(state)
+    torch.testing.assert_close(net(x, net.per_cell(cuts)), before)
+    assert not torch.allclose(net(x), before)
+
+
+def test_figures_of_an_epoch():
+    net = SuperNet(channels=4, cells=3, nodes=2).double()
+    measures = Measures(net)
+    for kind in ("normal", "reduction"):
+        net.arch[f"alpha_{kind}"].data.zero_()
+        net.arch[f"alpha_{kind}"].data[:, COLUMN["sep_conv_3x3"]] = 1e-6
+    measures.epoch(net)
+    alpha = net.arch["alpha_normal"].data
+    alpha[0, COLUMN["skip_connect"]] = alpha[3, COLUMN["avg_pool_3x3"]] = 50  # decided
+    alpha[4, COLUMN["max_pool_3x3"]] = 1e-5
+    alpha[2, COLUMN["none"]] = 50  # decided as well, but no best operation
+    figures = measures.epoch(net)
+    assert figures["changed_edges_normal"] == 3 and figures["changed_edges_reduction"] == 0
+    assert figures["entropy_normal"] == pytest.approx(2 / 5 * math.log(8), rel=1e-5)
+    assert figures["entropy_reduction"] == pytest.approx(math.log(8), rel=1e-5)
+    # node 2 takes both its edges; node 3 its strongest two: (1, 3), and (2, 3) before (0, 3)
+    assert (figures["skips_normal"], figures["pools_normal"]) == (1, 2)
+    assert (figures["skips_reduction"], figures["pools_reduction"]) == (0, 0)
+    assert measures.epoch(net)["changed_edges_normal"] == 0
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_cut_accuracies_by_the_named_statistics(tmp_path, accelerator, statistics):
+    config = dataclasses.replace(CONFIG, cut_accuracy=statistics)
+    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    trainer.weight_step(trainer.train_batches.train(0))
+    net, buffers = trainer.supernet, snapshot(trainer.supernet.buffers())
+    figures = trainer.report()
+    assert figures["cut_statistics"] == statistics
+    assert equal(list(net.buffers()), buffers)
+
+    cells = net.derive()
+    by_kind = {k: cut_to_cell(net.mix(k), cells[k], net.edges, net.candidates) for k in cells}
+    net.train(statistics == "batch")
+    right = 0
+    for images, labels in trainer.valid_batches.evaluate():
+        right += (net(images, net.per_cell(by_kind)).argmax(1) == labels).sum().item()
+    assert figures["derived_top1"] == pytest.approx(100 * right / 20)
+    best = {k: cut_to_best(net.mix(k), net.candidates) for k in cells}
+    assert 0 <= figures["cut_top1"] <= 100 and best["normal"].op.sum() == 5
+
+
+def test_off_by_default_and_then_null(tmp_path, accelerator):
+    figures = make(tmp_path, accelerator, SuperNet).report()
+    assert [figures[k] for k in ("cut_top1", "derived_top1", "cut_statistics")] == [None] * 3

@@ -1,0 +1,155 @@
+"""The second-order gradient, held to the exact one by double backward."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from common import unrolled
+from common.bilevel import BilevelTrainer
+from common.supernet import SuperNet
+from test_bilevel import equal, make, snapshot
+
+XI, MOMENTUM, DECAY = 0.1, 0.9, 0.01
+
+
+def tiny(seed=0):
+    torch.manual_seed(seed)
+    net = SuperNet(channels=2, cells=3, nodes=2, classes=3).double()
+    for alpha in net.arch.values():
+        alpha.data.mul_(300)
+    train, valid = (
+        (torch.randn(6, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1, 0, 2])) for _ in range(2)
+    )
+    return net, train, valid
+
+
+def sgd_with_velocity(net):
+    """An optimizer in the middle of its way: every weight has a momentum buffer."""
+    sgd = torch.optim.SGD(net.weight_parameters(), XI, MOMENTUM, weight_decay=DECAY)
+    for weight in net.weight_parameters():
+        sgd.state[weight]["momentum_buffer"] = 0.1 * torch.randn_like(weight)
+    return sgd
+
+
+def approximate(net, train, valid, sgd):
+    def gradients(batch, of):
+        with torch.enable_grad():
+            return torch.autograd.grad(net.loss(*batch)[0], of)
+
+    weights, arch = net.weight_parameters(), net.arch_parameters()
+    return unrolled.second_order(gradients, weights, arch, sgd, train, valid)
+
+
+def exact(net, train, valid, sgd):
+    """d/d alpha L_val(w - xi (momentum v + grad_w L_train(w, alpha) + decay w), alpha)."""
+    names = [name for name, _ in net.named_parameters() if not name.startswith("arch.")]
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    weights, arch = net.weight_parameters(), net.arch_parameters()
+    loss, _ = net.loss(*train)
+    gradients = torch.autograd.grad(loss, weights, create_graph=True)
+    moved = {}
+    for name, w, g in zip(names, weights, gradients, strict=True):
+        moved[name] = w - XI * (MOMENTUM * sgd.state[w]["momentum_buffer"] + g + DECAY * w)
+    logits = functional_call(net, {**moved, **buffers}, valid[0])
+    return torch.autograd.grad(F.cross_entropy(logits, valid[1]), arch)
+
+
+def distance(found, wanted):
+    found, wanted = (torch.cat([g.flatten() for g in gs]) for gs in (found, wanted))
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_the_limit_it_is_the_exact_gradient(seed, monkeypatch):
+    """A supernet of ReLUs has kinks closer than 0.01; the difference must cross none of them."""
+    monkeypatch.setattr(unrolled, "PERTURBATION", 1e-6)
+    net, train, valid = tiny(seed)
+    sgd = sgd_with_velocity(net)
+    wanted = exact(net, train, valid, sgd)
+    assert distance(approximate(net, train, valid, sgd), wanted) < 1e-6
+    first_order = torch.autograd.grad(net.loss(*valid)[0], net.arch_parameters())
+    assert distance(first_order, wanted) > 0.1  # so the second-order part was in the sum
+
+
+class Smooth(nn.Module):
+    """A mixture of three smooth layers: what 0.01 resolves."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(5, 8) for _ in range(3))
+        self.out = nn.Linear(8, 3)
+        self.arch = nn.ParameterDict({"alpha": nn.Parameter(torch.randn(3))})
+
+    def weight_parameters(self):
+        return [*self.layers.parameters(), *self.out.parameters()]
+
+    def arch_parameters(self):
+        return list(self.arch.values())
+
+    def forward(self, x):
+        alpha = self.arch["alpha"].softmax(0)
+        return self.out(sum(a * layer(x).tanh() for a, layer in zip(alpha, self.layers)))  # noqa: B905
+
+    def loss(self, x, y):
+        return F.cross_entropy(self(x), y), None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_at_the_published_perturbation(seed):
+    """0.01 / ||v||, and twice that in the denominator: another factor is far off."""
+    torch.manual_seed(seed)
+    net = Smooth().double()
+    train, valid = (
+        (torch.randn(9, 5).double(), torch.arange(9) % 3) for _ in range(2)
+    )
+    sgd = sgd_with_velocity(net)
+    wanted = exact(net, train, valid, sgd)
+    assert distance(approximate(net, train, valid, sgd), wanted) < 1e-5
+
+
+def test_weights_and_statistics_come_out_with_their_bits(tmp_path, accelerator):
+    trainer = make(tmp_path, accelerator, SuperNet)
+    train, valid = trainer.train_batches.train(0), trainer.valid_batches.train(0)
+    trainer.weight_step(train)  # momentum buffers
+    weights, arch = snapshot(trainer.weights), snapshot(trainer.arch)
+    buffers = snapshot(trainer.supernet.buffers())
+    optimizer = copy.deepcopy(trainer.optimizer.state_dict())
+    trainer.unrolled_arch_step(train, valid)
+    assert equal(trainer.weights, weights)
+    assert equal(list(trainer.supernet.buffers()), buffers)
+    assert not equal(trainer.arch, arch)
+    after = trainer.optimizer.state_dict()
+    for key, state in optimizer["state"].items():
+        assert torch.equal(state["momentum_buffer"], after["state"][key]["momentum_buffer"])
+
+
+def test_the_step_is_adam_on_that_gradient(tmp_path, accelerator, monkeypatch):
+    """The trainer's verb: the loss on the right batches, the optimizer's own rate and velocity."""
+    monkeypatch.setattr(unrolled, "PERTURBATION", 1e-6)
+    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer.supernet.double()
+    train, valid = (
+        (images.double(), labels)
+        for images, labels in (trainer.train_batches.train(0), trainer.valid_batches.train(0))
+    )
+    trainer.weight_step(train)
+    expected = [p.detach().clone().requires_grad_() for p in trainer.arch]
+    adam = torch.optim.Adam(expected, lr=0.01, betas=(0.5, 0.999), weight_decay=1e-3)
+    wanted = exact(trainer.supernet, train, valid, trainer.optimizer)
+    for parameter, gradient in zip(expected, wanted, strict=True):
+        parameter.grad = gradient
+    adam.step()
+    trainer.unrolled_arch_step(train, valid)
+    for got, want in zip(trainer.arch, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)
+
+
+def test_the_first_step_has_no_velocity_yet(tmp_path, accelerator):
+    trainer = make(tmp_path, accelerator, SuperNet)
+    assert isinstance(trainer, BilevelTrainer) and not trainer.optimizer.state
+    trainer.unrolled_arch_step(trainer.train_batches.train(0), trainer.valid_batches.train(0))
+    assert all(p.isfinite().all() for p in trainer.arch)
