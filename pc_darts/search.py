@@ -63,6 +63,7 @@ PRESETS = {
     "digits": PCDARTSConfig(
         preset="digits", dataset="digits", epochs=8, warmup_epochs=2, batch_size=64,
         channels=16, cells=4, crop_padding=1, flip=False, arch_learning_rate=6e-3,
+        cut_accuracy="batch",
     ),
 }
 
