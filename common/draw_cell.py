@@ -1,7 +1,7 @@
 """The picture of a cell: a layered drawing of its graph.
 
-Nodes stand in even columns by their longest path from the inputs, operations in the odd column
-before their target. What passes a column has a place of its own in it, so by construction no arrow
+Nodes stand in columns by their longest path from the inputs, the operations of an edge in those
+before its target. What passes a column has a place of its own in it, so by construction no arrow
 crosses a label or a node, and no two of these overlap.
 """
 
@@ -39,7 +39,16 @@ STYLE = {
     "xtick.color": QUIET, "ytick.color": QUIET, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "draw",
 }  # fmt: skip
+# The branches of a fixed cell: an input and the operations from it to the output.
+BRANCHES = {
+    "gdas_frc": [
+        *((k, ("conv_1x3, stride 1x2", "conv_3x1, stride 2x1", "conv_1x1")) for k in (0, 1)),
+        *((k, ("max_pool_3x3, stride 2x2",)) for k in (0, 1)),
+    ]  # GDAS, Fig. 3
+}
 NODE, LABEL, PORT, SPACE = 0.32, 0.25, 0.14, 0.13  # heights and distances of a cell, in inches
+
+Arrow = tuple[int, int, tuple[str, ...]]  # source, target, the operations from one to the other
 
 
 def family(name: str) -> str:
@@ -56,7 +65,11 @@ def cell_figure(cell: Cell | FixedCell) -> Figure:
     """The picture of a cell, in its own size: a unit of its axes is an inch."""
     names, arrows = _graph(cell)
     columns, ways = _columns(names, arrows)
-    labels = {way[-2]: arrow[2] for way, arrow in zip(ways, arrows, strict=True) if arrow[2]}
+    labels = {
+        place: op
+        for way, (*_, ops) in zip(ways, arrows, strict=True)
+        for place, op in zip(way[-1 - len(ops) : -1], ops, strict=True)
+    }
     texts = names | labels
     wide = {key: max(0.34, _width(text) + 0.2) for key, text in texts.items()}
     into = {node: [way for way in ways if way[-1] == node] for node in names}
@@ -66,42 +79,45 @@ def cell_figure(cell: Cell | FixedCell) -> Figure:
     left, right = _across(columns, links, wide, y)
 
     figure, axes = _canvas(right, y, tall)
-    for way, (_, target, label) in zip(ways, arrows, strict=True):
+    for way, (_, target, ops) in zip(ways, arrows, strict=True):
         entries = sorted(into[target], key=lambda other: y[other[-2]])
         port = y[target] + PORT * (entries.index(way) - (len(entries) - 1) / 2)
         centre = (left[target] + right[target] - wide[target]) / 2
         bends = _bends(way[:-1], columns, y, tall)
         points = [(x, y[key]) for key in bends for x in (left[key], right[key])]
-        colour = FAMILIES.get(family(label), OTHER) if label else QUIET
+        colour = FAMILIES.get(family(ops[-1]), OTHER) if ops else QUIET
         _arrow(axes, [*points[1:], (centre - 0.02, port)], colour)
-        if label:
-            middle = (left[way[-2]] + right[way[-2]]) / 2
-            _box(axes, label, middle, y[way[-2]], wide[way[-2]], LABEL - 0.02, tint(colour, 0.16))
+        for place in (place for place in way if place in labels):
+            middle = (left[place] + right[place]) / 2
+            size = (wide[place], LABEL - 0.02)
+            _box(axes, labels[place], middle, y[place], *size, tint(colour, 0.16))
     for node, name in names.items():
         middle = (left[node] + right[node]) / 2
         _box(axes, name, middle, y[node], wide[node], tall[node], "#eceff2")
     return figure
 
 
-def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[tuple[int, int, str]]]:
-    """Names of the nodes, and arrows as (source, target, label); the last node is the output."""
+def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
+    """Names of the nodes, and the arrows; the last node is the output."""
     if isinstance(cell, FixedCell):
-        inner, output, arrows = [cell.name], (2,), [(0, 2, ""), (1, 2, "")]
+        nodes, arrows = 0, [(source, 2, ops) for source, ops in BRANCHES[cell.name]]
     else:
-        inner, output = [str(n) for n in range(cell.nodes)], cell.output
-        arrows = [(edge.source, edge.target, str(edge.op)) for edge in cell.edges]
-    names = dict(enumerate(["$c_{k-2}$", "$c_{k-1}$", *inner, "$c_{k}$"]))
-    return names, arrows + [(state, len(names) - 1, "") for state in output]
+        nodes = cell.nodes
+        arrows = [(edge.source, edge.target, (str(edge.op),)) for edge in cell.edges]
+        arrows += [(state, 2 + nodes, ()) for state in cell.output]
+    inputs = ("$c_{k-2}$", "$c_{k-1}$")
+    return dict(enumerate([*inputs, *map(str, range(nodes)), "$c_{k}$"])), arrows
 
 
 def _columns(
-    names: dict[int, str], arrows: Sequence[tuple[int, int, str]]
+    names: dict[int, str], arrows: Sequence[Arrow]
 ) -> tuple[list[list[Hashable]], list[list[Hashable]]]:
     """What stands in each column, and the way of each arrow: its source, places, its target."""
     at = {0: 0, 1: 0}
-    for source, target, label in sorted(arrows, key=lambda arrow: arrow[1]):
-        at[target] = max(at.get(target, 0), at[source] + (2 if label else 1))
-    at[len(names) - 1] = 1 + max(at[node] for node in range(len(names) - 1))
+    for source, target, ops in sorted(arrows, key=lambda arrow: arrow[1]):
+        at[target] = max(at.get(target, 0), at[source] + len(ops) + 1)
+    last = len(names) - 1
+    at[last] = max(at[last], *(1 + at[node] for node in range(last)))
     columns = [[node for node in names if at[node] == c] for c in range(max(at.values()) + 1)]
     ways = []
     for n, (source, target, _) in enumerate(arrows):
@@ -161,7 +177,8 @@ def _rows(columns: Sequence[Sequence], links: Sequence[tuple], tall: dict) -> di
     for n, (source, target) in enumerate(links):
         pull[n, row[source]], pull[n, row[target]] = 1, -1
     pull[-1] = 0.01
-    force = np.array([1 if a in tall and b in tall else 3 for a, b in links] + [1.0])
+    loose = [{a, b} <= tall.keys() and int in (type(a), type(b)) for a, b in links]
+    force = np.array([*np.where(loose, 1, 3), 1.0])
     bend = np.ones(len(force))
     for _ in range(8):  # reweighted: few bends rather than many small ones
         weighted = pull * (force / (0.02 + abs(bend)) ** 0.5)[:, None]
@@ -176,7 +193,7 @@ def _bends(way: Sequence, columns: Sequence[Sequence], y: dict, tall: dict) -> l
     def free(place: Hashable, start: Hashable, end: Hashable) -> bool:
         low, high = sorted((y[start], y[end]))
         others = {key: (tall.get(key, 0) + SPACE) / 2 for key in columns[place[1]] if key != place}
-        return low <= y[place] <= high and not any(
+        return place not in tall and low <= y[place] <= high and not any(
             low - space < y[key] < high + space for key, space in others.items()
         )
 

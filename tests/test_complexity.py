@@ -11,19 +11,9 @@ from torch import nn
 
 from common.complexity import SETTINGS, complexity, multiply_adds, parameters
 from common.errors import InputError
-from common.genotype import FixedCell, Genotype, cell_from_pairs, load, published
+from common.genotype import load, published
 
 ROOT = Path(__file__).parent.parent
-GDAS_F1 = Genotype(
-    "gdas_f1",
-    {
-        "normal": cell_from_pairs(
-            [("skip_connect", 0), ("skip_connect", 1)]
-            + [("skip_connect", 0), ("sep_conv_3x3", 2)] * 3
-        ),
-        "reduction": FixedCell("gdas_frc"),
-    },
-)
 
 # ------------------------------------------------------------------------------- known networks
 
@@ -65,12 +55,63 @@ def test_figures_that_pc_darts_prints(name, params, products):
     assert f"{counts.multiply_adds_paper / 1e6:.0f}" == products
 
 
-def test_figures_that_gdas_prints_for_its_fixed_reduction_cell():
-    small = complexity(GDAS_F1, SETTINGS["cifar10"])
-    large = complexity(GDAS_F1, replace(SETTINGS["imagenet"], channels=52))
-    assert f"{small.params / 1e6:.1f}" == "2.5"
-    assert f"{large.params / 1e6:.1f}" == "4.4"
-    assert f"{large.multiply_adds / 1e6:.0f}" == "497"
+@pytest.mark.parametrize(
+    ("name", "dataset", "channels", "exact", "printed"),
+    [
+        ("gdas", "cifar10", 36, (3_368_782, 519_428_736), "3.4"),  # Table 1; Table 5: 3.3
+        ("gdas_frc", "cifar10", 36, (2_543_014, 402_781_824), "2.5"),
+        ("gdas_normal_frc_reduction", "cifar10", 36, (2_999_638, 482_297_472), "3.0"),
+        ("frc_normal_gdas_reduction", "cifar10", 36, (2_912_158, 439_913_088), "2.9"),
+        ("gdas", "imagenet", 50, (5_345_075, 581_009_000), "5.3 581"),
+        ("gdas_frc", "imagenet", 52, (4_430_386, 496_733_952), "4.4 497"),
+    ],
+)
+def test_figures_that_gdas_prints(name, dataset, channels, exact, printed):
+    setting = replace(SETTINGS[dataset], channels=channels)
+    counts = complexity(load(name), setting)
+    assert (counts.params, counts.multiply_adds) == exact == by_hand(name, setting)
+    figures = f"{counts.params / 1e6:.1f} {counts.multiply_adds / 1e6:.0f}"
+    assert figures.startswith(printed)
+
+
+def by_hand(name, setting):
+    """Parameters and products of a network of GDAS, by what its cells hold besides their inputs.
+
+    Of a cell of width c: its weights, as multiples of c and of c * c; its products for each pixel
+    that it puts out, those that are multiples of c * c (the others are one for each weight); its
+    normalisations. A separable k x k convolution has 2 (k * k * c + c * c) weights and 2
+    normalisations, a dilated one half of that, an identity nothing.
+    """
+    gdas_normal = (2 * (2 * 25 + 2 * 9), 8, 8, 8)  # two separable 5x5, two 3x3
+    gdas_reduction = (2 * (5 * 25 + 2 * 9) + 25, 15, 15, 15)  # five 5x5, two 3x3, a dilated 5x5
+    frc_normal = (2 * 3 * 9, 6, 6, 6)  # three 3x3
+    # Twice 1x3 and 3x1 in groups of 8 and 1x1; the 1x3 puts out twice the pixels. Two pools.
+    frc_reduction = (0, 2 * (3 / 8 + 3 / 8 + 1), 2 * (2 * 3 / 8 + 3 / 8 + 1), 2 * 2 + 2)
+    normal = frc_normal if name.startswith("frc") or name == "gdas_frc" else gdas_normal
+    reduction = frc_reduction if name.endswith(("frc", "frc_reduction")) else gdas_reduction
+
+    c = setting.channels
+    if setting.large_images:
+        stem, pixels, norms = [27 * (c // 2), 9 * (c // 2) * c, 9 * c * c], 28 * 28, c // 2 + 2 * c
+        products = sum(one * size**2 for one, size in zip(stem, (112, 56, 28), strict=True))
+        before, last = c, c
+    else:
+        stem, pixels, norms = [27 * 3 * c], 32 * 32, 3 * c
+        products = stem[0] * pixels
+        before, last = 3 * c, 3 * c
+    weights = sum(stem)
+    for index in range(setting.cells):
+        halves = index in (setting.cells // 3, 2 * setting.cells // 3)
+        if halves:
+            c, pixels = 2 * c, pixels // 4
+        linear, square, square_products, inner_norms = reduction if halves else normal
+        inputs = (before + last) * c  # in a reduction cell before the pixels are a quarter
+        weights += inputs + linear * c + square * c * c
+        products += pixels * ((4 if halves else 1) * inputs + linear * c + square_products * c * c)
+        norms += (2 + inner_norms) * c
+        before, last = last, 4 * c
+    classifier = last * setting.classes
+    return weights + 2 * norms + classifier + setting.classes, products + classifier
 
 
 def test_only_the_classifier_grows_with_the_classes():
@@ -103,17 +144,18 @@ def test_each_layer_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "change", "named"),
+    ("name", "dataset", "change", "named"),
     [
-        ("cifar10", {"channels": 0}, "--channels 0: .* at least 1"),
-        ("imagenet", {"channels": 1}, "--channels 1: .* at least 2"),
-        ("cifar10", {"cells": -1}, "--cells -1: .* at least 3"),
-        ("cifar10", {"cells": 2}, "--cells 2: .* at least 3"),
+        ("darts_v2", "cifar10", {"channels": 0}, "--channels 0: .* at least 1"),
+        ("darts_v2", "imagenet", {"channels": 1}, "--channels 1: .* at least 2"),
+        ("darts_v2", "cifar10", {"cells": -1}, "--cells -1: .* at least 3"),
+        ("darts_v2", "cifar10", {"cells": 2}, "--cells 2: .* at least 3"),
+        ("gdas_frc", "imagenet", {"channels": 50}, "--channels 50: .* multiple of 4"),
     ],
 )
-def test_networks_that_make_no_sense(dataset, change, named):
+def test_networks_that_make_no_sense(name, dataset, change, named):
     with pytest.raises(InputError, match=named):
-        complexity(load("darts_v2"), replace(SETTINGS[dataset], **change))
+        complexity(load(name), replace(SETTINGS[dataset], **change))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +180,8 @@ def start(*flags):
 @pytest.fixture(scope="module")
 def runs():
     """A good run and a bad one, side by side: most of their time is the import of torch."""
-    good = start("--genotype", "darts_v2", "--channels", "4", "--cells", "8", "--json")
+    flags = ("--dataset", "imagenet", "--channels", "12", "--cells", "8", "--json")
+    good = start("--genotype", "gdas_frc", *flags)
     bad = start("--genotype", "darts_v3")
     return [(*process.communicate(timeout=120), process.returncode) for process in (good, bad)]
 
@@ -146,13 +189,13 @@ def runs():
 def test_command(runs):
     printed, errors, status = runs[0]
     assert (status, errors) == (0, "")
-    counts = complexity(load("darts_v2"), replace(SETTINGS["cifar10"], channels=4, cells=8))
+    counts = complexity(load("gdas_frc"), replace(SETTINGS["imagenet"], channels=12, cells=8))
     assert json.loads(printed) == {
-        "genotype": "darts_v2",
-        "dataset": "cifar10",
-        "channels": 4,
+        "genotype": "gdas_frc",
+        "dataset": "imagenet",
+        "channels": 12,
         "cells": 8,
-        "image_size": 32,
+        "image_size": 224,
         "params": counts.params,
         "params_with_auxiliary": counts.params_with_auxiliary,
         "multiply_adds": counts.multiply_adds,

@@ -10,8 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
+from torch import nn
 
 from common import draw
+from common.draw_cell import BRANCHES
 from common.errors import InputError
 from common.genotype import (
     CANDIDATES,
@@ -25,6 +27,8 @@ from common.genotype import (
     published,
     save,
 )
+from common.macro import Place
+from common.network import FixedReductionCell
 
 OPS = CANDIDATES[1:]
 LONG = cell_from_pairs([(OPS[k % 7], s) for k, s in enumerate([0, 1, 2, 1, 3, 0, 4, 2, 5, 0])])
@@ -40,8 +44,8 @@ SHARED = Cell(
     ),
     (3,),
 )
-CELLS = {f"{name}-{kind}": c for name in published() for kind, c in load(name).cells.items()}
-CELLS |= {"long": LONG, "short": SHORT, "shared": SHARED}
+CELLS = {c: f"{name}-{kind}" for name in published() for kind, c in load(name).cells.items()}
+CELLS |= {LONG: "long", SHORT: "short", SHARED: "shared"}
 
 
 def metrics(epochs):
@@ -91,26 +95,25 @@ def write_run(folder, epochs=3):
     save(load("darts_v2"), folder / "genotype.json")
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_nothing_overlaps_in_a_cell_and_every_edge_is_an_arrow(name):
-    cell = CELLS[name]
+@pytest.mark.parametrize("cell", CELLS, ids=CELLS.values())
+def test_nothing_overlaps_in_a_cell_and_every_edge_is_an_arrow(cell):
+    fixed = isinstance(cell, FixedCell)
+    labels = [3, 3, 1, 1] if fixed else [1] * len(cell.edges) + [0] * len(cell.output)
     figure = draw.cell_figure(cell)
     renderer = FigureCanvasAgg(figure).get_renderer()
     (axes,) = figure.axes
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
-    assert len(boxes) == len(cell.edges) + 2 + cell.nodes + 1
-    assert len(arrows) == len(cell.edges) + len(cell.output)
+    assert len(boxes) == sum(labels) + 2 + (0 if fixed else cell.nodes) + 1
     for one, other in combinations(boxes, 2):
         assert not one.padded(2).overlaps(other)
     for box in boxes:
         assert axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
         assert axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1
     assert len(shapes := [patch for patch in axes.patches if patch not in arrows]) == len(boxes)
-    labels = [True] * len(cell.edges) + [False] * len(cell.output)
-    for arrow, label in zip(arrows, labels, strict=True):
+    for arrow, own in zip(arrows, labels, strict=True):
         met = sum(crosses(arrow, shape.get_path().get_extents()) for shape in shapes)
-        assert met == label  # its own label and nothing else
+        assert met == own  # its own labels and nothing else
 
 
 def crosses(arrow, box):
@@ -138,9 +141,23 @@ def test_cells_name_every_operation_and_node(tmp_path):
             assert f"${name}$" in text
 
 
-def test_a_fixed_cell_is_a_box_with_its_name(tmp_path):
-    draw.cells(Genotype("mine", {"reduction": FixedCell("gdas_frc")}), tmp_path)
-    assert ">gdas_frc</text>" in (tmp_path / "reduction.svg").read_text()
+def test_a_fixed_cell_has_the_branches_of_its_module(tmp_path):
+    cell = FixedReductionCell(Place(0, 8, (6, 5), reduction=True, after_reduction=False))
+    branches = [
+        (k % 2, tuple(called(layer) for layer in branch if hasattr(layer, "kernel_size")))
+        for k, branch in enumerate([*cell.convolutions, *cell.pools])
+    ]
+    assert {"gdas_frc": branches} == BRANCHES
+    draw.cells(load("gdas_frc"), tmp_path)
+    labels = re.findall(r">(\w+_\dx\d.*)</text>", (tmp_path / "reduction.svg").read_text())
+    assert labels == [op for _, ops in branches for op in ops]
+
+
+def called(layer):
+    name = "conv" if isinstance(layer, nn.Conv2d) else "max_pool"
+    kernel, stride = (np.broadcast_to(size, 2) for size in (layer.kernel_size, layer.stride))
+    halves = ", stride {}x{}".format(*stride) if max(stride) > 1 else ""
+    return f"{name}_{kernel[0]}x{kernel[1]}{halves}"
 
 
 def test_run_draws_all_and_equal_runs_alike(tmp_path):

@@ -10,17 +10,6 @@ from common.macro import CellInputs, LargeStem, Place, SmallStem, places
 from common.network import AuxiliaryHead, DerivedCell, DerivedEdge, FixedReductionCell, Network
 from common.ops import FactorizedReduce, ReluConvNorm
 
-GDAS_F1 = Genotype(
-    "gdas_f1",
-    {
-        "normal": cell_from_pairs(
-            [("skip_connect", 0), ("skip_connect", 1)]
-            + [("skip_connect", 0), ("sep_conv_3x3", 2)] * 3
-        ),
-        "reduction": FixedCell("gdas_frc"),
-    },
-)
-
 
 def images(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(2))
@@ -211,7 +200,7 @@ def test_fixed_reduction_cell_written_out():
 
 def test_network_with_a_fixed_reduction_cell():
     with torch.device("meta"):
-        network = Network(GDAS_F1, 36, 20, 10)
+        network = Network(load("gdas_frc"), 36, 20, 10)
         logits = network(torch.empty(2, 3, 32, 32))
     assert logits.shape == (2, 10)
     fixed = [k for k, cell in enumerate(network.cells) if isinstance(cell, FixedReductionCell)]
@@ -237,7 +226,7 @@ NORMAL = load("darts_v2").cells["normal"]
         (genotype_of(reduction=NORMAL), 4, "mine: .*needs a normal cell"),
         (genotype_of(recurrent=NORMAL), 4, "needs a normal and a reduction cell"),
         (genotype_of(normal=FixedCell("gdas_frc"), reduction=NORMAL), 4, "gdas_frc halves"),
-        (GDAS_F1, 50, "--channels 50: .*gdas_f1 has 8 groups; take a multiple of 4"),
+        (load("gdas_frc"), 50, "--channels 50: .*gdas_frc has 8 groups; take a multiple of 4"),
     ],
 )
 def test_what_is_no_image_network(genotype, channels, named):
