@@ -6,6 +6,7 @@
             trainer.arch_step(valid)
             trainer.weight_step(train)
     trainer.finish()
+    run.close()
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from common.loop import Loop, prepare
 from common.measures import Measures, cut_to_best, cut_to_cell
 from common.run import Run
 from common.running_statistics import kept_statistics
-from common.supernet import KINDS, SuperNet
+from common.supernet import SuperNet
 from common.unrolled import second_order
 
 
@@ -47,9 +48,19 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
             f"--batch-size {config.batch_size}: half of the {len(images)} training images, "
             f"{len(split.train)}, is less than one batch"
         )
+    config.check_images(images)
     run = Run.open(config, method, accelerator)
-    run.pin_images("split.json", {"images_sha256": images.sha256(), **split.to_json()})
+    pin_split(run, images, split)
     return config, run, images, split
+
+
+def pin_split(run: Run, images: Images, split: Split) -> None:
+    """Write down the halves and the images they are of, or see that they are the same.
+
+    Raises:
+        InputError: they are not.
+    """
+    run.pin_images("split.json", {"images_sha256": images.sha256(), **split.to_json()})
 
 
 class BilevelTrainer(Loop):
@@ -92,6 +103,10 @@ class BilevelTrainer(Loop):
                 rank=accelerator.process_index, processes=accelerator.num_processes,
             )
 
+        # Zeros change nothing, but a fused step fails where some weights have a buffer already and
+        # others, of operations that never ran before, do not.
+        for weight in self.weights:
+            weight_optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self.valid_batches = batches(split.valid, "valid")
         super().__init__(
             config, run, network, weight_optimizer, batches(split.train, "train"),
@@ -129,9 +144,19 @@ class BilevelTrainer(Loop):
         set_gradients(self.arch, values)
         self.arch_optimizer.step()
 
-    def weight_step(self, batch: Batch) -> None:
-        """One clipped step on the weights; the architecture stays."""
+    def weight_step(self, batch: Batch, move_idle: bool = False) -> None:
+        """One clipped step on the weights; the architecture stays.
+
+        Args:
+            batch: of training images.
+            move_idle: let momentum and decay move weights of operations that did not run, too.
+        """
         loss, logits, gradients = self._gradients(batch, self.weights, draw="weight")
+        if move_idle:
+            gradients = [
+                torch.zeros_like(w) if g is None else g
+                for w, g in zip(self.weights, gradients, strict=True)
+            ]
         set_gradients(self.weights, gradients)
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
@@ -141,15 +166,18 @@ class BilevelTrainer(Loop):
     @torch.enable_grad()
     def _gradients(
         self, batch: Batch, of: Sequence[nn.Parameter], draw: str
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Loss, logits, and the gradients of some parameters, averaged over the processes."""
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+        """Loss, logits, and the gradients of some parameters, averaged over the processes.
+
+        The gradient of a weight whose operation did not run is None.
+        """
         wanted = {id(parameter) for parameter in of}
         frozen = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
         for parameter in frozen:  # so that nothing is computed, or kept, for their gradients
             parameter.requires_grad_(False)
         self.supernet.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
         loss, logits = self.supernet.loss(*batch)
-        gradients = average(self.accelerator, torch.autograd.grad(loss, of))
+        gradients = average(self.accelerator, torch.autograd.grad(loss, of, allow_unused=True))
         for parameter in frozen:
             parameter.requires_grad_(True)
         return loss.detach(), logits.detach(), gradients
@@ -161,6 +189,7 @@ class BilevelTrainer(Loop):
         figures = {
             "valid_loss": loss, "valid_top1": top1,
             **self._cut_accuracies(), **self.measures.epoch(self.supernet),
+            **self.supernet.figures(),
         }
         self.run.append("architecture.jsonl", self._architecture())
         self.run.append(
@@ -176,7 +205,7 @@ class BilevelTrainer(Loop):
         if state == "off":
             return figures
         self.network.train(state == "batch")
-        mixes = {kind: supernet.mix(kind) for kind in KINDS}
+        mixes = {kind: supernet.mix(kind) for kind in supernet.kinds}
         cells, candidates = supernet.derive(), supernet.candidates
         best = {k: cut_to_best(mix, candidates) for k, mix in mixes.items()}
         derived = {
@@ -228,12 +257,11 @@ class BilevelTrainer(Loop):
         self.run.say(
             f"next: {retrain_command(self.config, folder, images, self.train_batches.shape)}"
         )
-        self.run.close()
 
     @torch.no_grad()
     def _architecture(self) -> dict[str, Any]:
         weights = {}
-        for kind in KINDS:
+        for kind in self.supernet.kinds:
             mix = self.supernet.mix(kind)
             edge = None if mix.edge is None else mix.edge.tolist()
             weights[kind] = {"op": mix.op.tolist(), "edge": edge}

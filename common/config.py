@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
-from common.data import Dataset
+from common.data import Dataset, Images
 from common.errors import InputError, is_main_process
 
 
@@ -102,6 +102,13 @@ class RunConfig:
                 f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
                 "explicit gradients do not go through the loss scaling of others"
             )
+
+    def check_images(self, images: Images) -> None:
+        """Refuse flags that do not go together with these training images.
+
+        Raises:
+            InputError: naming the flag and what fits.
+        """
 
     def resolved(self: ConfigT) -> ConfigT:
         """The same with every "follows from the others" settled."""

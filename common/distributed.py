@@ -29,22 +29,31 @@ def generator_of(*key: str | int) -> torch.Generator:
 
 
 @torch.no_grad()
-def average(accelerator: Accelerator, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The mean of each tensor over the processes; one process gets its tensors back untouched."""
+def average(
+    accelerator: Accelerator, tensors: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The mean of each tensor over the processes; one process gets its tensors back untouched.
+
+    None, the gradient of what did not run, stays None; all processes run the same.
+    """
     if accelerator.num_processes == 1:
         return list(tensors)
-    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    there = [tensor for tensor in tensors if tensor is not None]
+    flat = torch.cat([tensor.flatten() for tensor in there])
     flat = accelerator.reduce(flat, reduction="mean")
-    parts = flat.split([tensor.numel() for tensor in tensors])
-    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+    parts = iter(flat.split([tensor.numel() for tensor in there]))
+    return [None if tensor is None else next(parts).view_as(tensor) for tensor in tensors]
 
 
-def set_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
-    """Each parameter's `.grad`, in the parameter's own memory layout.
+def set_gradients(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> None:
+    """Each parameter's `.grad`, in the parameter's own memory layout; None: it does not move.
 
     A fused optimizer pairs their elements as they lie in memory, and on a CPU it does not check
     that they lie alike; averaging, for one, leaves gradients contiguous.
     """
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        alike = gradient.stride() == parameter.stride()
-        parameter.grad = gradient if alike else torch.empty_like(parameter).copy_(gradient)
+        if gradient is not None and gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        parameter.grad = gradient

@@ -33,7 +33,7 @@ class EquationCell(nn.Module):
                     for name in candidates
                 }
             )
-        self.nodes = nodes
+        self.nodes, self.reduction = nodes, place.reduction
 
     def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
         """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from common.cell import Mix
 from common.genotype import Cell
 from common.ops import POOLS
-from common.supernet import KINDS, SuperNet
+from common.supernet import SuperNet
 
 
 def best_operations(op: Tensor, candidates: Sequence[str]) -> Tensor:
@@ -67,7 +67,7 @@ class Measures:
         first, 0 where every edge has decided.
         """
         figures, cells, best = {}, supernet.derive(), self._best(supernet)
-        for kind in KINDS:
+        for kind in supernet.kinds:
             op, names = supernet.mix(kind).op, [edge.op.name for edge in cells[kind].edges]
             figures[f"entropy_{kind}"] = torch.special.entr(op).sum(-1).mean().item()
             figures[f"skips_{kind}"] = names.count("skip_connect")
@@ -80,5 +80,5 @@ class Measures:
     def _best(self, supernet: SuperNet) -> dict[str, Tensor]:
         return {
             kind: best_operations(supernet.mix(kind).op, supernet.candidates).cpu()
-            for kind in KINDS
+            for kind in supernet.kinds
         }

@@ -50,11 +50,7 @@ class TrainConfig(RunConfig):
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
 
     def check_images(self, images: Images) -> None:
-        """Refuse what does not go together with these training images.
-
-        Raises:
-            InputError: a batch is more than all of them, or the auxiliary head does not fit.
-        """
+        """See `RunConfig.check_images`: a batch must fit, and so must the auxiliary head."""
         if self.batch_size > len(images):
             raise InputError(
                 f"--batch-size {self.batch_size}: there are only {len(images)} training images"

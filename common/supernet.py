@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.cell import Mix, SearchCell, cell_edges
-from common.genotype import CANDIDATES, Cell, Edge, Op
+from common.genotype import CANDIDATES, Cell, Edge, FixedCell, Op
 from common.macro import LargeStem, Place, SmallStem, places
 
 KINDS = ("normal", "reduction")
@@ -33,6 +33,7 @@ class SuperNet(nn.Module):
     """
 
     candidates: Sequence[str] = CANDIDATES
+    kinds: Sequence[str] = KINDS  # of cells that are searched
 
     def __init__(
         self,
@@ -51,13 +52,14 @@ class SuperNet(nn.Module):
         self.generator = torch.Generator()
         stem = LargeStem if large_images else SmallStem
         self.stem = stem(image_channels, channels)
-        concatenated = dict.fromkeys(KINDS, nodes)
+        concatenated = self.concatenated()
         self.places = list(
             places(cells, channels, concatenated, self.stem.outputs, self.stem.after_reduction)
         )
         self.cells = nn.ModuleList(self.make_cell(place) for place in self.places)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(nodes * self.places[-1].channels, classes)
+        last = self.places[-1]
+        self.classifier = nn.Linear(concatenated[last.kind] * last.channels, classes)
         self.arch = nn.ParameterDict()
         self.init_arch()
 
@@ -65,20 +67,24 @@ class SuperNet(nn.Module):
 
     def init_arch(self) -> None:
         """alpha_normal and alpha_reduction, [edges, candidates], 1e-3 N(0, 1)."""
-        for kind in KINDS:
+        for kind in self.kinds:
             self.arch[f"alpha_{kind}"] = small_noise(len(self.edges), len(self.candidates))
 
+    def concatenated(self) -> dict[str, int]:
+        """How many node outputs a cell of each kind concatenates."""
+        return dict.fromkeys(KINDS, self.nodes)
+
     def make_cell(self, place: Place) -> nn.Module:
-        """A search cell: called as cell(s0, s1, mix)."""
+        """A search cell: called as cell(s0, s1, mix); cell(s0, s1) of a kind not searched."""
         return SearchCell(place, self.nodes, self.candidates)
 
     def mix(self, kind: str) -> Mix:
         """The weights of a cell of this kind: softmax over the candidates (DARTS, Eq. 2)."""
         return Mix(self.arch[f"alpha_{kind}"].softmax(-1))
 
-    def mixes(self) -> list[Mix]:
+    def mixes(self) -> list[Mix | None]:
         """One mix a cell in this pass; cells of a kind share theirs."""
-        return self.per_cell({kind: self.mix(kind) for kind in KINDS})
+        return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
 
     def strengths(self, kind: str) -> Tensor:
         """[edges, candidates]: what derivation ranks by."""
@@ -86,10 +92,11 @@ class SuperNet(nn.Module):
         return mix.op if mix.edge is None else mix.op * mix.edge[:, None]
 
     @torch.no_grad()
-    def derive(self) -> dict[str, Cell]:
+    def derive(self) -> dict[str, Cell | FixedCell]:
         """The cells that the architecture parameters stand for now."""
         return {
-            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates) for kind in KINDS
+            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates)
+            for kind in self.kinds
         }
 
     # ------------------------------------------------------------------------- what all share
@@ -98,12 +105,16 @@ class SuperNet(nn.Module):
         """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
         s0, s1 = self.stem(images)
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
-            s0, s1 = s1, cell(s0, s1, mix)
+            s0, s1 = s1, cell(s0, s1) if mix is None else cell(s0, s1, mix)
         return self.classifier(self.pool(s1).flatten(1))
 
-    def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix]:
-        """The mix of each cell's kind."""
-        return [by_kind[place.kind] for place in self.places]
+    def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix | None]:
+        """The mix of each cell's kind; None where the kind is not searched."""
+        return [by_kind.get(place.kind) for place in self.places]
+
+    def figures(self) -> dict[str, float]:
+        """What a method records of itself in an epoch's line, beside what all record."""
+        return {}
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy (a scalar) and the logits [B, classes] it comes from."""

@@ -48,9 +48,8 @@ def second_order(
     kept = [w.clone() for w in weights]
 
     for w, gradient in zip(weights, gradients(train, weights), strict=True):
-        velocity = sgd.state[w].get("momentum_buffer") if w in sgd.state else None
-        step = gradient.add(w, alpha=decay)
-        w.sub_(step if velocity is None else step.add_(velocity, alpha=momentum), alpha=xi)  # w'
+        velocity = sgd.state[w]["momentum_buffer"]
+        w.sub_(momentum * velocity + gradient + decay * w, alpha=xi)  # w'
     both = gradients(valid, [*weights, *arch])
     v, direct = both[: len(weights)], both[len(weights) :]  # grad_w' L_val, grad_alpha L_val
 

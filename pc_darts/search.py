@@ -93,6 +93,7 @@ def search(config: PCDARTSConfig) -> None:
                 trainer.arch_step(valid)  # alpha and beta, on the second half of the images
             trainer.weight_step(train)  # operation weights, on the first half
     trainer.finish()
+    run.close()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.cell import Mix, MixedEdges, SearchCell
 from common.macro import Place
-from common.supernet import KINDS, SuperNet, small_noise
+from common.supernet import SuperNet, small_noise
 
 
 class PCDARTSSuperNet(SuperNet):
@@ -32,7 +32,7 @@ class PCDARTSSuperNet(SuperNet):
     def init_arch(self) -> None:
         """alpha [edges, candidates] and beta [edges] of both kinds of cell, 1e-3 N(0, 1)."""
         super().init_arch()
-        for kind in KINDS if self.edge_normalization else ():
+        for kind in self.kinds if self.edge_normalization else ():
             self.arch[f"beta_{kind}"] = small_noise(len(self.edges))
 
     def make_cell(self, place: Place) -> nn.Module:

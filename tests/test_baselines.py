@@ -164,4 +164,4 @@ def test_a_head_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path
     status, _, err = command(
         RANDOM, *SMALL, "--auxiliary-weight", 0.4, "--output", tmp_path / "run"
     )
-    assert status == 2 and "--auxiliary-weight 0.4" in err
+    assert status == 2 and "--auxiliary-weight 0.4" in err and not (tmp_path / "run").exists()

@@ -78,6 +78,7 @@ def search(config: DARTSConfig) -> None:
                 trainer.arch_step(valid)
             trainer.weight_step(train)
     trainer.finish()
+    run.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""Genotypes trained briefly from scratch and ranked by validation, all of them kept on record.
+
+How random search ranks its cells, and how papers pick one of several searches (DARTS, GDAS 4.2).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from common import draw, retrain
+from common.data import Images
+from common.genotype import Genotype, save
+from common.retrain import RetrainConfig, TrainConfig
+from common.run import Run
+
+
+def train_briefly(
+    config: TrainConfig, run: Run, genotype: Genotype, number: int, train: Images, valid: Images
+) -> dict[str, Any]:
+    """The result of one genotype's training, in `cells/<number>` of the run's folder.
+
+    What an earlier run of this folder left of it is used.
+    """
+    name = f"cells/{number:03d}"
+    fields = [field.name for field in dataclasses.fields(TrainConfig)]
+    recipe = RetrainConfig(**{
+        **{field: getattr(config, field) for field in fields},
+        "output": None, "resume": str(run.folder / name),
+        "genotype": genotype.name, "held_out": "valid",
+    })
+    inner = run.inner(name, recipe, retrain.METHOD)
+    if not (inner.folder / "result.json").exists():
+        retrain.train(recipe, inner, genotype, train, valid)
+        run.accelerator.wait_for_everyone()  # until the result is written
+    return {"number": number, **inner.read("result.json")}
+
+
+def conclude(
+    config: TrainConfig, run: Run, genotypes: Sequence[Genotype], cells: list[dict[str, Any]],
+    search_seconds: float,
+) -> None:
+    """Write and say the ranking; the best one's cells are the run's genotype.
+
+    Args:
+        config: by which the genotypes were trained.
+        run: whose genotype it becomes.
+        genotypes: that were ranked.
+        cells: their results, in the same order.
+        search_seconds: that all of it took.
+    """
+    ranked = sorted(
+        zip(cells, genotypes, strict=True),
+        key=lambda pair: (-pair[0]["valid_top1"], pair[0]["valid_loss"]),
+    )
+    winner, genotype = ranked[0]
+    best = Genotype(f"{run.method}-{config.dataset}-seed{config.seed}", genotype.cells, {
+        **genotype.provenance, "method": run.method, "dataset": config.dataset,
+        "seed": config.seed, "ranked": len(cells), "number": winner["number"],
+        "commit": run.commit,
+    })
+    top1 = [cell["valid_top1"] for cell in cells]
+    mean, std = statistics.mean(top1), statistics.stdev(top1) if len(top1) > 1 else None
+    if run.accelerator.is_main_process:
+        save(best, run.folder / "genotype.json")
+    run.write("result.json", {
+        "genotype": best.name,
+        "valid_top1": winner["valid_top1"],  # by which it was chosen
+        "valid_top1_mean": mean,
+        "valid_top1_std": std,
+        "search_seconds": round(search_seconds, 1),
+        "peak_memory_mib": max(cell["peak_memory_mib"] for cell in cells),
+        "cells": cells,
+    })
+    if run.accelerator.is_main_process:
+        draw.run(run.folder)
+    run.say(f"\n{'cell':>4} {'valid top-1':>12} {'parameters':>12}")
+    for cell, _ in ranked:
+        run.say(f"{cell['number']:>4} {cell['valid_top1']:>10.2f} % {cell['params']:>12,}")
+    spread = "" if std is None else f", standard deviation {std:.2f}"
+    run.say(f"mean {mean:.2f} %{spread}, of {len(cells)} cells\n\n{best}\n")
+    run.say(f"run folder: {run.folder} (pictures of both cells and of the spread inside)")

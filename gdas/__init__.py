@@ -1,0 +1,1 @@
+"""GDAS: searching for a robust neural architecture in four GPU hours (CVPR 2019)."""

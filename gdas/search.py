@@ -1,0 +1,105 @@
+"""GDAS: searching for a robust neural architecture in four GPU hours.
+
+Searches a normal and a reduction cell by drawing one sub-graph a step (Dong and Yang, CVPR 2019).
+Without flags this is section 4.2 on CIFAR-10; --reduction fixed is GDAS (FRC); --preset digits is
+a minute on a laptop, with nothing to download.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from common.bilevel import BilevelTrainer, open_search
+from common.config import SearchConfig, parse
+from common.data import Images, Split
+from common.errors import InputError, errors_are_messages
+from common.gumbel import linear
+from common.network import FixedReductionCell
+from common.run import Run
+from gdas.supernet import GDASSuperNet
+
+METHOD = "gdas"
+
+
+@dataclass(frozen=True)
+class GDASConfig(SearchConfig):
+    """Section 4.2: CIFAR-10, 8 cells (N = 2), 16 channels, 240 epochs."""
+
+    preset: Literal["cifar10", "digits"] = "cifar10"
+    """cifar10: the paper's search (4.2); digits: a minute on two CPU cores."""
+    reduction: Literal["searched", "fixed"] = "searched"
+    """Search both kinds of cell, or normal cells only between fixed reduction cells (FRC, 3.3)."""
+    draw: Literal["cell", "kind"] = "cell"
+    """Every cell draws its own operations (3.2), or all cells of a kind share one draw."""
+    tau_max: float = 10.0
+    """Temperature of the first epoch (4.2)."""
+    tau_min: float = 0.1
+    """Temperature of the last epoch; between them it is linear."""
+    move_idle: bool = False
+    """Let momentum and decay move the weights of operations that did not run in a step."""
+    epochs: int = 240
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images of a step, over all processes together."""
+    learning_rate_min: float = 0.001
+    """Where the cosine ends."""
+    arch_learning_rate: float = 3e-4
+    """Of the architecture parameters' Adam."""
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        for name in ("tau_max", "tau_min"):
+            if not 0 < getattr(self, name) < float("inf"):
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag} {getattr(self, name)}: must be above 0")
+        groups = FixedReductionCell.groups
+        if self.reduction == "fixed" and 2 * self.channels % groups:
+            raise InputError(
+                f"--reduction fixed: its convolutions have {groups} groups and its first cell "
+                f"2 x {self.channels} channels; --channels must be a multiple of {groups // 2}"
+            )
+
+
+PRESETS = {
+    "cifar10": GDASConfig(),
+    "digits": GDASConfig(
+        preset="digits", dataset="digits", epochs=20, batch_size=32, channels=16, cells=3,
+        crop_padding=1, flip=False, learning_rate=0.05, arch_learning_rate=6e-3,
+        cut_accuracy="batch",
+    ),
+}
+
+
+def search(config: GDASConfig) -> None:
+    """One search in a run folder of its own."""
+    config, run, images, split = open_search(config, METHOD)
+    algorithm_1(config, run, images, split)
+    run.close()
+
+
+def algorithm_1(config: GDASConfig, run: Run, images: Images, split: Split) -> None:
+    """Algorithm 1: W by a sub-graph's training loss, then A by another one's validation loss."""
+    supernet = GDASSuperNet(
+        reduction=config.reduction,
+        draw=config.draw,
+        channels=config.channels,
+        cells=config.cells,
+        nodes=config.nodes - 2,
+        classes=len(images.classes),
+        image_channels=images.shape[0],
+    )
+    trainer = BilevelTrainer(config, supernet, run, images, split)
+    for epoch in trainer.epochs():
+        supernet.tau = linear(config.tau_max, config.tau_min, epoch, config.epochs)
+        for train, valid in trainer.batches():
+            trainer.weight_step(train, move_idle=config.move_idle)  # W - grad_W L_T
+            trainer.arch_step(valid)  # A - grad_A L_V
+    trainer.finish()
+
+
+if __name__ == "__main__":
+    with errors_are_messages():
+        search(parse(PRESETS, METHOD, sys.argv[1:], __doc__))

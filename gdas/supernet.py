@@ -1,0 +1,106 @@
+"""GDAS' supernet: one operation an edge is drawn and run, differentiably (Eq. 3 to 7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.genotype import Cell, FixedCell
+from common.gumbel import gumbel
+from common.macro import Place
+from common.network import FixedReductionCell
+from common.sampled import Sample, SampledSuperNet
+
+FIXED = FixedCell("gdas_frc")
+
+
+class GDASSuperNet(SampledSuperNet):
+    """A DAG of which each pass runs one sub-graph, drawn by a learned distribution.
+
+    Args:
+        reduction: "searched": both kinds of cell; "fixed": GDAS (FRC), normal cells only, between
+            the reduction cells of Fig. 3.
+        draw: "cell": every cell draws for itself (3.2); "kind": cells of a kind share one draw.
+        **shape: see `SuperNet`.
+
+    Attributes:
+        tau: the softmax temperature of Eq. 7, above 0.
+    """
+
+    def __init__(self, reduction: str = "searched", draw: str = "cell", **shape):
+        self.fixed, self.draw, self.tau = reduction == "fixed", draw, 10.0
+        if self.fixed:
+            self.kinds = ("normal",)
+        super().__init__(**shape)
+
+    def concatenated(self) -> dict[str, int]:
+        """The fixed cell concatenates four branches, whatever the number of nodes."""
+        return {**super().concatenated(), **({"reduction": 4} if self.fixed else {})}
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell of which drawn operations run, or the fixed reduction cell (3.3)."""
+        if self.fixed and place.reduction:
+            return FixedReductionCell(place)
+        return super().make_cell(place)
+
+    def mixes(self) -> list[Sample | None]:
+        """Eq. 5: h picks the operation of each edge that runs, and Eq. 7 takes its gradient.
+
+        Noise is drawn on the CPU and so is h, for all cells at once: the one copy of log Pr there
+        is all that a pass reads from the device.
+        """
+        log_pr = {kind: self.arch[f"alpha_{kind}"].log_softmax(-1) for kind in self.kinds}  # Eq. 4
+        known = torch.stack([values.detach() for values in log_pr.values()]).cpu()
+        on_cpu = dict(zip(log_pr, known.double(), strict=True))
+
+        samples: list[Sample | None] = []
+        shared: dict[str, Sample] = {}
+        for place in self.places:
+            kind = place.kind
+            if kind not in self.kinds:
+                samples.append(None)
+            elif self.draw == "kind" and kind in shared:
+                samples.append(shared[kind])
+            else:
+                o = gumbel(*on_cpu[kind].shape, generator=self.generator)
+                h = (on_cpu[kind] + o).argmax(-1)  # Eq. 6; A and log Pr differ by a constant
+                weight = straight_through(log_pr[kind], o, h, self.tau)
+                shared[kind] = Sample(h[:, None].tolist(), weight)
+                samples.append(shared[kind])
+        return samples
+
+    def derive(self) -> dict[str, Cell | FixedCell]:
+        """T = 2 connections a node by the largest Pr, and their operations (3.2).
+
+        Deviation: Omega leaves out `none`, as the authors' code does for CNNs; the paper's Omega
+        is all candidates.
+        """
+        return {**super().derive(), **({"reduction": FIXED} if self.fixed else {})}
+
+    def figures(self) -> dict[str, float]:
+        """The temperature."""
+        return {"tau": self.tau}
+
+
+def straight_through(
+    log_pr: Tensor, o: Tensor, h: Tensor, tau: float
+) -> tuple[Tensor, ...] | None:
+    """The weight of each edge's drawn operation: 1 forward, h~ of Eq. 7 backward.
+
+    Only the drawn operation has run, so of Eq. 5's gradient only its term is there:
+    dL/dA^m = <dL/dI, F_s(I)> h~^s (delta_sm - h~^m) / tau for the drawn s (3.2, "acceleration").
+
+    Args:
+        log_pr: log Pr(f = F_k) of Eq. 4, [edges, candidates].
+        o: Gumbel noise, on the CPU.
+        h: the drawn column of each edge, on the CPU.
+        tau: temperature.
+
+    Returns:
+        For each edge one weight, [1]; None where nobody asks for its gradient.
+    """
+    if not log_pr.requires_grad:
+        return None
+    o, h = (t.to(log_pr.device, non_blocking=True) for t in (o.to(log_pr.dtype), h))
+    relaxed = ((log_pr + o) / tau).softmax(-1).gather(1, h[:, None])  # h~^s
+    return (1 + (relaxed - relaxed.detach())).unbind()
