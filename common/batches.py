@@ -93,11 +93,14 @@ class Batches:
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
     def evaluate(self) -> Iterator[Batch]:
-        """This process' share of all images, once and unchanged but for the normalisation."""
+        """This process' share of all images, once and unchanged but for the normalisation.
+
+        In batches of about equal size, none of them small, as some are normalised by themselves.
+        """
         _, height, width = self.shape
         padding = self.augmentation.crop_padding
         mine = torch.arange(self.rank, len(self.labels), self.processes)
-        for batch in mine.split(max(1, self.batch_size // self.processes)):
+        for batch in mine.tensor_split(max(1, len(self.labels) // self.batch_size)):
             batch = self._send(batch)
             pixels = self.pixels[batch, :, padding : padding + height, padding : padding + width]
             yield self._normalised(pixels), self.labels[batch]

@@ -184,8 +184,8 @@ class BilevelTrainer(Loop):
 
     def report(self) -> dict[str, Any]:
         """Validate and measure; write the architecture and the genotype it stands for."""
-        self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
-        loss, top1 = self.evaluate(self.network.eval(), self.valid_batches)
+        self._draw_anew()
+        loss, top1 = self.held_out(self.network, self.valid_batches)
         figures = {
             "valid_loss": loss, "valid_top1": top1,
             **self._cut_accuracies(), **self.measures.epoch(self.supernet),
@@ -213,9 +213,14 @@ class BilevelTrainer(Loop):
         }
         with kept_statistics(supernet):
             for name, cut in (("cut_top1", best), ("derived_top1", derived)):
+                self._draw_anew()
                 forward = functools.partial(self.network, mixes=supernet.per_cell(cut))
                 _, figures[name] = self.evaluate(forward, self.valid_batches)
         return {**figures, "cut_statistics": state}
+
+    def _draw_anew(self) -> None:
+        """Each of an epoch's validations sees the same draws, and so does every process."""
+        self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
 
     def state(self) -> dict[str, Any]:
         """See `Loop.state`."""

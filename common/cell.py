@@ -163,8 +163,10 @@ class MixedEdges(nn.Module):
         """
         x = torch.cat(list(sources), 1) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
         relu = F.relu(x)
-        # [candidates, S*T*C]: one scale for each channel of each edge
-        scale = weight.flatten(0, 1).t().unsqueeze(2).expand(-1, -1, self.channels).flatten(1)
+        # [candidates, S*T*C]: one scale for each channel of each edge; in memory, as batch
+        # normalisation on a CPU reads past an expanded one
+        scale = weight.flatten(0, 1).t().unsqueeze(2).expand(-1, -1, self.channels)
+        scale = scale.flatten(1).contiguous()
         total = None  # [B, S*T*C, H', W']
         for name, candidate in self.candidates.items():
             if name in ops.SEPARABLE:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -182,7 +183,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         default = saved(type(default), Path(resume), method)
     config = tyro.cli(
         type(default), default=default, args=argv, description=description,
-        console_outputs=is_main_process(),
+        console_outputs=is_main_process(), prog=module_form(),
     ).resolved()
     try:
         config.check()
@@ -199,6 +200,13 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
                 "leave the flag out to go on, or start a new run without --resume"
             )
     return config
+
+
+def module_form() -> str | None:
+    """`python -m package.module` where the program was started so; None: by its file."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    started_so = spec is not None and spec.origin == sys.argv[0]
+    return f"python -m {spec.name}" if started_so else None
 
 
 def _given(argv: list[str], name: str) -> str | None:

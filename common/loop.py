@@ -143,9 +143,6 @@ class Loop:
         Args:
             network: images to logits, in the mode (train or eval) that the caller put it in.
             batches: of the images.
-
-        Raises:
-            NotFinite: the loss is not.
         """
         sums = torch.zeros(3, device=self.accelerator.device)
         for images, labels in batches.evaluate():
@@ -154,11 +151,20 @@ class Loop:
             loss = F.cross_entropy(logits, labels, reduction="sum")
             sums += torch.stack([loss, correct, torch.full_like(loss, len(labels))])
         loss, correct, count = self.accelerator.reduce(sums).tolist()
+        return loss / count, 100 * correct / count
+
+    def held_out(self, network: nn.Module, batches: Batches) -> tuple[float, float]:
+        """Mean loss and top-1 accuracy (percent) by running statistics.
+
+        Raises:
+            NotFinite: the loss is not.
+        """
+        loss, top1 = self.evaluate(network.eval(), batches)
         if not math.isfinite(loss):
             raise NotFinite(
                 f"the loss on held-out images was not finite after epoch {self.epoch + 1}; {MEND}"
             )
-        return loss / count, 100 * correct / count
+        return loss, top1
 
     def _end_epoch(self) -> None:
         images = self.steps_per_epoch * self.config.batch_size

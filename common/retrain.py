@@ -223,7 +223,7 @@ class Retrainer(Loop):
     def report(self) -> dict[str, Any]:
         """Figures on the images held out; those of the other split are None."""
         network = self.network if self.ema is None else self.ema.module
-        loss, top1 = self.evaluate(network.eval(), self.held_out_batches)
+        loss, top1 = self.held_out(network, self.held_out_batches)
         part = self.config.held_out
         none = dict.fromkeys(("valid_loss", "valid_top1", "test_loss", "test_top1"))
         return {**none, f"{part}_loss": loss, f"{part}_top1": top1}

@@ -9,7 +9,8 @@
     genotype.json       the cells found (a search) or trained (a retraining)
     result.json         last of all: the run is finished
     checkpoints/        the newest two
-    pictures/           cells, curves, architecture weights over time (SVG and PNG)
+    pictures/           cells, curves, measures, architecture weights over time (SVG and PNG)
+    cells/, searches/   of a run that ranks: the runs within it, each such a folder
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from common import checkpoint
-from common.config import RunConfig
+from common.config import RunConfig, module_form
 from common.errors import InputError
 from common.files import write_whole
 
@@ -238,8 +239,13 @@ def _describe(
             **{name: importlib.metadata.version(name) for name in PACKAGES},
         },
         "commit": commit(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": _command_line(),
     }
+
+
+def _command_line() -> str:
+    start = module_form() or shlex.join(["python", sys.argv[0]])
+    return f"{start} {shlex.join(sys.argv[1:])}".strip()
 
 
 def _device_name(device: torch.device) -> str:

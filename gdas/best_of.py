@@ -20,7 +20,7 @@ from common.config import at_least, parse
 from common.distributed import seed_of
 from common.errors import errors_are_messages
 from common.genotype import load
-from common.ranking import conclude, train_briefly
+from common.ranking import check_log, conclude, seconds, train_briefly
 from common.retrain import TrainConfig
 from gdas import search
 from gdas.search import GDASConfig, algorithm_1
@@ -40,6 +40,7 @@ class BestOfConfig(GDASConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
+        check_log(self)
         at_least(self, 1, "searches", "train_epochs")
 
     def single(self, number: int, folder: str) -> GDASConfig:
@@ -68,7 +69,7 @@ PRESETS = {"cifar10": preset("cifar10"), "digits": preset("digits", train_epochs
 def best_of(config: BestOfConfig) -> None:
     """Search, search, search, search; rank."""
     config, run, images, split = open_search(config, METHOD)
-    genotypes, seconds = [], 0.0
+    genotypes, searching = [], 0.0
     for number in range(config.searches):
         name = f"searches/{number:03d}"
         single = config.single(number, str(run.folder / name))
@@ -80,7 +81,7 @@ def best_of(config: BestOfConfig) -> None:
             algorithm_1(single, inner, images, split)
             run.accelerator.wait_for_everyone()  # until the result is written
         genotypes.append(load(inner.folder))
-        seconds += inner.read("result.json")["search_seconds"]
+        searching += inner.read("result.json")["search_seconds"]
 
     recipe = config.short_training()
     train, valid = images.subset(split.train), images.subset(split.valid)
@@ -88,8 +89,7 @@ def best_of(config: BestOfConfig) -> None:
     for number, genotype in enumerate(genotypes):
         run.say(f"\ntraining the cells of search {number + 1} of {config.searches}")
         cells.append(train_briefly(recipe, run, genotype, number, train, valid))
-    seconds += sum(cell["train_seconds"] for cell in cells)
-    conclude(recipe, run, genotypes, cells, seconds)
+    conclude(recipe, run, genotypes, cells, searching + seconds(cells))
     run.say(f"next: {retrain_command(config, run.folder, len(images), images.shape)}")
     run.close()
 

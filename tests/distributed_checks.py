@@ -7,12 +7,14 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
 
+from common.baselines.random_search import random_genotype
 from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
 from common.data import Images, Split
 from common.genotype import load
 from common.network import Network
-from common.retrain import RetrainConfig, Retrainer
+from common.ranking import train_briefly
+from common.retrain import RetrainConfig, Retrainer, TrainConfig
 from common.run import Run
 from common.running_statistics import average_statistics
 from common.unrolled import second_order
@@ -21,19 +23,21 @@ from pc_darts.supernet import PCDARTSSuperNet
 CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1, grad_clip=0)
 
 
-def make(accelerator, folder):
+def trainer_images():
     torch.manual_seed(0)
     pixels = torch.randint(256, (80, 3, 8, 8), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    return Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+
+
+def make(accelerator, folder):
+    images = trainer_images()
     supernet = PCDARTSSuperNet(K=2, channels=4, cells=3, nodes=2, classes=3).double()
     run = Run(folder, "test", accelerator)
     return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
 
 
 def make_retrainer(accelerator, folder):
-    torch.manual_seed(0)
-    pixels = torch.randint(256, (80, 3, 8, 8), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    images = trainer_images()
     config = RetrainConfig(
         epochs=1, batch_size=16, channels=4, cells=3, cutout=0, drop_path=0, auxiliary_weight=0,
         learning_rate=0.1, momentum=0, weight_decay=0, grad_clip=0, genotype="pc_darts_cifar10",
@@ -115,6 +119,15 @@ def main(folder):
     assert any(not p.is_contiguous() for p in retrainer.weights)
     for weight, old, gradient in zip(retrainer.weights, before, expected, strict=True):
         torch.testing.assert_close(weight, old - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+    # Random cells, trained briefly: one result, the same for both.
+    genotype = random_genotype(2, 0, 0)
+    recipe = TrainConfig(
+        epochs=1, batch_size=16, channels=4, cells=3, threads=1, crop_padding=1, dataset="digits"
+    )
+    images = trainer_images()
+    result = train_briefly(recipe, Run(folder, "t", accelerator), genotype, 0, images, images)
+    everywhere_equal(accelerator, torch.tensor([result["valid_top1"], result["valid_loss"]]))
 
     # What is drawn is equal everywhere, whatever the process drew for itself.
     torch.manual_seed(accelerator.process_index)

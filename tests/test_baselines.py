@@ -1,16 +1,23 @@
 """DARTS and random search: their settings, their commands, what they leave."""
 
+import dataclasses
 import json
 import statistics
 from collections import Counter
 from itertools import combinations
 
 import pytest
+import torch
 
+from common import retrain
 from common.baselines import darts, random_search
 from common.baselines.random_search import OPERATIONS, random_genotype
+from common.bilevel import BilevelTrainer
+from common.data import Split, load_train
+from common.errors import NotFinite
 from common.genotype import load
 from common.run import Run
+from conftest import launch
 from test_resume import figures, identical, last_checkpoint
 
 DARTS, RANDOM = "common/baselines/darts.py", "common/baselines/random_search.py"
@@ -61,6 +68,25 @@ def test_the_orders_differ(tmp_path, command):
         for name in ("1", "2")
     )
     assert first["parameters"] != second["parameters"]
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_the_steps_of_an_iteration(tmp_path, monkeypatch, order):
+    """alpha first, by the validation half; then the weights, by the training half."""
+    done = []
+    for verb in ("arch_step", "unrolled_arch_step", "weight_step"):
+        monkeypatch.setattr(
+            BilevelTrainer, verb, lambda self, *halves, verb=verb: done.append((verb, *halves))
+        )
+    monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0]))
+    monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
+    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: None)
+    preset = darts.PRESETS["digits"]
+    darts.search(dataclasses.replace(preset, order=order, output=str(tmp_path / "run")))
+    alpha = [("arch_step", "valid"), ("unrolled_arch_step", "train", "valid")][order - 1]
+    assert done == [alpha, ("weight_step", "train")]
+    if order == 2:
+        assert not torch.backends.cudnn.allow_tf32
 
 
 def interrupt_after(saves, start):
@@ -114,6 +140,18 @@ def test_random_cells_are_uniform_over_edges_and_operations():
         assert_close_to(found, {pair: 1 / len(pairs) for pair in pairs}, 2 * count)
 
 
+def test_the_draws_of_a_cell_do_not_depend_on_one_another():
+    """The pairs of operations of a node are uniform; one kind of cell is not the other."""
+    count, pairs, alike = 1500, Counter(), 0
+    for number in range(count):
+        cells = random_genotype(4, 0, number).cells
+        alike += cells["normal"] == cells["reduction"]
+        pairs.update(tuple(edge.op.name for edge in cells["normal"].into(node)) for node in (2, 5))
+    uniform = {(one, other): 1 / 49 for one in OPERATIONS for other in OPERATIONS}
+    assert_close_to(pairs, uniform, 2 * count)
+    assert alike == 0
+
+
 def assert_close_to(found, shares, total):
     """Within five standard deviations of a binomial."""
     assert set(found) == set(shares)
@@ -129,14 +167,22 @@ def test_random_cells_follow_from_seed_and_number():
 
 
 def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_path, command):
-    flags = [*SMALL, "--samples", 3, "--epochs", 1]
+    flags = [*SMALL, "--samples", 3, "--epochs", 1, "--learning-rate", 0.07, "--cutout", 1]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(RANDOM, *flags, "--output", whole)
     assert status == 0 and "of 3 cells" in out, err
     interrupt_after(3, lambda: command(RANDOM, *flags, "--output", resumed))  # in the second cell
-    assert (resumed / "cells/000/result.json").exists()
+    first = (resumed / "cells/000/result.json").stat().st_mtime_ns
     status, out, err = command(RANDOM, "--resume", resumed)
     assert status == 0, err
+    assert (resumed / "cells/000/result.json").stat().st_mtime_ns == first  # not trained again
+    recipe = json.loads((whole / "cells/000/config.json").read_text())
+    assert (recipe["learning_rate"], recipe["cutout"], recipe["channels"]) == (0.07, 1, 4)
+    images, halves = load_train("digits", "").limited(128, 2), Split.halves(128, 2)
+    assert json.loads((whole / "cells/000/images.json").read_text()) == {
+        "train_sha256": images.subset(halves.train).sha256(),
+        "valid_sha256": images.subset(halves.valid).sha256(),
+    }
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, resumed)]
     for result in results:
         top1 = [cell["valid_top1"] for cell in result["cells"]]
@@ -153,6 +199,50 @@ def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_pa
     assert (whole / "pictures" / "spread.svg").exists()
     status, out, _ = command(RANDOM, "--resume", resumed)
     assert status == 0 and "is finished" in out
+
+
+def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, command):
+    """The result is the last file: what makes a run finished."""
+    flags, folder = [*SMALL, "--samples", 2, "--epochs", 1], tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.draw.spread", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert command(RANDOM, *flags, "--output", folder)[0] == 130
+    assert not (folder / "result.json").exists()
+    assert command(RANDOM, "--resume", folder)[0] == 0
+    assert (folder / "genotype.json").exists() and (folder / "pictures/spread.png").exists()
+
+
+def test_a_cell_that_diverges_is_counted_and_does_not_end_the_search(
+    tmp_path, command, monkeypatch
+):
+    original = retrain.Retrainer.held_out
+
+    def held_out(self, *of):
+        if self.genotype.name.endswith("001"):
+            raise NotFinite("too much")
+        return original(self, *of)
+
+    monkeypatch.setattr(retrain.Retrainer, "held_out", held_out)
+    flags, folder = [*SMALL, "--samples", 3, "--epochs", 1], tmp_path / "run"
+    status, out, err = command(RANDOM, *flags, "--output", folder)
+    assert status == 0 and "cell 1 failed: too much" in out and "of 2 cells (1 failed)" in out, err
+    result = json.loads((folder / "result.json").read_text())
+    assert result["failed"] == 1 and result["cells"][1]["failed"] == "too much"
+
+
+def test_a_tracker_is_refused(tmp_path, command):
+    status, _, err = command(
+        RANDOM, *SMALL, "--log-with", "tensorboard", "--output", tmp_path / "run"
+    )
+    assert status == 2 and "--log-with tensorboard" in err and not (tmp_path / "run").exists()
+
+
+def test_started_as_a_module_it_says_so(tmp_path):
+    process = launch("-m", "common.baselines.darts", *SMALL, "--output", tmp_path / "run")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["command"].startswith("python -m common.baselines.darts --preset digits")
 
 
 def test_no_cells_to_sample_is_refused(tmp_path, command):

@@ -165,7 +165,7 @@ def test_the_learning_rate_is_a_cosine_over_epochs(tmp_path, accelerator):
     assert rates == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("verb", ["arch_step", "weight_step"])
+@pytest.mark.parametrize("verb", ["arch_step", "weight_step", "unrolled_arch_step"])
 def test_the_first_step_that_is_not_finite_is_reported_and_not_saved(tmp_path, accelerator, verb):
     trainer = make(tmp_path, accelerator, SuperNet)
     with pytest.raises(NotFinite, match=r"step 3 \(epoch 2, step 2 of it\)"):
@@ -173,8 +173,9 @@ def test_the_first_step_that_is_not_finite_is_reported_and_not_saved(tmp_path, a
             for images, _labels in trainer.batches():
                 if trainer.global_step >= 3:
                     images[0][:] = torch.nan
-                getattr(trainer, verb)((images[0], images[1]))
-                if verb == "arch_step":
+                good = [batch(trainer)] if verb == "unrolled_arch_step" else []
+                getattr(trainer, verb)(*good, (images[0], images[1]))
+                if verb != "weight_step":
                     trainer.weight_step(batch(trainer))
     names = sorted(p.name for p in (tmp_path / "checkpoints").glob("*.pt"))
     assert names == ["epoch-00001-step-0000000.pt"]

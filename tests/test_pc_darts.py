@@ -36,6 +36,24 @@ def batch(size=16):
     return torch.randn(4, 3, size, size).double(), torch.tensor([0, 1, 2, 4])
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_maps_of_one_pixel_and_channels_last_have_the_right_gradients(last):
+    """Batch normalisation on a CPU reads past a scale that is one number, expanded."""
+    torch.manual_seed(0)
+    how = {"K": 1, "nodes": 2, "channels": 8, "cells": 3, "classes": 5}
+    fast, slow = spread(PCDARTSSuperNet(**how)).double(), EquationPCDARTS(**how).double()
+    slow.load_state_dict(fast.state_dict())
+    images, labels = batch(8 if last else 4)
+    if last:
+        images = images.to(memory_format=torch.channels_last)
+    fast.loss(images, labels)[0].backward()
+    slow.loss(images, labels)[0].backward()
+    of_slow = dict(slow.named_parameters())
+    for name, parameter in fast.named_parameters():
+        if name in of_slow:  # those that are not stacked: inputs, stem, classifier, alpha
+            torch.testing.assert_close(parameter.grad, of_slow[name].grad, rtol=0, atol=1e-9)
+
+
 def test_counts_of_the_paper_setting():
     supernet = PCDARTSSuperNet()
     assert sum(p.numel() for p in supernet.weight_parameters()) == 299_578  # facts, section 7

@@ -100,6 +100,7 @@ class Smooth(nn.Module):
 @pytest.mark.parametrize("seed", range(3))
 def test_at_the_published_perturbation(seed):
     """0.01 / ||v||, and twice that in the denominator: another factor is far off."""
+    assert unrolled.PERTURBATION == 0.01
     torch.manual_seed(seed)
     net = Smooth().double()
     train, valid = (
@@ -138,6 +139,8 @@ def test_the_step_is_adam_on_that_gradient(tmp_path, accelerator, monkeypatch):
         for images, labels in (trainer.train_batches.train(0), trainer.valid_batches.train(0))
     )
     trainer.weight_step(train)
+    trainer.optimizer.param_groups[0]["lr"] = 0.05  # an epoch's rate is not the first one
+    monkeypatch.setattr("test_unrolled.XI", 0.05)
     expected = [p.detach().clone().requires_grad_() for p in trainer.arch]
     adam = torch.optim.Adam(expected, lr=0.01, betas=(0.5, 0.999), weight_decay=1e-3)
     wanted = exact(trainer.supernet, train, valid, trainer.optimizer)

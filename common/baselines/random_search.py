@@ -19,7 +19,7 @@ from common.config import at_least, parse
 from common.distributed import generator_of
 from common.errors import errors_are_messages
 from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
-from common.ranking import conclude, train_briefly
+from common.ranking import check_log, conclude, seconds, train_briefly
 from common.retrain import TrainConfig
 from common.supernet import KINDS
 
@@ -43,6 +43,7 @@ class RandomSearchConfig(TrainConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
+        check_log(self)
         at_least(self, 1, "samples")
         at_least(self, 3, "nodes")
 
@@ -66,7 +67,7 @@ def search(config: RandomSearchConfig) -> None:
     for number, genotype in enumerate(genotypes):
         run.say(f"\ncell {number + 1} of {config.samples}")
         cells.append(train_briefly(config, run, genotype, number, train, valid))
-    conclude(config, run, genotypes, cells, sum(cell["train_seconds"] for cell in cells))
+    conclude(config, run, genotypes, cells, seconds(cells))
     run.say(f"next: {retrain_command(config, run.folder, len(images), images.shape)}")
     run.close()
 
