@@ -18,6 +18,7 @@ from common.retrain import RetrainConfig, Retrainer, TrainConfig
 from common.run import Run
 from common.running_statistics import average_statistics
 from common.unrolled import second_order
+from gdas.supernet import GDASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 
 CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1, grad_clip=0)
@@ -29,9 +30,9 @@ def trainer_images():
     return Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
 
 
-def make(accelerator, folder):
+def make(accelerator, folder, kind=PCDARTSSuperNet, **how):
     images = trainer_images()
-    supernet = PCDARTSSuperNet(K=2, channels=4, cells=3, nodes=2, classes=3).double()
+    supernet = kind(**how, channels=4, cells=3, nodes=2, classes=3).double()
     run = Run(folder, "test", accelerator)
     return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
 
@@ -55,7 +56,7 @@ def everywhere_equal(accelerator, tensor):
 def main(folder):
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
-    trainer = make(accelerator, folder)
+    trainer = make(accelerator, folder, K=2)
 
     # Averaged gradients are those of the whole batch (normalisations by running statistics).
     trainer.supernet.eval()
@@ -97,6 +98,23 @@ def main(folder):
             verb((images.double(), labels))
     for parameter in trainer.supernet.parameters():
         everywhere_equal(accelerator, parameter)
+
+    # Where operations are drawn: the same on both, and those that did not run rest on both.
+    drawing = make(accelerator, folder, GDASSuperNet)
+    start = [p.detach().clone() for p in drawing.arch]
+    for step in range(2):
+        torch.manual_seed(accelerator.process_index)  # what a process draws for itself is its own
+        for verb, batches in (
+            (drawing.weight_step, drawing.train_batches),
+            (drawing.arch_step, drawing.valid_batches),
+        ):
+            images, labels = batches.train(step)
+            verb((images.double(), labels))
+        drawing.step += 1
+    assert any(p.grad is None for p in drawing.weights)
+    for parameter in drawing.supernet.parameters():
+        everywhere_equal(accelerator, parameter)
+    assert not any(torch.equal(p, old) for p, old in zip(drawing.arch, start, strict=True))
 
     # Running statistics differ until they are averaged.
     name = "cells.0.inputs.first.2.running_mean"
