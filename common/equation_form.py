@@ -14,6 +14,7 @@ from common import ops
 from common.cell import Mix, cell_edges
 from common.genotype import Op
 from common.macro import CellInputs, Place
+from common.supernet import SuperNet
 
 
 class EquationCell(nn.Module):
@@ -52,3 +53,11 @@ class EquationCell(nn.Module):
         """f_ij(x): every candidate, weighted, on one edge."""
         candidates = self.edges[f"{i}-{j}"].values()
         return sum(w * o(x) for w, o in zip(weight, candidates, strict=True))
+
+
+class EquationSuperNet(SuperNet):
+    """DARTS of equation-shaped cells; its checkpoints fit `SuperNet`."""
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell with one module an edge and candidate."""
+        return EquationCell(place, self.nodes, self.candidates)

@@ -66,7 +66,7 @@ class GDASConfig(SearchConfig):
 PRESETS = {
     "cifar10": GDASConfig(),
     "digits": GDASConfig(
-        preset="digits", dataset="digits", epochs=20, batch_size=32, channels=16, cells=3,
+        preset="digits", dataset="digits", epochs=14, batch_size=32, channels=16, cells=3,
         crop_padding=1, flip=False, learning_rate=0.05, arch_learning_rate=6e-3,
         cut_accuracy="batch",
     ),

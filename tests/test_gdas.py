@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.bilevel import BilevelTrainer
 from common.cell import Mix
-from common.equation_form import EquationCell
+from common.equation_form import EquationSuperNet
 from common.genotype import CANDIDATES, FixedCell, load
 from common.gumbel import gumbel, linear
 from common.network import FixedReductionCell
@@ -68,10 +68,7 @@ def test_for_every_draw_the_gradient_is_the_one_of_the_drawn_term_alone(monkeypa
     net = GDASSuperNet(channels=4, cells=3, nodes=1, classes=3).double()
     net.tau = tau
     images, labels = torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
-    slow = SuperNet(channels=4, cells=3, nodes=1, classes=3).double()
-    slow.cells = torch.nn.ModuleList(
-        EquationCell(place, 1, CANDIDATES).double() for place in slow.places
-    )
+    slow = EquationSuperNet(channels=4, cells=3, nodes=1, classes=3).double()
     slow.load_state_dict(net.state_dict())
     for draw in itertools.product(range(8), repeat=2):
         noise = []
@@ -395,7 +392,7 @@ def test_algorithm_1(tmp_path, monkeypatch):
     monkeypatch.setattr(
         BilevelTrainer, "arch_step", lambda self, half: done.append(("arch", half))
     )
-    monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 19]))
+    monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 13]))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
     monkeypatch.setattr(BilevelTrainer, "finish", lambda self: None)
     search(dataclasses.replace(PRESETS["digits"], output=str(tmp_path / "run"), move_idle=True))
