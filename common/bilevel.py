@@ -122,10 +122,17 @@ class BilevelTrainer(Loop):
         for step in self.steps():
             yield self.train_batches.train(step), self.valid_batches.train(step)
 
-    def arch_step(self, batch: Batch) -> None:
-        """One step on alpha (and all that `arch_parameters` names); the weights stay."""
+    def arch_step(self, batch: Batch, move_idle: bool = True) -> None:
+        """One step on alpha (and all that `arch_parameters` names); the weights stay.
+
+        Args:
+            batch: of validation images.
+            move_idle: let momentum and decay move parameters on which the loss did not depend, too.
+        """
         loss, _, gradients = self._gradients(batch, self.arch, draw="arch")
         self.watch(loss)
+        if move_idle:
+            gradients = _zero_where_none(self.arch, gradients)
         set_gradients(self.arch, gradients)
         self.arch_optimizer.step()
 
@@ -153,10 +160,7 @@ class BilevelTrainer(Loop):
         """
         loss, logits, gradients = self._gradients(batch, self.weights, draw="weight")
         if move_idle:
-            gradients = [
-                torch.zeros_like(w) if g is None else g
-                for w, g in zip(self.weights, gradients, strict=True)
-            ]
+            gradients = _zero_where_none(self.weights, gradients)
         set_gradients(self.weights, gradients)
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
@@ -169,7 +173,8 @@ class BilevelTrainer(Loop):
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Loss, logits, and the gradients of some parameters, averaged over the processes.
 
-        The gradient of a weight whose operation did not run is None.
+        The gradient of what the loss does not depend on, as weights of operations that did not run,
+        is None.
         """
         wanted = {id(parameter) for parameter in of}
         frozen = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
@@ -177,7 +182,10 @@ class BilevelTrainer(Loop):
             parameter.requires_grad_(False)
         self.supernet.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
         loss, logits = self.supernet.loss(*batch)
-        gradients = average(self.accelerator, torch.autograd.grad(loss, of, allow_unused=True))
+        gradients = [None] * len(of)
+        if loss.requires_grad:  # not where a draw cut all of them off
+            gradients = torch.autograd.grad(loss, of, allow_unused=True)
+        gradients = average(self.accelerator, gradients)
         for parameter in frozen:
             parameter.requires_grad_(True)
         return loss.detach(), logits.detach(), gradients
@@ -237,8 +245,8 @@ class BilevelTrainer(Loop):
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
-            "epochs": config.epochs, "images": len(self.split.train) + len(self.split.valid),
-            "commit": self.run.commit,
+            **config.variant(), "epochs": config.epochs,
+            "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)
 
@@ -277,3 +285,10 @@ class BilevelTrainer(Loop):
             "parameters": {name: p.tolist() for name, p in self.supernet.arch.items()},
             "weights": weights,
         }
+
+
+def _zero_where_none(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+) -> list[Tensor]:
+    pairs = zip(parameters, gradients, strict=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in pairs]

@@ -144,6 +144,11 @@ class SearchConfig(RunConfig):
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
 
 
+    def variant(self) -> dict[str, Any]:
+        """What tells this method's cells apart, for a genotype's provenance."""
+        return {}
+
+
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 
 

@@ -39,6 +39,8 @@ def average(
     if accelerator.num_processes == 1:
         return list(tensors)
     there = [tensor for tensor in tensors if tensor is not None]
+    if not there:
+        return list(tensors)
     flat = torch.cat([tensor.flatten() for tensor in there])
     flat = accelerator.reduce(flat, reduction="mean")
     parts = iter(flat.split([tensor.numel() for tensor in there]))

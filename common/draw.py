@@ -141,9 +141,9 @@ def _lines(path: Path) -> list[dict]:
 
 
 def _sampled(path: Path) -> list[dict]:
-    """The cells in the result of a random search; none in another's, or without a result."""
+    """The cells that a run ranked, without failed ones; none in another run's result."""
     found = json.loads(path.read_text()).get("cells") if path.is_file() else None
-    return found if isinstance(found, list) else []
+    return [cell for cell in found if "failed" not in cell] if isinstance(found, list) else []
 
 
 def _save(figure: Figure, path: Path) -> None:

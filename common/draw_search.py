@@ -158,7 +158,7 @@ def spread_figure(cells: Sequence[dict]) -> Figure:
     handles = [
         *axes.plot(
             params / unit, top1, marker="o", ms=6, color=FAMILIES["sep_conv"], **dot,
-            label=f"random cells: {len(cells)}",
+            label=f"cells: {len(cells)}",
         ),
         *axes.plot(
             params[best] / unit, top1[best], marker="D", ms=7.5, color=FAMILIES["skip"], **dot,

@@ -51,7 +51,7 @@ class DerivedEdge(nn.Sequential):
 class FixedReductionCell(nn.Module):
     """GDAS (FRC), Fig. 3: a factorised grouped convolution and a max-pool of either input.
 
-    Groups of 8, ReLUs, normalisations and the second pool's input are the authors' code's.
+    Its 8 groups, ReLUs and normalisations are the authors' code's.
     """
 
     groups = 8

@@ -89,9 +89,8 @@ def conclude(
     ranked = sorted(trained, key=lambda pair: (-pair[0]["valid_top1"], pair[0]["valid_loss"]))
     winner, genotype = ranked[0]
     best = Genotype(f"{run.method}-{config.dataset}-seed{config.seed}", genotype.cells, {
-        **genotype.provenance, "method": run.method, "dataset": config.dataset,
-        "seed": config.seed, "ranked": len(cells), "number": winner["number"],
-        "commit": run.commit,
+        "dataset": config.dataset, **genotype.provenance,  # with its own seed
+        "number": winner["number"], "of": len(cells), "commit": run.commit,
     })
     top1 = [cell["valid_top1"] for cell, _ in ranked]
     mean, std = statistics.mean(top1), statistics.stdev(top1) if len(top1) > 1 else None

@@ -132,6 +132,7 @@ def train(
     config: RetrainConfig, run: Run, genotype: Genotype, images: Images, held_out: Images
 ) -> None:
     """Begin a run or go on with it, to its result."""
+    config.check_images(images)
     digests = {"train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256()}
     run.pin_images("images.json", digests)
     if run.accelerator.is_main_process:

@@ -99,6 +99,7 @@ class Run:
 
     def inner(self, name: str, config: RunConfig, method: str) -> Run:
         """A run in a folder of this one, begun or gone on with."""
+        self.accelerator.free_memory()  # of what a run before this one prepared
         run = Run(self.folder / name, method, self.accelerator)
         run.commit = self.commit
         if self.accelerator.is_main_process:

@@ -51,9 +51,15 @@ class Options:
 
 
 class GDASWithOneMore(GDASSuperNet):
-    """GDAS among nine candidates."""
+    """GDAS among nine candidates, of which the ninth is never drawn: what is there, but idle."""
 
     candidates = (*CANDIDATES, "sep_conv_7x7")
+
+    def init_arch(self) -> None:
+        """The ninth candidate's probability is as good as 0."""
+        super().init_arch()
+        for alpha in self.arch.values():
+            alpha.data[:, -1] = -1e3
 
 
 def fast_iteration(supernet: SuperNet) -> Callable[[Tensor, Tensor], None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,11 +18,13 @@ from common.baselines import random_search
 from common.bilevel import open_search, pin_split
 from common.command import retrain_command
 from common.config import at_least, parse
+from common.data import Images, Split
 from common.distributed import seed_of
-from common.errors import errors_are_messages
+from common.errors import NotFinite, errors_are_messages
 from common.genotype import load
 from common.ranking import check_log, conclude, seconds, train_briefly
 from common.retrain import TrainConfig
+from common.run import Run
 from gdas import search
 from gdas.search import GDASConfig, algorithm_1
 
@@ -50,11 +53,12 @@ class BestOfConfig(GDASConfig):
         return GDASConfig(**{**own, "seed": self.seed + number, "resume": folder})
 
     def short_training(self) -> TrainConfig:
-        """Random search's recipe, on this search's images."""
+        """Random search's recipe, on this search's images, their augmentation and its batches."""
         recipe = random_search.PRESETS[self.preset]
         images = ("dataset", "data_root", "image_size", "limit_images")
-        run = ("seed", "threads", "checkpoint_steps", "log_with")
-        own = {field: getattr(self, field) for field in (*images, *run)}
+        batches = ("crop_padding", "flip", "cutout", "batch_size")
+        run = ("seed", "threads", "checkpoint_steps")
+        own = {field: getattr(self, field) for field in (*images, *batches, *run)}
         return dataclasses.replace(recipe, **own, epochs=self.train_epochs)
 
 
@@ -69,29 +73,51 @@ PRESETS = {"cifar10": preset("cifar10"), "digits": preset("digits", train_epochs
 def best_of(config: BestOfConfig) -> None:
     """Search, search, search, search; rank."""
     config, run, images, split = open_search(config, METHOD)
-    genotypes, searching = [], 0.0
+    found = []  # number and result of each search
     for number in range(config.searches):
-        name = f"searches/{number:03d}"
-        single = config.single(number, str(run.folder / name))
-        inner = run.inner(name, single, search.METHOD)
-        run.say(f"\nsearch {number + 1} of {config.searches}, seed {single.seed}")
-        if not (inner.folder / "result.json").exists():
-            pin_split(inner, images, split)
-            torch.manual_seed(seed_of(single.seed, "weights"))  # as in a run of its own
-            algorithm_1(single, inner, images, split)
-            run.accelerator.wait_for_everyone()  # until the result is written
-        genotypes.append(load(inner.folder))
-        searching += inner.read("result.json")["search_seconds"]
+        run.say(f"\nsearch {number + 1} of {config.searches}, seed {config.seed + number}")
+        found.append((number, search_within(config, run, number, images, split)))
+    there = [(number, result) for number, result in found if "failed" not in result]
+    if not there:
+        raise NotFinite(f"none of the {len(found)} searches ended: {found[0][1]['failed']}")
 
     recipe = config.short_training()
     train, valid = images.subset(split.train), images.subset(split.valid)
-    cells = []
-    for number, genotype in enumerate(genotypes):
+    genotypes, cells = [], []
+    for number, _ in there:
         run.say(f"\ntraining the cells of search {number + 1} of {config.searches}")
-        cells.append(train_briefly(recipe, run, genotype, number, train, valid))
+        genotypes.append(load(run.folder / folder(number)))
+        cells.append(train_briefly(recipe, run, genotypes[-1], number, train, valid))
+    searching = sum(result["search_seconds"] for _, result in there)
     conclude(recipe, run, genotypes, cells, searching + seconds(cells))
     run.say(f"next: {retrain_command(config, run.folder, len(images), images.shape)}")
     run.close()
+
+
+def folder(number: int) -> str:
+    """Where a search of the protocol lies in its run folder."""
+    return f"searches/{number:03d}"
+
+
+def search_within(
+    config: BestOfConfig, run: Run, number: int, images: Images, split: Split
+) -> dict[str, Any]:
+    """The result of one search, from an earlier run of this folder if it is there.
+
+    One whose loss was not finite has `failed`, with the reason, for a result.
+    """
+    single = config.single(number, str(run.folder / folder(number)))
+    inner = run.inner(folder(number), single, search.METHOD)
+    if not (inner.folder / "result.json").exists():
+        pin_split(inner, images, split)
+        torch.manual_seed(seed_of(single.seed, "weights"))  # as in a run of its own
+        try:
+            algorithm_1(single, inner, images, split)
+        except NotFinite as error:
+            run.say(f"search {number + 1} failed: {error}")
+            inner.write("result.json", {"failed": str(error)})
+        run.accelerator.wait_for_everyone()  # until the result is written
+    return inner.read("result.json")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ a minute on a laptop, with nothing to download.
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig, parse
+from common.config import SearchConfig, flag, parse
 from common.data import Images, Split
 from common.errors import InputError, errors_are_messages
 from common.gumbel import linear
@@ -48,13 +49,16 @@ class GDASConfig(SearchConfig):
     arch_learning_rate: float = 3e-4
     """Of the architecture parameters' Adam."""
 
+    def variant(self) -> dict[str, Any]:
+        """See `SearchConfig.variant`."""
+        return {"reduction": self.reduction, "draw": self.draw}
+
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
         for name in ("tau_max", "tau_min"):
-            if not 0 < getattr(self, name) < float("inf"):
-                flag = "--" + name.replace("_", "-")
-                raise InputError(f"{flag} {getattr(self, name)}: must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{flag(name)} {getattr(self, name)}: must be above 0 and finite")
         groups = FixedReductionCell.groups
         if self.reduction == "fixed" and 2 * self.channels % groups:
             raise InputError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -45,6 +45,10 @@ class PCDARTSConfig(SearchConfig):
         batch_size = 64 * self.K if self.batch_size is None else self.batch_size
         rate = 0.025 * self.K if self.learning_rate is None else self.learning_rate
         return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
+
+    def variant(self) -> dict[str, Any]:
+        """See `SearchConfig.variant`."""
+        return {"K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask}
 
     def check(self) -> None:
         """See `RunConfig.check`."""

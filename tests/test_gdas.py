@@ -11,7 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.bilevel import BilevelTrainer
 from common.cell import Mix
+from common.data import Split, load_train
 from common.equation_form import EquationSuperNet
+from common.errors import NotFinite
 from common.genotype import CANDIDATES, FixedCell, load
 from common.gumbel import gumbel, linear
 from common.network import FixedReductionCell
@@ -228,15 +230,25 @@ class Calls(TorchDispatchMode):
 def test_a_pass_reads_once_from_the_device(monkeypatch):
     net, images, labels = net_and_batch(cells=8)
     reads = []
-    original = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: reads.append(t.shape) or original(t))
+    original = torch.Tensor.cpu, torch.Tensor.tolist
+
+    def cpu(t):
+        reads.append(t.shape)
+        return original[0](t).clone()
+
+    def tolist(t):  # of what was computed on the CPU, from the one copy there
+        assert t.dtype == torch.int64 and t.shape == (5, 1)
+        return original[1](t)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
     with Calls() as calls:
         net.loss(images, labels)
     assert reads == [(2, 5, 8)] and calls.reads == 0
 
 
 def test_the_cost_does_not_grow_with_the_candidates(monkeypatch):
-    """The same draw among eight and among sixteen: as many operations."""
+    """The same draw among eight and among nine: as many operations."""
     counts = []
     monkeypatch.setattr(
         "gdas.supernet.gumbel",
@@ -283,6 +295,33 @@ def test_what_did_not_run_moves_by_momentum_and_decay_only_if_told_to(
         else:
             moved += 1
     assert idle > 50 and moved > 10
+
+
+@pytest.mark.parametrize("reduction", ["searched", "fixed"])
+def test_a_draw_of_nothing_is_a_step_with_gradient_zero(
+    tmp_path, accelerator, monkeypatch, reduction
+):
+    """Where every edge draws `none`, the loss does not depend on alpha: only decay moves it."""
+    monkeypatch.setattr(
+        "gdas.supernet.gumbel",
+        lambda *shape, generator: F.one_hot(torch.zeros(shape[0]).long(), shape[1]).double() * 9,
+    )
+    trainer = make(tmp_path, accelerator, GDASSuperNet, reduction=reduction)
+    expected = [p.detach().clone().requires_grad_() for p in trainer.arch]
+    adam = torch.optim.Adam(expected, lr=0.01, betas=(0.5, 0.999), weight_decay=1e-3)
+    for parameter in expected:
+        parameter.grad = torch.zeros_like(parameter)
+    adam.step()
+    trainer.arch_step(batch(trainer))
+    for found, wanted in zip(trainer.arch, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    trainer.weight_step(batch(trainer))  # the classifier is left
+
+
+def test_a_search_that_diverges_says_so(tmp_path, command):
+    flags = [*TINY, "--learning-rate", "1e20", "--grad-clip", 0]
+    status, _, err = command(SEARCH, *flags, "--output", tmp_path / "run")
+    assert status == 1 and "was not finite" in err
 
 
 def test_steps_of_one_iteration_draw_apart_and_alphas_move_in_the_arch_step_only(
@@ -359,6 +398,7 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
     assert [line["tau"] for line in figures(whole)] == [10, pytest.approx(0.1)]
     assert (load(whole).cells["reduction"] == FixedCell("gdas_frc")) == (reduction == "fixed")
     assert ("entropy_reduction" in figures(whole)[0]) == (reduction == "searched")
+    assert load(whole).provenance["reduction"] == reduction
     pictures = {path.stem for path in (whole / "pictures").iterdir()}
     assert {"normal", "reduction", "curves", "measures", "architecture_normal"} <= pictures
     status, _, err = command(
@@ -394,16 +434,33 @@ def test_algorithm_1(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 13]))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
-    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: None)
-    search(dataclasses.replace(PRESETS["digits"], output=str(tmp_path / "run"), move_idle=True))
+    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: drew.append(self.supernet.draw))
+    drew = []
+    config = dataclasses.replace(PRESETS["digits"], move_idle=True, draw="kind")
+    search(dataclasses.replace(config, output=str(tmp_path / "run")))
+    assert drew == ["kind"]
     assert done == [
         ("weight", "train", True, 10), ("arch", "valid"),
         ("weight", "train", True, pytest.approx(0.1)), ("arch", "valid"),
     ]  # fmt: skip
 
 
-def test_the_protocol_keeps_the_best_of_its_searches(tmp_path, command):
+def test_a_search_of_the_protocol_that_diverges_is_left_out(tmp_path, command, monkeypatch):
+    original = BilevelTrainer.held_out
+
+    def held_out(self, *of):
+        if self.config.seed == 3:
+            raise NotFinite("too much")
+        return original(self, *of)
+
+    monkeypatch.setattr(BilevelTrainer, "held_out", held_out)
     flags = [*TINY, "--epochs", 1, "--searches", 2, "--train-epochs", 1]
+    status, out, err = command(BEST_OF, *flags, "--output", tmp_path / "run")
+    assert status == 0 and "search 2 failed: too much" in out and "of 1 cells" in out, err
+
+
+def test_the_protocol_keeps_the_best_of_its_searches(tmp_path, command):
+    flags = [*TINY, "--epochs", 1, "--searches", 2, "--train-epochs", 2]
     whole, resumed, single = (tmp_path / name for name in ("whole", "resumed", "single"))
     status, out, err = command(BEST_OF, *flags, "--output", whole)
     assert status == 0 and "of 2 cells" in out, err
@@ -415,7 +472,25 @@ def test_the_protocol_keeps_the_best_of_its_searches(tmp_path, command):
         json.loads((whole / "searches" / name / "config.json").read_text())["seed"]
         for name in ("000", "001")
     ]
-    assert seeds == [2, 3]
+    assert seeds == [2, 3] and load(whole).provenance["seed"] == seeds[best["number"]]
+    halves = Split.halves(128, 2)
+    images = load_train("digits", "").limited(128, 2)
+    for name in ("000", "001"):
+        read = {
+            file: json.loads((whole / file).read_text())
+            for file in (f"searches/{name}/split.json", f"cells/{name}/images.json")
+        }
+        searched, trained = read.values()
+        assert searched["train"] == halves.train.tolist()
+        assert trained["train_sha256"] == images.subset(halves.train).sha256()
+        assert trained["valid_sha256"] == images.subset(halves.valid).sha256()
+    assert [cell["epochs"] for cell in result["cells"]] == [2, 2]
+    took = [json.loads((whole / "searches" / name / "result.json").read_text())["search_seconds"]
+            for name in ("000", "001")]
+    took += [cell["train_seconds"] for cell in result["cells"]]
+    assert result["search_seconds"] == pytest.approx(sum(took), abs=0.11)
+    recipe = json.loads((whole / "cells/000/config.json").read_text())
+    assert recipe["batch_size"] == 32 and recipe["flip"] is False
     # Its first search is what gdas/search.py does with that seed.
     assert command(SEARCH, *TINY, "--epochs", 1, "--output", single)[0] == 0
     assert figures(single) == figures(whole / "searches" / "000")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -38,6 +38,10 @@ class DARTSConfig(SearchConfig):
         super().check()
         if self.order not in (1, 2):
             raise InputError(f"--order {self.order}: must be 1 or 2")
+
+    def variant(self) -> dict[str, Any]:
+        """See `SearchConfig.variant`."""
+        return {"order": self.order}
 
     def check_precision(self, precision: str) -> None:
         """See `RunConfig.check_precision`; second order is a small difference of gradients."""
