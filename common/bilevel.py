@@ -245,7 +245,7 @@ class BilevelTrainer(Loop):
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
-            **config.variant(), "epochs": config.epochs,
+            **config.provenance(), "epochs": config.epochs,
             "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)

@@ -144,7 +144,7 @@ class SearchConfig(RunConfig):
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
 
 
-    def variant(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What tells this method's cells apart, for a genotype's provenance."""
         return {}
 

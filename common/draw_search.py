@@ -114,6 +114,7 @@ def measures_figure(metrics: Sequence[dict]) -> Figure:
 def _accuracies(axes: Axes, metrics: Sequence[dict]) -> list[Line2D]:
     """Draw them; what the legend shows, with the statistics that normalised the cut ones."""
     axes.set_ylabel("validation top-1 (%)")
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))  # short labels
     statistics = "/".join(sorted({line.get("cut_statistics") for line in metrics} - {None}))
     handles = []
     for key, (label, colour) in ACCURACIES.items():

@@ -49,8 +49,8 @@ class GDASConfig(SearchConfig):
     arch_learning_rate: float = 3e-4
     """Of the architecture parameters' Adam."""
 
-    def variant(self) -> dict[str, Any]:
-        """See `SearchConfig.variant`."""
+    def provenance(self) -> dict[str, Any]:
+        """See `SearchConfig.provenance`."""
         return {"reduction": self.reduction, "draw": self.draw}
 
     def check(self) -> None:

@@ -46,8 +46,8 @@ class PCDARTSConfig(SearchConfig):
         rate = 0.025 * self.K if self.learning_rate is None else self.learning_rate
         return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
 
-    def variant(self) -> dict[str, Any]:
-        """See `SearchConfig.variant`."""
+    def provenance(self) -> dict[str, Any]:
+        """See `SearchConfig.provenance`."""
         return {"K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask}
 
     def check(self) -> None:

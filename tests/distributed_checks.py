@@ -18,6 +18,8 @@ from common.retrain import RetrainConfig, Retrainer, TrainConfig
 from common.run import Run
 from common.running_statistics import average_statistics
 from common.unrolled import second_order
+from edas.search import EDASConfig, iteration
+from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 
@@ -115,6 +117,20 @@ def main(folder):
     for parameter in drawing.supernet.parameters():
         everywhere_equal(accelerator, parameter)
     assert not any(torch.equal(p, old) for p, old in zip(drawing.arch, start, strict=True))
+
+    # The edge that EDAS relaxes: the same on both, and alphas of the others rest on both.
+    relaxing = make(accelerator, folder, EDASSuperNet)
+    start = [p.detach().clone() for p in relaxing.arch]
+    config = EDASConfig(inversion_epochs=0, arch_weight_decay=0)
+    for relaxing.step in range(2):
+        torch.manual_seed(accelerator.process_index)
+        pairs = (b.train(relaxing.step) for b in (relaxing.train_batches, relaxing.valid_batches))
+        iteration(config, relaxing, *((images.double(), labels) for images, labels in pairs))
+        everywhere_equal(accelerator, torch.tensor(relaxing.supernet.sampled))
+    for parameter in relaxing.supernet.parameters():
+        everywhere_equal(accelerator, parameter)
+    moved = sum(not torch.equal(p, old) for p, old in zip(relaxing.arch, start, strict=True))
+    assert 1 <= moved <= 2
 
     # Running statistics differ until they are averaged.
     name = "cells.0.inputs.first.2.running_mean"

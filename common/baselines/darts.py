@@ -39,8 +39,8 @@ class DARTSConfig(SearchConfig):
         if self.order not in (1, 2):
             raise InputError(f"--order {self.order}: must be 1 or 2")
 
-    def variant(self) -> dict[str, Any]:
-        """See `SearchConfig.variant`."""
+    def provenance(self) -> dict[str, Any]:
+        """See `SearchConfig.provenance`."""
         return {"order": self.order}
 
     def check_precision(self, precision: str) -> None:

@@ -1,0 +1,1 @@
+"""EDAS: efficient and differentiable architecture search (Hong, Ahn and Kim)."""

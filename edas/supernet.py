@@ -1,0 +1,72 @@
+"""EDAS' supernet: one edge relaxed, every other edge its best operation (Eq. 2 and 3)."""
+
+from __future__ import annotations
+
+import torch
+
+from common.cell import Mix
+from common.genotype import CANDIDATES
+from common.measures import best_operations
+from common.sampled import Sample, SampledSuperNet
+from common.supernet import small_noise
+
+
+class EDASSuperNet(SampledSuperNet):
+    """A network of discrete cells but for one edge, which mixes all its candidates (3.2).
+
+    Args:
+        candidates: 7: without `none`, N_o of 3.1; 8: the list of 4.1, with `none` (zero).
+        **shape: see `SuperNet`.
+
+    Attributes:
+        sampled: which architecture parameter's edge (k, l) is relaxed, in every cell of its kind:
+            the normal cell's edges first, then the reduction cell's. None: no edge is.
+        sigma: +1; -1 where -alpha takes alpha's place (Eq. 3), in softmax and argmax alike.
+    """
+
+    def __init__(self, candidates: int = 7, **shape):
+        self.candidates = tuple(o for o in CANDIDATES if candidates == 8 or o != "none")
+        self.sampled: int | None = None
+        self.sigma = 1
+        super().__init__(**shape)
+
+    def init_arch(self) -> None:
+        """alpha^(i,j) [candidates] of each edge of both kinds of cell, 1e-3 N(0, 1).
+
+        One parameter an edge: of a single tensor's rows, Adam's momentum would move the unsampled.
+        """
+        for kind in self.kinds:
+            for i, j in self.edges:
+                self.arch[f"alpha_{kind}_{i}-{j}"] = small_noise(len(self.candidates))
+
+    def mix(self, kind: str) -> Mix:
+        """softmax(alpha) of all edges, read from +alpha: what is derived and recorded, not run."""
+        alpha = torch.stack([self.arch[f"alpha_{kind}_{i}-{j}"] for i, j in self.edges])
+        return Mix(alpha.softmax(-1))
+
+    def sample(self, generator: torch.Generator) -> None:
+        """Let one edge of both kinds of cell, each as likely as the others, be relaxed (3.2)."""
+        self.sampled = int(torch.randint(len(self.arch), (), generator=generator))
+
+    def mixes(self) -> list[Sample]:
+        """Eq. 2, and with sigma = -1 Eq. 3.
+
+        f_j(x_i) = sum_o softmax(sigma alpha^(i,j))_o o(x_i) on the sampled edge (k, l),
+                   o_m(x_i) with m = argmax sigma alpha^(i,j), its weight exactly 1, otherwise.
+
+        Deviation: `none` is never o_m, which would cut the path; the paper does not say.
+
+        The copy of all alphas is the one thing that a pass reads from the device.
+        """
+        alphas = list(self.arch.values())
+        known = torch.stack(alphas).detach().cpu()  # [edges of both kinds, candidates]
+        m = best_operations(self.sigma * known, self.candidates)
+        active, weight = [[k] for k in m.tolist()], [None] * len(alphas)
+        if self.sampled is not None:
+            active[self.sampled] = list(range(len(self.candidates)))
+            weight[self.sampled] = (self.sigma * alphas[self.sampled]).softmax(-1)
+        count, by_kind = len(self.edges), {}
+        for n, kind in enumerate(self.kinds):
+            own = slice(n * count, (n + 1) * count)
+            by_kind[kind] = Sample(active[own], weight[own])
+        return [by_kind[place.kind] for place in self.places]
