@@ -108,7 +108,8 @@ def interrupt_after(saves, start):
 def test_another_order_is_refused(tmp_path, command, order):
     status, _, err = command(DARTS, *SMALL, "--order", order, "--output", tmp_path / "run")
     text = " ".join(err.replace("│", " ").split())
-    assert status == 2 and "--order" in text and "one of ('1', '2')" in text
+    assert status == 2 and "--order" in text and "invalid choice" in text.lower()
+    assert all(known in text for known in ("1", "2"))
     assert not (tmp_path / "run").exists()
 
 
