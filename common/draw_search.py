@@ -169,7 +169,10 @@ def spread_figure(cells: Sequence[dict]) -> Figure:
     ]  # fmt: skip
     if len(cells) > 1:  # one alone has no deviation
         deviation = top1.std(ddof=1)
-        band = axes.axhspan(mean - deviation, mean + deviation, lw=0, zorder=0)
+        low, high = mean - deviation, mean + deviation
+        band = axes.axhspan(low, high, lw=0, zorder=0)
+        at = params[best] / unit
+        axes.update_datalim([(at, low), (at, high)])  # matplotlib 3.9 leaves a band out
         band.set(fc=tint(FAMILIES["sep_conv"], 0.13))
         band.set_label(f"\u00b1 one standard deviation: {deviation:.2f}")
         handles.append(band)
