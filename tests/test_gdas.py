@@ -1,29 +1,22 @@
 """GDAS against its equations."""
 
-import dataclasses
 import itertools
-import json
 
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.bilevel import BilevelTrainer
 from common.cell import Mix
-from common.data import Split, load_train
 from common.equation_form import EquationSuperNet
-from common.errors import NotFinite
-from common.genotype import CANDIDATES, FixedCell, load
+from common.genotype import CANDIDATES, FixedCell
 from common.gumbel import gumbel, linear
 from common.network import FixedReductionCell
 from common.sampled import Sample, SampledCell
 from common.supernet import SuperNet
-from gdas.search import PRESETS, search
+from gdas.search import PRESETS
 from gdas.supernet import GDASSuperNet, straight_through
-from test_baselines import interrupt_after
 from test_bilevel import batch, equal, make, snapshot
-from test_resume import figures, identical, last_checkpoint
 
 SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
 
@@ -318,12 +311,6 @@ def test_a_draw_of_nothing_is_a_step_with_gradient_zero(
     trainer.weight_step(batch(trainer))  # the classifier is left
 
 
-def test_a_search_that_diverges_says_so(tmp_path, command):
-    flags = [*TINY, "--learning-rate", "1e20", "--grad-clip", 0]
-    status, _, err = command(SEARCH, *flags, "--output", tmp_path / "run")
-    assert status == 1 and "was not finite" in err
-
-
 def test_steps_of_one_iteration_draw_apart_and_alphas_move_in_the_arch_step_only(
     tmp_path, accelerator, monkeypatch
 ):
@@ -374,133 +361,3 @@ def test_a_cut_is_what_the_dense_supernet_computes():
     found = net(images, net.per_cell(cuts))
     torch.testing.assert_close(found, dense(images, dense.per_cell(cuts)))
     assert isinstance(net.cells[0], SampledCell)
-
-
-# ---------------------------------------------------------------------------------------- commands
-
-SEARCH, BEST_OF = "gdas/search.py", "gdas/best_of.py"
-TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
-TINY += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
-
-
-@pytest.mark.parametrize("reduction", ["searched", "fixed"])
-def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command, reduction):
-    flags = [*TINY, "--reduction", reduction]
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    status, out, err = command(SEARCH, *flags, "--output", whole)
-    assert status == 0 and "normal cell" in out, err
-    interrupt_after(3, lambda: command(SEARCH, *flags, "--output", resumed))
-    status, out, err = command(SEARCH, "--resume", resumed)
-    assert status == 0 and "resuming at epoch 2, step 2" in out, err
-    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
-    assert [line["tau"] for line in figures(whole)] == [10, pytest.approx(0.1)]
-    assert (load(whole).cells["reduction"] == FixedCell("gdas_frc")) == (reduction == "fixed")
-    assert ("entropy_reduction" in figures(whole)[0]) == (reduction == "searched")
-    assert load(whole).provenance["reduction"] == reduction
-    pictures = {path.stem for path in (whole / "pictures").iterdir()}
-    assert {"normal", "reduction", "curves", "measures", "architecture_normal"} <= pictures
-    status, _, err = command(
-        "evaluate/train.py", "--preset", "digits", "--genotype", whole, "--channels", 4, "--cells",
-        3, "--epochs", 1, "--limit-images", 128, "--output", tmp_path / "trained",
-    )  # fmt: skip
-    assert status == 0, err
-
-
-@pytest.mark.parametrize(("flags", "named"), [
-    (["--reduction", "none"], "--reduction"),
-    (["--draw", "edge"], "--draw"),
-    (["--tau-min", "0"], "--tau-min 0"),
-    (["--tau-max", "-1"], "--tau-max -1"),
-    (["--tau-max", "nan"], "--tau-max nan"),
-    (["--reduction", "fixed", "--channels", "6"], "--channels must be a multiple of 4"),
-])  # fmt: skip
-def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags, named):
-    status, _, err = command(SEARCH, *TINY, *flags, "--output", tmp_path / "run")
-    assert status == 2 and named in " ".join(err.replace("│", " ").split())
-    assert not (tmp_path / "run").exists()
-
-
-def test_algorithm_1(tmp_path, monkeypatch):
-    """W by the training half, then A by the validation half; tau falls epoch by epoch."""
-    done = []
-    monkeypatch.setattr(
-        BilevelTrainer, "weight_step",
-        lambda self, half, move_idle: done.append(("weight", half, move_idle, self.supernet.tau)),
-    )
-    monkeypatch.setattr(
-        BilevelTrainer, "arch_step", lambda self, half: done.append(("arch", half))
-    )
-    monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 13]))
-    monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
-    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: drew.append(self.supernet.draw))
-    drew = []
-    config = dataclasses.replace(PRESETS["digits"], move_idle=True, draw="kind")
-    search(dataclasses.replace(config, output=str(tmp_path / "run")))
-    assert drew == ["kind"]
-    assert done == [
-        ("weight", "train", True, 10), ("arch", "valid"),
-        ("weight", "train", True, pytest.approx(0.1)), ("arch", "valid"),
-    ]  # fmt: skip
-
-
-def test_a_search_of_the_protocol_that_diverges_is_left_out(tmp_path, command, monkeypatch):
-    original = BilevelTrainer.held_out
-
-    def held_out(self, *of):
-        if self.config.seed == 3:
-            raise NotFinite("too much")
-        return original(self, *of)
-
-    monkeypatch.setattr(BilevelTrainer, "held_out", held_out)
-    flags = [*TINY, "--epochs", 1, "--searches", 2, "--train-epochs", 1]
-    status, out, err = command(BEST_OF, *flags, "--output", tmp_path / "run")
-    assert status == 0 and "search 2 failed: too much" in out and "of 1 cells" in out, err
-
-
-def test_the_protocol_keeps_the_best_of_its_searches(tmp_path, command):
-    flags = [*TINY, "--epochs", 1, "--searches", 2, "--train-epochs", 2]
-    whole, resumed, single = (tmp_path / name for name in ("whole", "resumed", "single"))
-    status, out, err = command(BEST_OF, *flags, "--output", whole)
-    assert status == 0 and "of 2 cells" in out, err
-    result = json.loads((whole / "result.json").read_text())
-    best = max(result["cells"], key=lambda cell: (cell["valid_top1"], -cell["valid_loss"]))
-    assert load(whole).cells == load(whole / "searches" / f"{best['number']:03d}").cells
-    assert load(whole).name == "gdas_best_of-digits-seed2"
-    seeds = [
-        json.loads((whole / "searches" / name / "config.json").read_text())["seed"]
-        for name in ("000", "001")
-    ]
-    assert seeds == [2, 3] and load(whole).provenance["seed"] == seeds[best["number"]]
-    halves = Split.halves(128, 2)
-    images = load_train("digits", "").limited(128, 2)
-    for name in ("000", "001"):
-        read = {
-            file: json.loads((whole / file).read_text())
-            for file in (f"searches/{name}/split.json", f"cells/{name}/images.json")
-        }
-        searched, trained = read.values()
-        assert searched["train"] == halves.train.tolist()
-        assert trained["train_sha256"] == images.subset(halves.train).sha256()
-        assert trained["valid_sha256"] == images.subset(halves.valid).sha256()
-    assert [cell["epochs"] for cell in result["cells"]] == [2, 2]
-    took = [json.loads((whole / "searches" / name / "result.json").read_text())["search_seconds"]
-            for name in ("000", "001")]
-    took += [cell["train_seconds"] for cell in result["cells"]]
-    assert result["search_seconds"] == pytest.approx(sum(took), abs=0.11)
-    recipe = json.loads((whole / "cells/000/config.json").read_text())
-    assert recipe["batch_size"] == 32 and recipe["flip"] is False
-    # Its first search is what gdas/search.py does with that seed.
-    assert command(SEARCH, *TINY, "--epochs", 1, "--output", single)[0] == 0
-    assert figures(single) == figures(whole / "searches" / "000")
-    # Interrupted in the second search, it goes on there.
-    interrupt_after(3, lambda: command(BEST_OF, *flags, "--output", resumed))
-    assert not (resumed / "searches/001/result.json").exists()
-    status, _, err = command(BEST_OF, "--resume", resumed)
-    assert status == 0, err
-    assert figures(whole / "searches/001") == figures(resumed / "searches/001")
-    again = json.loads((resumed / "result.json").read_text())
-    assert [cell["valid_loss"] for cell in again["cells"]] == [
-        cell["valid_loss"] for cell in result["cells"]
-    ]
