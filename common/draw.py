@@ -14,7 +14,7 @@ import tyro
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from common.draw_cell import FAMILIES, INK, STYLE, cell_figure
+from common.draw_cell import FAMILIES, INK, STYLE, cell_figure, cells_figure
 from common.draw_search import (
     alone,
     architecture_figure,
@@ -23,7 +23,7 @@ from common.draw_search import (
     spread_figure,
 )
 from common.errors import InputError, errors_are_messages
-from common.genotype import Genotype, load
+from common.genotype import FixedCell, Genotype, load, parse
 
 
 def run(folder: tyro.conf.Positional[Path]) -> None:
@@ -45,6 +45,8 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
         spread(sampled, folder / "pictures")
     if (folder / "architecture.jsonl").is_file():
         architecture(_lines(folder / "architecture.jsonl"), folder / "pictures")
+    if (folder / "genotypes.jsonl").is_file():
+        evolution(_lines(folder / "genotypes.jsonl"), folder / "pictures")
     if (folder / "genotype.json").is_file():
         cells(load(folder), folder / "pictures")
 
@@ -54,7 +56,24 @@ def cells(genotype: Genotype, folder: Path) -> None:
     """Write `<kind>.svg` and `<kind>.png` of the normal and the reduction cell."""
     for kind, cell in genotype.cells.items():
         if kind != "recurrent":
-            _save(cell_figure(cell), folder / kind)
+            save_figure(cell_figure(cell), folder / kind)
+
+
+@rc_context(STYLE)
+def evolution(history: Sequence[dict], folder: Path) -> None:
+    """Write `evolution_<kind>.svg` and `.png`: a cell over a search, in six snapshots at most.
+
+    Args:
+        history: a line an epoch: `epoch`, and as `genotype` what was derived then.
+        folder: where to.
+    """
+    at = sorted({round(n) for n in np.linspace(0, len(history) - 1, 6)})
+    genotypes = {f"epoch {history[n]['epoch']}": history[n]["genotype"] for n in at}
+    shown = {title: parse(json.dumps(value)).cells for title, value in genotypes.items()}
+    for kind, last in next(reversed(shown.values())).items():
+        if kind != "recurrent" and not isinstance(last, FixedCell):
+            snapshots = {title: by_kind[kind] for title, by_kind in shown.items()}
+            save_figure(cells_figure(snapshots), folder / f"evolution_{kind}")
 
 
 @rc_context(STYLE)
@@ -85,7 +104,7 @@ def curves(metrics: Sequence[dict], folder: Path) -> None:
     figure.legend(
         drawn.values(), drawn, loc="upper center", ncols=len(parts), bbox_to_anchor=(0.53, 1.01)
     )
-    _save(figure, folder / "curves")
+    save_figure(figure, folder / "curves")
 
 
 @rc_context(STYLE)
@@ -99,7 +118,7 @@ def architecture(history: Sequence[dict], folder: Path) -> None:
         folder: where to.
     """
     for kind in history[-1]["weights"] if history else ():
-        _save(architecture_figure(history, kind), folder / f"architecture_{kind}")
+        save_figure(architecture_figure(history, kind), folder / f"architecture_{kind}")
 
 
 @rc_context(STYLE)
@@ -112,7 +131,7 @@ def measures(metrics: Sequence[dict], folder: Path) -> None:
             `pools_` and `changed_edges_`. A value that is missing or None leaves a gap.
         folder: where to.
     """
-    _save(measures_figure(metrics), folder / "measures")
+    save_figure(measures_figure(metrics), folder / "measures")
 
 
 @rc_context(STYLE)
@@ -124,7 +143,14 @@ def spread(cells: Sequence[dict], folder: Path) -> None:
             `valid_loss`, by which the best of equally accurate ones is chosen.
         folder: where to.
     """
-    _save(spread_figure(cells), folder / "spread")
+    save_figure(spread_figure(cells), folder / "spread")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as `<path>.svg` and `<path>.png`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(f"{path}.svg", metadata={"Date": None})
+    figure.savefig(f"{path}.png", dpi=150)
 
 
 def main() -> None:
@@ -144,12 +170,6 @@ def _sampled(path: Path) -> list[dict]:
     """The cells that a run ranked, without failed ones; none in another run's result."""
     found = json.loads(path.read_text()).get("cells") if path.is_file() else None
     return [cell for cell in found if "failed" not in cell] if isinstance(found, list) else []
-
-
-def _save(figure: Figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(f"{path}.svg", metadata={"Date": None})
-    figure.savefig(f"{path}.png", dpi=150)
 
 
 if __name__ == "__main__":

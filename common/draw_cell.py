@@ -8,7 +8,9 @@ crosses a label or a node, and no two of these overlap.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from itertools import chain, combinations, pairwise
 
 import numpy as np
@@ -47,6 +49,7 @@ BRANCHES = {
     ]  # GDAS, Fig. 3
 }
 NODE, LABEL, PORT, SPACE = 0.32, 0.25, 0.14, 0.13  # heights and distances of a cell, in inches
+TITLE = 0.3  # height of a title
 
 Arrow = tuple[int, int, tuple[str, ...]]  # source, target, the operations from one to the other
 
@@ -61,8 +64,67 @@ def tint(colour: str, strength: float) -> tuple:
     return tuple(1 - strength * (1 - c) for c in to_rgb(colour))
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of a cell stands, in inches. A key is a node, or a place (arrow, column).
+
+    Attributes:
+        names: what is written on the nodes.
+        arrows: see `Arrow`.
+        ways: of each arrow, its source, the places it passes, its target.
+        labels: the operation at a place.
+        columns: what stands in each, from the top.
+        wide, tall: sizes of nodes and labels.
+        left, right: ends in x.
+        y: middle in y.
+    """
+
+    names: dict[int, str]
+    arrows: Sequence[Arrow]
+    ways: list[list[Hashable]]
+    labels: dict[Hashable, str]
+    columns: list[list[Hashable]]
+    wide: dict[Hashable, float]
+    tall: dict[Hashable, float]
+    left: dict[Hashable, float]
+    right: dict[Hashable, float]
+    y: dict[Hashable, float]
+
+    def box(self) -> tuple[float, float, float, float]:
+        """x and y of the lower left corner, width and height, with a margin of 0.1."""
+        low = min(y - self.tall.get(key, 0) / 2 for key, y in self.y.items()) - 0.1
+        high = max(y + self.tall.get(key, 0) / 2 for key, y in self.y.items()) + 0.1
+        return -0.1, low, max(self.right.values()) + 0.2, high - low
+
+
 def cell_figure(cell: Cell | FixedCell) -> Figure:
     """The picture of a cell, in its own size: a unit of its axes is an inch."""
+    layout = _layout(cell)
+    figure = Figure(layout.box()[2:])
+    _paint(figure, layout, 0, 0)
+    return figure
+
+
+def cells_figure(cells: dict[str, Cell | FixedCell], columns: int = 2) -> Figure:
+    """Several cells, each under its title, row by row."""
+    layouts = [_layout(cell) for cell in cells.values()]
+    sizes = [layout.box()[2:] for layout in layouts]
+    rows = [range(n, min(n + columns, len(sizes))) for n in range(0, len(sizes), columns)]
+    wide = [max(width for width, _ in sizes[c::columns]) for c in range(min(columns, len(sizes)))]
+    tall = [TITLE + max(sizes[n][1] for n in row) for row in rows]
+    figure = Figure((sum(wide), sum(tall)))
+    titles = list(cells)
+    for r, row in enumerate(rows):
+        top = sum(tall[r:])
+        for c, n in enumerate(row):
+            x = sum(wide[:c])
+            _paint(figure, layouts[n], x, top - TITLE - sizes[n][1])
+            at = ((x + 0.1) / sum(wide), (top - 0.08) / sum(tall))
+            figure.text(*at, titles[n], va="top", fontweight="bold")
+    return figure
+
+
+def _layout(cell: Cell | FixedCell) -> Layout:
     names, arrows = _graph(cell)
     columns, ways = _columns(names, arrows)
     labels = {
@@ -72,29 +134,13 @@ def cell_figure(cell: Cell | FixedCell) -> Figure:
     }
     texts = names | labels
     wide = {key: max(0.34, _width(text) + 0.2) for key, text in texts.items()}
-    into = {node: [way for way in ways if way[-1] == node] for node in names}
-    tall = {key: max(NODE, PORT * (len(into[key]) + 1)) if key in names else LABEL for key in texts}
+    into = Counter(target for *_, target in ways)
+    tall = {key: max(NODE, PORT * (into[key] + 1)) if key in names else LABEL for key in texts}
     links = [link for way in ways for link in pairwise(way)]
-    y = _rows(_order(columns, links), links, tall)
+    columns = _order(columns, links)
+    y = _rows(columns, links, tall)
     left, right = _across(columns, links, wide, y)
-
-    figure, axes = _canvas(right, y, tall)
-    for way, (_, target, ops) in zip(ways, arrows, strict=True):
-        entries = sorted(into[target], key=lambda other: y[other[-2]])
-        port = y[target] + PORT * (entries.index(way) - (len(entries) - 1) / 2)
-        centre = (left[target] + right[target] - wide[target]) / 2
-        bends = _bends(way[:-1], columns, y, tall)
-        points = [(x, y[key]) for key in bends for x in (left[key], right[key])]
-        colour = FAMILIES.get(family(ops[-1]), OTHER) if ops else QUIET
-        _arrow(axes, [*points[1:], (centre - 0.02, port)], colour)
-        for place in (place for place in way if place in labels):
-            middle = (left[place] + right[place]) / 2
-            size = (wide[place], LABEL - 0.02)
-            _box(axes, labels[place], middle, y[place], *size, tint(colour, 0.16))
-    for node, name in names.items():
-        middle = (left[node] + right[node]) / 2
-        _box(axes, name, middle, y[node], wide[node], tall[node], "#eceff2")
-    return figure
+    return Layout(names, arrows, ways, labels, columns, wide, tall, left, right, y)
 
 
 def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
@@ -226,14 +272,26 @@ def _width(text: str) -> float:
     return TextPath((0, 0), text, size=STYLE["font.size"]).get_extents().width / 72
 
 
-def _canvas(right: dict, y: dict, tall: dict) -> tuple[Figure, Axes]:
-    low = min(y[key] - tall.get(key, 0) / 2 for key in y) - 0.1
-    high = max(y[key] + tall.get(key, 0) / 2 for key in y) + 0.1
-    size = (max(right.values()) + 0.2, high - low)
-    figure = Figure(size)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-0.1, size[0] - 0.1), ylim=(low, high))
+def _paint(figure: Figure, layout: Layout, x: float, y: float) -> None:
+    """Draw a cell with its lower left corner at x, y of the figure, in inches."""
+    wide, tall = figure.get_size_inches()
+    start, low, width, height = layout.box()
+    axes = figure.add_axes((x / wide, y / tall, width / wide, height / tall))
+    axes.set(xlim=(start, start + width), ylim=(low, low + height))
     axes.set_axis_off()
-    return figure, axes
+    left, right, y = layout.left, layout.right, layout.y
+    for way, (_, target, ops) in zip(layout.ways, layout.arrows, strict=True):
+        into = sorted((w for w in layout.ways if w[-1] == target), key=lambda w: y[w[-2]])
+        port = y[target] + PORT * (into.index(way) - (len(into) - 1) / 2)
+        middle = (left[target] + right[target] - layout.wide[target]) / 2
+        bends = _bends(way[:-1], layout.columns, y, layout.tall)
+        points = [(end[key], y[key]) for key in bends for end in (left, right)]
+        colour = FAMILIES.get(family(ops[-1]), OTHER) if ops else QUIET
+        _arrow(axes, [*points[1:], (middle - 0.02, port)], colour)
+        for place in (place for place in way if place in layout.labels):
+            _box(axes, layout, place, layout.labels[place], LABEL - 0.02, tint(colour, 0.16))
+    for node, name in layout.names.items():
+        _box(axes, layout, node, name, layout.tall[node], "#eceff2")
 
 
 def _arrow(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> None:
@@ -246,7 +304,10 @@ def _arrow(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> No
     axes.add_patch(FancyArrowPatch(path=path, arrowstyle=style, color=colour, lw=1.3))
 
 
-def _box(axes: Axes, text: str, x: float, y: float, width: float, height: float, fill) -> None:
+def _box(
+    axes: Axes, layout: Layout, key: Hashable, text: str, height: float, fill: str | tuple
+) -> None:
+    x, y, width = (layout.left[key] + layout.right[key]) / 2, layout.y[key], layout.wide[key]
     shape = f"round,pad=0,rounding_size={min(height, 0.25) / 2}"
     corner = (x - width / 2, y - height / 2)
     axes.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, fc=fill, ec="none"))

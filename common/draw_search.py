@@ -33,7 +33,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     weights = [line["weights"][kind] for line in history]
     op = np.array([w["op"] for w in weights], float)  # [epochs, E, K]
     edge = np.array([w["edge"] for w in weights], float)  # [epochs, E], [epochs] without any
-    edges, palette = history[-1]["edges"], _palette(history[-1]["candidates"])
+    edges, colours = history[-1]["edges"], palette(history[-1]["candidates"])
     size = max(target for _, target in edges) - 1  # nodes: a row each
     columns = size + 1 if size > 3 else size + 2  # the legend needs the corner
     figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * size))
@@ -45,7 +45,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     top = 1.05 * np.nanmax([op.max(), edge.max() if edge.ndim == 2 else 0])
     for n, (source, target) in enumerate(edges):
         axes = figure.add_subplot(grid[target - 2, source])
-        for k, colour in enumerate(palette.values()):
+        for k, colour in enumerate(colours.values()):
             axes.plot(epochs, op[:, n, k], color=colour, lw=1.3, marker="o", ms=2.5, markevery=[-1])
         if edge.ndim == 2:
             axes.plot(epochs, edge[:, n], color=INK, marker=".", markevery=[-1], ms=3, **EDGE)
@@ -56,7 +56,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
         axes.tick_params(
             length=2, labelsize=7.5, labelleft=source == 0, labelbottom=target == size + 1
         )
-    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in palette.items()]
+    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in colours.items()]
     if edge.ndim == 2:
         handles.append(Line2D([], [], color=INK, **EDGE, label="edge's weight"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, 1))
@@ -65,7 +65,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     return figure
 
 
-def _palette(names: Sequence[str]) -> dict[str, tuple]:
+def palette(names: Sequence[str]) -> dict[str, tuple]:
     """A colour a name: that of its family, the later ones of a family lighter."""
     families = [family(name) for name in names]
     return {

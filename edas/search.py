@@ -19,6 +19,7 @@ from common.bilevel import BilevelTrainer, open_search
 from common.config import SearchConfig, at_least, flag, parse
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
+from edas import draw
 from edas.supernet import EDASSuperNet
 
 METHOD = "edas"
@@ -119,6 +120,8 @@ def search(config: EDASConfig) -> None:
             iteration(config, trainer, train, valid)
         supernet.sigma = 1  # validated, measured and derived from +alpha
     trainer.finish()
+    if run.accelerator.is_main_process:
+        draw.run((run.folder,))
     run.close()
 
 
@@ -152,15 +155,16 @@ def decay_unsampled(adam: torch.optim.Adam) -> None:
 
     That is Adam's decay, scaled by its edge's second moment v as Adam scales it, without first
     moment and with no change of state: gradients of older iterations move nothing. An edge that
-    never was sampled has no v, and rests at its initial noise.
+    never was sampled has no v, and nothing scales the decay of its initial noise.
     """
     for group in adam.param_groups:
         lr, decay, eps, (_, beta2) = (group[k] for k in ("lr", "weight_decay", "eps", "betas"))
         for alpha in group["params"]:
-            if alpha.grad is None and alpha in adam.state:
-                state = adam.state[alpha]
-                v = state["exp_avg_sq"] / (1 - beta2 ** state["step"])
-                alpha.mul_((1 - lr * decay / (v.sqrt() + eps)).clamp_min(0))
+            if alpha.grad is not None:
+                continue
+            state = adam.state.get(alpha)
+            v = state["exp_avg_sq"] / (1 - beta2 ** state["step"]) if state else torch.ones(())
+            alpha.mul_((1 - lr * decay / (v.sqrt() + eps)).clamp_min(0))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,16 @@
 
     python evaluate/benchmark.py --batch-size 16 --rounds 7
     python evaluate/benchmark.py --method gdas --batch-size 16 --rounds 7
+    python evaluate/benchmark.py --method edas --cells 20 --batch-size 16 --rounds 15
+    python evaluate/benchmark.py --method edas --cells 20 --batch-size 16 --rounds 15 --step weight
 
 An iteration is an arch step and a weight step with clipping and both optimisers, on random images
 of 32 x 32. The equation-shaped form is one module an edge and candidate, one `loss.backward()` a
 step that reaches alphas and weights alike, plain optimisers. GDAS' stands beside the dense DARTS in
-this form, and beside itself with one candidate more. All take turns, so that a machine whose speed
-drifts slows them alike; ratios are of the medians.
+this form, and beside itself with one candidate more; EDAS' draws its edge anew in each iteration,
+and with `--step weight` stands beside the network derived from it with all 14 edges of a cell. All
+take turns, so that a machine whose speed drifts slows them alike; ratios are of the medians. Memory
+is what a weight step's forward pass keeps for its backward pass, the same on every device.
 """
 
 from __future__ import annotations
@@ -21,12 +25,17 @@ from typing import Literal
 import torch
 import tyro
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
 
 from common.command import set_threads
 from common.distributed import set_gradients
 from common.equation_form import EquationSuperNet
-from common.genotype import CANDIDATES
+from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
+from common.measures import best_operations
+from common.network import Network
 from common.supernet import SuperNet
+from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import PCDARTSSuperNet
@@ -36,8 +45,10 @@ from pc_darts.supernet import PCDARTSSuperNet
 class Options:
     """What to time."""
 
-    method: Literal["pc_darts", "darts", "gdas"] = "pc_darts"
+    method: Literal["pc_darts", "darts", "gdas", "edas"] = "pc_darts"
     """Whose supernet."""
+    step: Literal["both", "weight"] = "both"
+    """both: an arch step and a weight step, a full iteration; weight: the weight step alone."""
     batch_size: int = 16
     """Images of a step."""
     rounds: int = 5
@@ -62,6 +73,63 @@ class GDASWithOneMore(GDASSuperNet):
             alpha.data[:, -1] = -1e3
 
 
+class EDASAnew(EDASSuperNet):
+    """EDAS that relaxes another edge in each pass."""
+
+    def mixes(self) -> list:
+        """Draw, then Eq. 2."""
+        self.sample(self.generator)
+        return super().mixes()
+
+
+class EDASWith8(EDASAnew):
+    """The same among eight candidates."""
+
+    def __init__(self, **shape):
+        super().__init__(candidates=8, **shape)
+
+
+class DARTS7(SuperNet):
+    """The dense supernet among EDAS' seven candidates."""
+
+    candidates = tuple(name for name in CANDIDATES if name != "none")
+
+
+class EquationDARTS7(EquationSuperNet):
+    """The same, equation-shaped."""
+
+    candidates = DARTS7.candidates
+
+
+class AllEdges(Network):
+    """The network derived from a fresh EDAS supernet, with all 14 edges of its cells."""
+
+    def __init__(self, **shape):
+        supernet = EDASSuperNet(**shape)
+        cells = {}
+        for kind in supernet.kinds:
+            best = best_operations(supernet.mix(kind).op, supernet.candidates)
+            operations = [Op(supernet.candidates[k]) for k in best]
+            pairs = zip(supernet.edges, operations, strict=True)
+            edges = tuple(Edge(i, j, op) for (i, j), op in pairs)
+            cells[kind] = Cell(2, edges, tuple(range(2, 2 + supernet.nodes)))
+        super().__init__(Genotype("all_edges", cells, {}), classes=10, **shape)
+        self.to(memory_format=torch.channels_last)
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SuperNet.loss`."""
+        logits = self(images)
+        return F.cross_entropy(logits, labels), logits
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """All."""
+        return list(self.parameters())
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """None."""
+        return []
+
+
 def fast_iteration(supernet: SuperNet) -> Callable[[Tensor, Tensor], None]:
     """As `common.bilevel` does it: each step computes its own gradients and no others."""
     weights, arch = supernet.weight_parameters(), supernet.arch_parameters()
@@ -82,6 +150,24 @@ def fast_iteration(supernet: SuperNet) -> Callable[[Tensor, Tensor], None]:
         gradients(images, labels, arch, weights)
         adam.step()
         gradients(images, labels, weights, arch)
+        nn.utils.clip_grad_norm_(weights, 5)
+        sgd.step()
+
+    return iteration
+
+
+def weight_step(supernet: SuperNet | Network) -> Callable[[Tensor, Tensor], None]:
+    """The second half of `fast_iteration`."""
+    weights = supernet.weight_parameters()
+    sgd = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=3e-4, fused=True)
+    for weight in weights:
+        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    for parameter in supernet.arch_parameters():
+        parameter.requires_grad_(False)
+
+    def iteration(images: Tensor, labels: Tensor) -> None:
+        loss, _ = supernet.loss(images, labels)
+        set_gradients(weights, torch.autograd.grad(loss, weights, allow_unused=True))
         nn.utils.clip_grad_norm_(weights, 5)
         sgd.step()
 
@@ -118,7 +204,7 @@ def forms(method: str) -> dict[str, tuple]:
         pair = (PCDARTSSuperNet, EquationPCDARTS)
     elif method == "darts":
         pair = (SuperNet, EquationSuperNet)
-    else:
+    elif method == "gdas":
         return {
             "gdas, 9 candidates": (GDASWithOneMore, fast_iteration),
             "gdas, fixed reduction": (
@@ -128,18 +214,59 @@ def forms(method: str) -> dict[str, tuple]:
             "darts, equation": (EquationSuperNet, equation_iteration),
             "gdas": (GDASSuperNet, fast_iteration),
         }
+    else:
+        return {
+            "edas, 8 candidates": (EDASWith8, fast_iteration),
+            "darts, fast": (DARTS7, fast_iteration),
+            "darts, equation": (EquationDARTS7, equation_iteration),
+            "edas": (EDASAnew, fast_iteration),
+        }
     return {"equation": (pair[1], equation_iteration), "fast": (pair[0], fast_iteration)}
 
 
+def weight_forms(method: str) -> dict[str, tuple]:
+    """The same forms in a weight step alone; EDAS' beside the derived network."""
+    found = {name: (kind, weight_step) for name, (kind, _) in forms(method).items()}
+    if method == "edas":
+        found["edas, no edge relaxed"] = (EDASSuperNet, weight_step)
+        found["derived, 14 edges"] = (AllEdges, weight_step)
+    return found
+
+
+def kept_mib(supernet: SuperNet | Network, images: Tensor, labels: Tensor) -> float:
+    """MiB that a forward pass keeps for its backward pass, parameters apart."""
+    arch, own = supernet.arch_parameters(), {p.data_ptr() for p in supernet.parameters()}
+    states = [parameter.requires_grad for parameter in arch]
+    kept = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    for parameter in arch:
+        parameter.requires_grad_(False)
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = supernet.loss(images, labels)  # alive until all is counted
+    for parameter, state in zip(arch, states, strict=True):
+        parameter.requires_grad_(state)
+    del loss
+    return sum(kept.values()) / 2**20
+
+
 def main(options: Options) -> None:
-    """Print each form's seconds an iteration and how many times the last one's that is."""
+    """Print each form's seconds and memory, and how many times the last one's they are."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = set_threads(options.threads)
     images = torch.randn(options.batch_size, 3, 32, 32, device=device)
     labels = torch.randint(10, (options.batch_size,), device=device)
-    timed = {}
-    for name, (kind, iteration) in forms(options.method).items():
+    timed, memory = {}, {}
+    chosen = forms if options.step == "both" else weight_forms
+    for name, (kind, iteration) in chosen(options.method).items():
+        torch.manual_seed(2)  # equal alphas, so equal operations where only the best ones run
         supernet = kind(channels=options.channels, cells=options.cells).to(device)
+        memory[name] = statistics.median(kept_mib(supernet, images, labels) for _ in range(3))
         timed[name] = (iteration(supernet), [])
     for _ in range(options.rounds + 1):
         for iteration, seconds in timed.values():
@@ -153,9 +280,9 @@ def main(options: Options) -> None:
     last = list(medians)[-1]
     for name, (_, (_, *seconds)) in timed.items():
         print(
-            f"{name:<22} {medians[name]:.3f} s an iteration ({min(seconds):.3f} "
-            f"to {max(seconds):.3f}, n = {len(seconds)}), {medians[name] / medians[last]:.2f} "
-            f"times {last}"
+            f"{name:<22} {medians[name]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}, "
+            f"n = {len(seconds)}), {medians[name] / medians[last]:.2f} times {last}; "
+            f"keeps {memory[name]:.0f} MiB, {memory[name] / memory[last]:.2f} times"
         )
 
 

@@ -13,7 +13,7 @@ from matplotlib.transforms import Affine2D, Bbox
 from torch import nn
 
 from common import draw
-from common.draw_cell import BRANCHES
+from common.draw_cell import BRANCHES, cells_figure
 from common.errors import InputError
 from common.genotype import (
     CANDIDATES,
@@ -174,6 +174,31 @@ def test_run_draws_all_and_equal_runs_alike(tmp_path):
     grid = pictures[0]["architecture_normal.svg"].decode()
     assert all(f">{name}</text>" in grid for name in CANDIDATES)
     assert all(f">{i} \u2192 {j}</text>" in grid for j in (2, 3) for i in range(j))
+
+
+@pytest.mark.parametrize(("epochs", "shown"), [(1, [0]), (4, [0, 1, 2, 3]), (11, range(0, 12, 2))])
+def test_a_cell_evolves_in_six_snapshots_at_most(tmp_path, epochs, shown):
+    write_run(tmp_path)
+    with open(tmp_path / "genotypes.jsonl", "w") as file:
+        for epoch in range(epochs):
+            line = {"epoch": epoch, "genotype": load("gdas_frc").to_json()}
+            file.write(json.dumps(line) + "\n")
+    draw.run(tmp_path)
+    text = (tmp_path / "pictures" / "evolution_normal.svg").read_text()
+    assert re.findall(r">epoch (\d+)<", text) == [str(epoch) for epoch in shown]
+    assert not (tmp_path / "pictures" / "evolution_reduction.svg").exists()  # it is fixed
+
+
+def test_cells_beside_each_other_stay_apart():
+    cells = {str(n): cell for n, cell in enumerate([LONG, SHORT, SHARED])}
+    figure = cells_figure(cells)
+    figure.draw_without_rendering()
+    boxes = [axes.get_window_extent().padded(-1) for axes in figure.axes]
+    boxes += [text.get_window_extent() for text in figure.texts]
+    assert len(boxes) == 6
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1 for box in boxes)
+    assert all(figure.bbox.y0 <= box.y0 + 1 and box.y1 <= figure.bbox.y1 + 1 for box in boxes)
 
 
 def test_a_retraining_has_curves_only(tmp_path):

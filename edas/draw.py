@@ -1,0 +1,195 @@
+"""EDAS' pictures: architecture parameters over time (Fig. 5), accuracies of what is cut (Fig. 3).
+
+`python -m edas.draw RUN_FOLDER` draws those of a run again; of several runs, one picture sets them
+beside each other:
+
+    python -m edas.draw ALPHA_MAX_RUN EDAS_RUN EDAS_INV_RUN --output FOLDER
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from common.draw import save_figure
+from common.draw_cell import FAMILIES, INK, OTHER, STYLE
+from common.draw_search import epoch_axis, palette
+from common.errors import InputError, errors_are_messages
+
+SHOWN = 6  # edges, of 28
+COLOURS = (INK, FAMILIES["skip"], FAMILIES["sep_conv"], FAMILIES["max_pool"], OTHER)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a search wrote down, epoch by epoch.
+
+    Attributes:
+        label: its variant; of a search by another method, that method.
+        metrics: lines of metrics.jsonl.
+        candidates: the names of an edge's operations.
+        names: of the architecture parameters, normal cell first: edges 1 to 28.
+        alpha: [epochs, edges, candidates]; without edges, if it is of another method.
+    """
+
+    label: str
+    metrics: list[dict]
+    candidates: list[str]
+    names: list[str]
+    alpha: np.ndarray
+
+    @classmethod
+    def of(cls, folder: Path) -> Record:
+        """The record in a run folder.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            metrics, history = (_lines(folder / f"{name}.jsonl") for name in RECORDED)
+            label, last = config.get("variant", config["method"]), history[-1]
+        except (OSError, KeyError, IndexError, json.JSONDecodeError):
+            raise InputError(
+                f"{folder}: is not the folder of a search that has finished an epoch"
+            ) from None
+        names = list(last["parameters"]) if config["method"] == "edas" else []
+        alpha = [[line["parameters"][name] for name in names] for line in history]
+        return cls(label, metrics, last["candidates"], names, np.array(alpha, float))
+
+    def changes(self) -> np.ndarray:
+        """[epochs - 1, edges]: whether an edge's first rank is another than an epoch before."""
+        known = self.alpha.copy()
+        if "none" in self.candidates:  # which never is an edge's operation
+            known[..., self.candidates.index("none")] = -np.inf
+        best = known.argmax(-1)
+        return best[1:] != best[:-1]
+
+
+RECORDED = ("metrics", "architecture")
+
+
+def run(
+    folders: tyro.conf.Positional[tuple[Path, ...]],
+    /,
+    edges: tuple[int, ...] = (),
+    output: Path | None = None,
+) -> None:
+    """Draw `alphas.svg` of one search; of several, that and `cuts.svg`.
+
+    Args:
+        folders: of the searches, each a row; one by another method is shown in `cuts.svg` only.
+        edges: which are shown, 1 to 14 of the normal cell, 15 to 28 of the reduction cell; by
+            default those with the most changes of first rank in all runs.
+        output: the folder to draw into; that of one run by default is its `pictures`.
+
+    Raises:
+        InputError: a folder is not that of a search, there is no such edge, or nowhere to draw.
+    """
+    if not folders or (output is None and len(folders) > 1):
+        raise InputError("name one run folder, or several and the folder to draw into: --output")
+    records = [Record.of(folder) for folder in folders]
+    ours = [record for record in records if record.names]
+    output = output or folders[0] / "pictures"
+    with rc_context(STYLE):
+        if ours:
+            save_figure(alphas_figure(ours, edges or _most_changed(ours)), output / "alphas")
+        if len(records) > 1:
+            save_figure(cuts_figure(records), output / "cuts")
+
+
+# --------------------------------------------------------------------------------------- Fig. 5
+
+
+def alphas_figure(records: Sequence[Record], edges: Sequence[int]) -> Figure:
+    """alpha of chosen edges over epochs: a row a search; a mark where another operation leads.
+
+    Args:
+        records: searches among equal candidates.
+        edges: as Fig. 5 numbers them, from 1.
+
+    Raises:
+        InputError: there is no such edge.
+    """
+    names, colours = records[0].names, palette(records[0].candidates)
+    if wrong := [edge for edge in edges if not 1 <= edge <= len(names)]:
+        raise InputError(f"--edges {wrong[0]}: there are edges 1 to {len(names)}")
+    figure = Figure((0.93 + 1.5 * len(edges), 0.95 + 1.35 * len(records)))
+    width, height = figure.get_size_inches()
+    panels = figure.subplots(len(records), len(edges), sharey=True, squeeze=False)
+    figure.subplots_adjust(
+        left=0.85 / width, right=1 - 0.08 / width, bottom=0.45 / height, top=1 - 0.75 / height,
+        wspace=0.1, hspace=0.28,
+    )  # fmt: skip
+    for r, (record, row) in enumerate(zip(records, panels, strict=True), 1):
+        epochs, changes = [line["epoch"] for line in record.metrics], record.changes()
+        for edge, axes in zip(edges, row, strict=True):
+            alpha, changed = record.alpha[:, edge - 1], np.flatnonzero(changes[:, edge - 1]) + 1
+            for k, colour in enumerate(colours.values()):
+                axes.plot(epochs, alpha[:, k], color=colour, lw=1.3)
+            new = alpha[changed].max(-1)  # the alpha of the operation that leads now
+            axes.plot(np.array(epochs)[changed], new, "o", color=INK, ms=4, mfc="none", mew=1)
+            epoch_axis(axes, epochs, ticks=4)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.tick_params(length=2, labelsize=7.5, labelbottom=r == len(records))
+        row[0].set_ylabel(f"{record.label}\n{changes.sum()} changes", fontsize=8.5)
+    for edge, axes in zip(edges, panels[0], strict=True):
+        _, kind, pair = names[edge - 1].split("_")
+        axes.set_title(f"{edge}: {kind} {pair.replace('-', ' → ')}", fontsize=8.5, pad=4)
+    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in colours.items()]
+    mark = {"marker": "o", "ls": "", "color": INK, "mfc": "none"}
+    handles.append(Line2D([], [], label="another operation leads", **mark))
+    figure.legend(handles=handles, loc="upper center", ncols=4)
+    figure.supxlabel("epoch", y=0.06 / height, fontsize=8.5, va="bottom")
+    return figure
+
+
+def _most_changed(records: Sequence[Record]) -> list[int]:
+    """The edges whose first rank changed most often in all searches, from 1; ties to the first."""
+    counts = sum(record.changes().sum(0) for record in records)
+    return sorted(int(n) + 1 for n in np.argsort(-counts, kind="stable")[:SHOWN])
+
+
+# --------------------------------------------------------------------------------------- Fig. 3
+
+
+def cuts_figure(records: Sequence[Record]) -> Figure:
+    """Validation accuracy of the supernet, of it cut to best operations, of its derived cell."""
+    figure = Figure((7.6, 2.9))
+    panels = figure.subplots(1, 3, sharey=True)
+    figure.subplots_adjust(left=0.075, right=0.99, bottom=0.16, top=0.8, wspace=0.08)
+    shown = {
+        "valid_top1": "supernet", "cut_top1": "each edge cut to its best",
+        "derived_top1": "derived cell only",
+    }  # fmt: skip
+    for axes, (key, title) in zip(panels, shown.items(), strict=True):
+        for record, colour in zip(records, itertools.cycle(COLOURS), strict=False):
+            epochs = [line["epoch"] for line in record.metrics]
+            values = np.array([line.get(key) for line in record.metrics], float)
+            axes.plot(epochs, values, color=colour, label=record.label)
+        epoch_axis(axes, [line["epoch"] for record in records for line in record.metrics], ticks=5)
+        axes.set_title(title, fontsize=8.5)
+        axes.set_xlabel("epoch")
+    panels[0].set_ylabel("validation top-1 (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(records))
+    return figure
+
+
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+if __name__ == "__main__":
+    with errors_are_messages():
+        tyro.cli(run, prog="python -m edas.draw")
