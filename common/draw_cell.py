@@ -7,6 +7,7 @@ crosses a label or a node, and no two of these overlap.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -124,6 +125,7 @@ def cells_figure(cells: dict[str, Cell | FixedCell], columns: int = 2) -> Figure
     return figure
 
 
+@functools.lru_cache(maxsize=16)  # a search's last snapshot is the cell that it found
 def _layout(cell: Cell | FixedCell) -> Layout:
     names, arrows = _graph(cell)
     columns, ways = _columns(names, arrows)

@@ -9,7 +9,7 @@
     genotype.json       the cells found (a search) or trained (a retraining)
     result.json         last of all: the run is finished
     checkpoints/        the newest two
-    pictures/           cells, curves, measures, architecture weights over time (SVG and PNG)
+    pictures/           cells, now and over time, curves, measures, architecture weights
     cells/, searches/   of a run that ranks: the runs within it, each such a folder
 """
 

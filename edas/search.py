@@ -119,9 +119,9 @@ def search(config: EDASConfig) -> None:
         for train, valid in trainer.batches():
             iteration(config, trainer, train, valid)
         supernet.sigma = 1  # validated, measured and derived from +alpha
-    trainer.finish()
     if run.accelerator.is_main_process:
         draw.run((run.folder,))
+    trainer.finish()
     run.close()
 
 

@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
+from common import draw
+
 ROOT = Path(__file__).parent.parent
 SEARCH = "pc_darts/search.py"
 # Ten seconds of a search with everything in it: warm-up, arch steps, checkpoints within epochs.
@@ -33,9 +35,14 @@ def accelerator():
 
 @pytest.fixture
 def command(monkeypatch, capfd):
-    """Run a script of ours in this process: its exit status and what it printed."""
+    """Run a script of ours in this process: its exit status and what it printed.
 
-    def run(script, *arguments):
+    Pictures, which take as long as a tiny search, are drawn where they are asked for.
+    """
+    draw_run = draw.run
+
+    def run(script, *arguments, pictures=False):
+        monkeypatch.setattr(draw, "run", draw_run if pictures else lambda folder: None)
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "100")
         capfd.readouterr()

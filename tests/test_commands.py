@@ -277,6 +277,7 @@ def test_the_run_folder_is_complete(finished_search):
     }
     pictures = {p.name for p in (folder / "pictures").iterdir()}
     stems = "normal reduction curves measures architecture_normal architecture_reduction".split()
+    stems += ["evolution_normal", "evolution_reduction"]
     assert pictures == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     config = json.loads((folder / "config.json").read_text())
     assert config["method"] == "pc_darts" and config["K"] == 4 and config["threads"] == 1

