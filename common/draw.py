@@ -23,6 +23,7 @@ from common.draw_search import (
     spread_figure,
 )
 from common.errors import InputError, errors_are_messages
+from common.files import json_lines
 from common.genotype import FixedCell, Genotype, load, parse
 
 
@@ -35,7 +36,7 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
     """
     sampled = _sampled(folder / "result.json")
     if (folder / "metrics.jsonl").is_file():
-        metrics = _lines(folder / "metrics.jsonl")
+        metrics = json_lines(folder / "metrics.jsonl")
         curves(metrics, folder / "pictures")
         if any("entropy_normal" in line for line in metrics):
             measures(metrics, folder / "pictures")
@@ -44,9 +45,9 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
     if sampled:
         spread(sampled, folder / "pictures")
     if (folder / "architecture.jsonl").is_file():
-        architecture(_lines(folder / "architecture.jsonl"), folder / "pictures")
+        architecture(json_lines(folder / "architecture.jsonl"), folder / "pictures")
     if (folder / "genotypes.jsonl").is_file():
-        evolution(_lines(folder / "genotypes.jsonl"), folder / "pictures")
+        evolution(json_lines(folder / "genotypes.jsonl"), folder / "pictures")
     if (folder / "genotype.json").is_file():
         cells(load(folder), folder / "pictures")
 
@@ -160,10 +161,6 @@ def main() -> None:
 
 
 # --------------------------------------------------------------------------------------- files
-
-
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def _sampled(path: Path) -> list[dict]:

@@ -1,9 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Files of a run: written whole or not at all, read line by line."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -14,3 +16,8 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of one a line."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

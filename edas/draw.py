@@ -25,6 +25,7 @@ from common.draw import save_figure
 from common.draw_cell import FAMILIES, INK, OTHER, STYLE
 from common.draw_search import epoch_axis, palette
 from common.errors import InputError, errors_are_messages
+from common.files import json_lines
 
 SHOWN = 6  # edges, of 28
 COLOURS = (INK, FAMILIES["skip"], FAMILIES["sep_conv"], FAMILIES["max_pool"], OTHER)
@@ -57,7 +58,7 @@ class Record:
         """
         try:
             config = json.loads((folder / "config.json").read_text())
-            metrics, history = (_lines(folder / f"{name}.jsonl") for name in RECORDED)
+            metrics, history = (json_lines(folder / f"{name}.jsonl") for name in RECORDED)
             label, last = config.get("variant", config["method"]), history[-1]
         except (OSError, KeyError, IndexError, json.JSONDecodeError):
             raise InputError(
@@ -184,10 +185,6 @@ def cuts_figure(records: Sequence[Record]) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=len(records))
     return figure
-
-
-def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 if __name__ == "__main__":
