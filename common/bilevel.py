@@ -207,9 +207,12 @@ class BilevelTrainer(Loop):
 
     @torch.no_grad()
     def _cut_accuracies(self) -> dict[str, Any]:
-        """Top-1 on the validation half of these weights, cut; the running statistics stay."""
+        """Top-1 on the validation half of these weights, whole and cut, all normalised alike.
+
+        The running statistics stay.
+        """
         state, supernet = self.config.cut_accuracy, self.supernet
-        figures = {"cut_top1": None, "derived_top1": None, "cut_statistics": None}
+        figures = dict.fromkeys(("uncut_top1", "cut_top1", "derived_top1", "cut_statistics"))
         if state == "off":
             return figures
         self.network.train(state == "batch")
@@ -220,9 +223,12 @@ class BilevelTrainer(Loop):
             k: cut_to_cell(mix, cells[k], supernet.edges, candidates) for k, mix in mixes.items()
         }
         with kept_statistics(supernet):
-            for name, cut in (("cut_top1", best), ("derived_top1", derived)):
+            for name, cut in (
+                ("uncut_top1", None), ("cut_top1", best), ("derived_top1", derived)
+            ):
                 self._draw_anew()
-                forward = functools.partial(self.network, mixes=supernet.per_cell(cut))
+                mixes = None if cut is None else supernet.per_cell(cut)
+                forward = functools.partial(self.network, mixes=mixes)
                 _, figures[name] = self.evaluate(forward, self.valid_batches)
         return {**figures, "cut_statistics": state}
 

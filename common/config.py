@@ -190,12 +190,6 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         type(default), default=default, args=argv, description=description,
         console_outputs=is_main_process(), prog=module_form(),
     ).resolved()
-    try:
-        config.check()
-    except TypeError:  # a value of another type; flags cannot give one
-        if resume is None:
-            raise
-        raise InputError(f"--resume {resume}: its config.json is damaged") from None
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
         # Images may have moved: that they are the same is checked by their SHA-256.
@@ -204,6 +198,12 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
                 f"{flag(field.name)} {now} contradicts the run {resume}, which has {was}; "
                 "leave the flag out to go on, or start a new run without --resume"
             )
+    try:
+        config.check()
+    except TypeError:  # a value of another type; flags cannot give one
+        if resume is None:
+            raise
+        raise InputError(f"--resume {resume}: its config.json is damaged") from None
     return config
 
 

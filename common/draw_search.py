@@ -19,6 +19,7 @@ LOOKS = {  # of each kind of cell; the thin one lies on the thick one, both show
 }
 ACCURACIES = {
     "valid_top1": ("supernet", FAMILIES["skip"]),  # the colour that it has among the curves
+    "uncut_top1": ("supernet", tint(FAMILIES["skip"], 0.45)),
     "cut_top1": ("each edge cut to its best", FAMILIES["dil_conv"]),
     "derived_top1": ("derived cell only", INK),
 }
@@ -79,9 +80,9 @@ def palette(names: Sequence[str]) -> dict[str, tuple]:
 
 def measures_figure(metrics: Sequence[dict]) -> Figure:
     """Over epochs: accuracies, entropy, skips and pools derived, edges that changed."""
-    figure = Figure((7.2, 4.5))
+    figure = Figure((7.2, 4.7))
     grid = figure.add_gridspec(
-        2, 2, left=0.1, right=0.985, bottom=0.095, top=0.845, wspace=0.28, hspace=0.17
+        2, 2, left=0.1, right=0.985, bottom=0.095, top=0.81, wspace=0.28, hspace=0.17
     )
     halves = grid[1, 0].subgridspec(2, 1, hspace=0.2)
     accuracy, entropy, skips, pools, changed = (
@@ -119,7 +120,7 @@ def _accuracies(axes: Axes, metrics: Sequence[dict]) -> list[Line2D]:
     handles = []
     for key, (label, colour) in ACCURACIES.items():
         if _line(axes, metrics, key, color=colour, lw=1.5, ms=3.5):
-            label += f" ({statistics} statistics)" if key != "valid_top1" else ""
+            label += f" ({'running' if key == 'valid_top1' else statistics} statistics)"
             handles.append(Line2D([], [], color=colour, label=label))
     return handles
 

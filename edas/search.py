@@ -75,6 +75,11 @@ class EDASConfig(SearchConfig):
         """See `RunConfig.check`."""
         super().check()
         at_least(self, 0, "inversion_epochs")
+        if self.decayed != "all" and not self.arch_weight_decay:
+            raise InputError(
+                f"--decayed {self.decayed}: nothing decays; use --variant edas-inv and an "
+                "--arch-weight-decay above 0"
+            )
         if self.variant != "edas-inv":
             for name in ("inversion_epochs", "arch_weight_decay"):
                 if getattr(self, name):
@@ -82,10 +87,6 @@ class EDASConfig(SearchConfig):
                         f"{flag(name)} {getattr(self, name)}: --variant {self.variant} has none; "
                         "use edas-inv"
                     )
-            if self.decayed != "all":
-                raise InputError(
-                    f"--decayed {self.decayed}: --variant {self.variant} has no decay; use edas-inv"
-                )
 
 
 PRESETS = {
@@ -151,11 +152,12 @@ def sign(epoch: int, step: int, inversion_epochs: int) -> int:
 
 @torch.no_grad()
 def decay_unsampled(adam: torch.optim.Adam) -> None:
-    """alpha - lr decay alpha / (sqrt(v) + eps), never past 0, where no gradient came (4.1).
+    """alpha - lr decay alpha / (sqrt(v) + eps), at most half of it, where no gradient came (4.1).
 
     That is Adam's decay, scaled by its edge's second moment v as Adam scales it, without first
     moment and with no change of state: gradients of older iterations move nothing. An edge that
-    never was sampled has no v, and nothing scales the decay of its initial noise.
+    never was sampled has no v, and nothing scales the decay of its initial noise. At 0 alphas would
+    be tied, and the first operation win.
     """
     for group in adam.param_groups:
         lr, decay, eps, (_, beta2) = (group[k] for k in ("lr", "weight_decay", "eps", "betas"))
@@ -164,7 +166,7 @@ def decay_unsampled(adam: torch.optim.Adam) -> None:
                 continue
             state = adam.state.get(alpha)
             v = state["exp_avg_sq"] / (1 - beta2 ** state["step"]) if state else torch.ones(())
-            alpha.mul_((1 - lr * decay / (v.sqrt() + eps)).clamp_min(0))
+            alpha.mul_((1 - lr * decay / (v.sqrt() + eps)).clamp_min(0.5))
 
 
 if __name__ == "__main__":
