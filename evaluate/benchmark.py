@@ -8,10 +8,10 @@
 An iteration is an arch step and a weight step with clipping and both optimisers, on random images
 of 32 x 32. The equation-shaped form is one module an edge and candidate, one `loss.backward()` a
 step that reaches alphas and weights alike, plain optimisers. GDAS' stands beside the dense DARTS in
-this form, and beside itself with one candidate more; EDAS' draws its edge anew in each iteration,
-and with `--step weight` stands beside the network derived from it with all 14 edges of a cell. All
-take turns, so that a machine whose speed drifts slows them alike; ratios are of the medians. Memory
-is what a weight step's forward pass keeps for its backward pass, the same on every device.
+this form, and beside itself with one candidate more; EDAS' has an edge of either cell relaxed, and
+with `--step weight` stands beside the network derived from it with all 14 edges of a cell. All take
+turns, so that a machine whose speed drifts slows them alike; ratios are of the medians. Memory is
+what a weight step's forward pass keeps for its backward pass, the same on every device.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from common.command import set_threads
 from common.distributed import set_gradients
 from common.equation_form import EquationSuperNet
 from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
+from common.macro import Place
 from common.measures import best_operations
 from common.network import Network
+from common.sampled import SampledCell
 from common.supernet import SuperNet
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
@@ -73,20 +75,37 @@ class GDASWithOneMore(GDASSuperNet):
             alpha.data[:, -1] = -1e3
 
 
-class EDASAnew(EDASSuperNet):
-    """EDAS that relaxes another edge in each pass."""
+class TimedEDAS(EDASSuperNet):
+    """EDAS whose edges have equal best operations, whatever else the supernet holds."""
 
-    def mixes(self) -> list:
-        """Draw, then Eq. 2."""
-        self.sample(self.generator)
-        return super().mixes()
+    def init_arch(self) -> None:
+        """Equal alphas."""
+        torch.manual_seed(2)
+        super().init_arch()
 
 
-class EDASWith8(EDASAnew):
-    """The same among eight candidates."""
+class EDASNormal(TimedEDAS):
+    """With an edge of the normal cell relaxed, that is in most cells: node 2's to node 4."""
+
+    edge = 7
 
     def __init__(self, **shape):
-        super().__init__(candidates=8, **shape)
+        super().__init__(**shape)
+        self.sampled = self.edge
+
+
+class EDASReduction(EDASNormal):
+    """With the same edge of the reduction cell relaxed, in two cells."""
+
+    edge = 14 + EDASNormal.edge
+
+
+class EDASWithOneMore(TimedEDAS):
+    """With no edge relaxed, and on each a candidate more, which is there, but idle."""
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """Seven candidates and one more."""
+        return SampledCell(place, self.nodes, (*self.candidates, "sep_conv_7x7"))
 
 
 class DARTS7(SuperNet):
@@ -105,7 +124,7 @@ class AllEdges(Network):
     """The network derived from a fresh EDAS supernet, with all 14 edges of its cells."""
 
     def __init__(self, **shape):
-        supernet = EDASSuperNet(**shape)
+        supernet = TimedEDAS(**shape)
         cells = {}
         for kind in supernet.kinds:
             best = best_operations(supernet.mix(kind).op, supernet.candidates)
@@ -216,10 +235,10 @@ def forms(method: str) -> dict[str, tuple]:
         }
     else:
         return {
-            "edas, 8 candidates": (EDASWith8, fast_iteration),
+            "edas, reduction edge": (EDASReduction, fast_iteration),
             "darts, fast": (DARTS7, fast_iteration),
             "darts, equation": (EquationDARTS7, equation_iteration),
-            "edas": (EDASAnew, fast_iteration),
+            "edas, normal edge": (EDASNormal, fast_iteration),
         }
     return {"equation": (pair[1], equation_iteration), "fast": (pair[0], fast_iteration)}
 
@@ -228,7 +247,8 @@ def weight_forms(method: str) -> dict[str, tuple]:
     """The same forms in a weight step alone; EDAS' beside the derived network."""
     found = {name: (kind, weight_step) for name, (kind, _) in forms(method).items()}
     if method == "edas":
-        found["edas, no edge relaxed"] = (EDASSuperNet, weight_step)
+        found["edas, no edge"] = (TimedEDAS, weight_step)
+        found["edas, no edge, idle op"] = (EDASWithOneMore, weight_step)
         found["derived, 14 edges"] = (AllEdges, weight_step)
     return found
 
@@ -264,9 +284,8 @@ def main(options: Options) -> None:
     timed, memory = {}, {}
     chosen = forms if options.step == "both" else weight_forms
     for name, (kind, iteration) in chosen(options.method).items():
-        torch.manual_seed(2)  # equal alphas, so equal operations where only the best ones run
         supernet = kind(channels=options.channels, cells=options.cells).to(device)
-        memory[name] = statistics.median(kept_mib(supernet, images, labels) for _ in range(3))
+        memory[name] = kept_mib(supernet, images, labels)
         timed[name] = (iteration(supernet), [])
     for _ in range(options.rounds + 1):
         for iteration, seconds in timed.values():
@@ -280,7 +299,7 @@ def main(options: Options) -> None:
     last = list(medians)[-1]
     for name, (_, (_, *seconds)) in timed.items():
         print(
-            f"{name:<22} {medians[name]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}, "
+            f"{name:<23} {medians[name]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}, "
             f"n = {len(seconds)}), {medians[name] / medians[last]:.2f} times {last}; "
             f"keeps {memory[name]:.0f} MiB, {memory[name] / memory[last]:.2f} times"
         )
