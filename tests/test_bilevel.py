@@ -192,7 +192,8 @@ def test_an_epoch_leaves_its_figures_architecture_and_genotype(trainer):
     )
     assert len(metrics) == len(architecture) == len(genotypes) == 2
     keys = (
-        "epoch train_loss train_top1 valid_loss valid_top1 uncut_top1 cut_top1 derived_top1 cut_statistics "
+        "epoch train_loss train_top1 valid_loss valid_top1 "
+        "uncut_top1 cut_top1 derived_top1 cut_statistics "
         "entropy_normal skips_normal pools_normal changed_edges_normal "
         "entropy_reduction skips_reduction pools_reduction changed_edges_reduction "
         "learning_rate seconds images_per_second peak_memory_mib"

@@ -1,6 +1,9 @@
 """EDAS against its equations."""
 
 import dataclasses
+import importlib.util
+import itertools
+import sys
 from collections import Counter
 
 import pytest
@@ -12,6 +15,7 @@ from common.data import load_train
 from common.distributed import generator_of
 from common.genotype import CANDIDATES
 from common.measures import cut_to_best
+from conftest import ROOT
 from edas.search import PRESETS, EDASConfig, decay_unsampled, iteration, sign
 from edas.supernet import EDASSuperNet
 from test_bilevel import CONFIG, batch, make, snapshot
@@ -207,8 +211,14 @@ def test_a_pass_reads_once_from_the_device(monkeypatch):
     net, images, labels = net_and_batch(cells=8)
     net.sampled = 3
     reads = []
-    original = torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: reads.append(t.shape) or original(t))
+    original = torch.Tensor.cpu, torch.Tensor.tolist
+
+    def tolist(t):  # of what was computed on the CPU, from the one copy there
+        assert t.dtype == torch.int64 and t.shape == (2 * EDGES,)
+        return original[1](t)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda t: reads.append(t.shape) or original[0](t))
+    monkeypatch.setattr(torch.Tensor, "tolist", tolist)
     with Calls() as calls:
         net.loss(images, labels)
     assert reads == [(2 * EDGES, 7)] and calls.reads == 0
@@ -232,6 +242,30 @@ def test_the_cost_is_flat_in_the_candidates_outside_the_sampled_edge(monkeypatch
     monkeypatch.setattr("edas.supernet.CANDIDATES", (*CANDIDATES, "sep_conv_7x7"))
     assert seven == eight == operations(8, None)
     assert seven < relaxed < operations(8, 0)
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    """evaluate/benchmark.py, which is no package's."""
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "evaluate" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["benchmark"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_memory_is_at_most_1_5_times_the_derived_networks(benchmark):
+    """With all 14 edges of its cells; with an edge relaxed, too. (Pools: see the README.)"""
+    images, labels = torch.randn(2, 3, 16, 16), torch.tensor([0, 1])
+    kept = {
+        name: benchmark.kept_mib(kind(channels=8, cells=8), images, labels)
+        for name, (kind, _) in benchmark.weight_forms("edas").items()
+        if "equation" not in name
+    }
+    derived = kept["derived, 14 edges"]
+    assert kept["edas, no edge, idle op"] == kept["edas, no edge"] < 1.3 * derived
+    assert kept["edas, reduction edge"] < kept["edas, normal edge"] < 1.5 * derived
+    assert kept["darts, fast"] > 3 * derived
 
 
 # ------------------------------------------------------------------------------------------- steps
@@ -368,8 +402,11 @@ def test_the_sign_alternates_in_the_first_epochs_only():
 def test_both_steps_of_an_iteration_see_one_edge_and_one_sign(
     tmp_path, accelerator, monkeypatch, variant
 ):
-    config, trainer = searcher(tmp_path, accelerator, variant)
+    """The edge anew in every iteration of all epochs, the sign to the end of the inversion."""
+    inversion = {"inversion_epochs": 2} if variant == "edas-inv" else {}
+    config, trainer = searcher(tmp_path, accelerator, variant, batch_size=6, **inversion)
     net, seen = trainer.supernet, []
+    assert trainer.steps_per_epoch == 3  # odd: the sign goes on alternating across epochs
     for step in ("arch_step", "weight_step"):
         monkeypatch.setattr(
             BilevelTrainer, step,
@@ -377,16 +414,35 @@ def test_both_steps_of_an_iteration_see_one_edge_and_one_sign(
                 (step, half, net.sampled, net.sigma, move_idle)
             ),
         )
-    for trainer.step in range(4):
+    for trainer.epoch, trainer.step in itertools.product(range(3), range(3)):
         iteration(config, trainer, "train", "valid")
-    for step in range(4):
-        sigma = -1 if variant == "edas-inv" and step % 2 else 1
+    for step in range(9):
+        sigma = -1 if variant == "edas-inv" and step % 2 and step < 6 else 1
         edge = edge_of(config, step, 2 * EDGES)
         then = None if variant == "alpha-max" else edge
         assert seen[2 * step : 2 * step + 2] == [
             ("arch_step", "valid", edge, sigma, False),
             ("weight_step", "train", then, sigma, False),
         ]
+    seen.clear()
+    iteration(dataclasses.replace(config, move_idle=True), trainer, "train", "valid")
+    assert seen[1][-1] is True
+
+
+def test_a_validation_sees_the_network_of_the_last_weight_step(tmp_path, accelerator):
+    for variant in ("edas", "alpha-max"):
+        config, trainer = searcher(tmp_path / variant, accelerator, variant)
+        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
+        most = max(len(row) for sample in trainer.supernet.mixes() for row in sample.active)
+        assert most == (7 if variant == "edas" else 1)
+
+
+def test_alpha_max_loses_nothing_by_the_cut_and_its_figures_say_so(tmp_path, accelerator):
+    """The paper's claim (3.2): the search's network is the one cut to its best operations."""
+    config, trainer = searcher(tmp_path, accelerator, "alpha-max", cut_accuracy="batch")
+    iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
+    figures = trainer.report()
+    assert figures["uncut_top1"] == figures["cut_top1"]
 
 
 def test_edges_are_drawn_uniformly_from_both_kinds_of_cell():

@@ -8,6 +8,7 @@ from matplotlib import rc_context
 
 from common.draw_cell import STYLE
 from common.errors import InputError
+from common.genotype import CANDIDATES as CANDIDATES8
 from edas import draw
 from test_draw import nothing_overlaps
 
@@ -16,16 +17,17 @@ NAMES = [f"alpha_{kind}_{i}-{j}" for kind in ("normal", "reduction") for i, j in
 CANDIDATES = ["none", "skip_connect", "sep_conv_3x3"]
 
 
-def write(folder, alpha, variant="edas", method="edas"):
+def write(folder, alpha, variant="edas", method="edas", cut=True, candidates=CANDIDATES):
     """A run folder with alpha [epochs, edges, candidates]."""
     folder.mkdir()
-    config = {"method": method} | ({"variant": variant} if method == "edas" else {})
+    config = {"method": method, "seed": 2} | ({"variant": variant} if method == "edas" else {})
     (folder / "config.json").write_text(json.dumps(config))
     names = NAMES if method == "edas" else ["alpha_normal", "alpha_reduction"]
     for epoch, values in enumerate(alpha):
-        top1 = {"valid_top1": 20.0 + epoch, "cut_top1": 10.0 + epoch, "derived_top1": None}
+        top1 = {"uncut_top1": 20.0 + epoch, "cut_top1": 10.0 + epoch if cut else None}
+        top1["cut_statistics"] = "batch" if cut else None
         parameters = dict(zip(names, np.asarray(values).tolist(), strict=False))
-        line = {"epoch": epoch, "candidates": CANDIDATES, "parameters": parameters}
+        line = {"epoch": epoch, "candidates": candidates, "parameters": parameters}
         for name, content in (("metrics", {"epoch": epoch} | top1), ("architecture", line)):
             with open(folder / f"{name}.jsonl", "a") as file:
                 file.write(json.dumps(content) + "\n")
@@ -62,9 +64,12 @@ def test_a_row_a_search_a_column_an_edge_a_mark_a_change(tmp_path):
     assert [a.get_title() for a in grid[0]] == [
         "1: normal 0 → 2", "2: normal 1 → 2", "3: normal 0 → 3",
     ]  # fmt: skip
-    assert [row[0].get_ylabel() for row in grid] == ["alpha-max\n0 changes", "edas\n3 changes"]
+    assert [row[0].get_ylabel() for row in grid] == [
+        "alpha-max, seed 2\n0 changes in all", "edas, seed 2\n3 changes in all",
+    ]  # fmt: skip
     marks = [[a.lines[-1].get_xdata().tolist() for a in row] for row in grid]
     assert marks == [[[], [], []], [[1, 2], [2], []]]
+    assert grid[1, 0].lines[-1].get_ydata().tolist() == [0.2, 0.2]  # on the one that leads
     for k, line in enumerate(grid[1, 0].lines[:3]):
         assert line.get_ydata().tolist() == MOVING[:, 0, k].tolist()
 
@@ -82,7 +87,8 @@ def test_several_runs_stand_in_one_picture(tmp_path):
     assert {p.name for p in (ours / "pictures").iterdir()} == {"alphas.svg", "alphas.png"}
     draw.run((darts, ours), output=tmp_path / "out")
     text = (tmp_path / "out" / "cuts.svg").read_text()
-    assert all(f">{word}</text>" in text for word in ("darts_1", "edas", "supernet"))
+    words = ("darts_1, seed 2", "edas, seed 2", "supernet")
+    assert all(f">{word}</text>" in text for word in words)
     records = [draw.Record.of(folder) for folder in (ours, darts)]
     with rc_context(STYLE):
         figure = draw.cuts_figure(records)
@@ -95,9 +101,36 @@ def test_several_runs_stand_in_one_picture(tmp_path):
     ([], (), "name one run folder"),
     (["run", "run"], (), "--output"),
     (["run"], (0,), "--edges 0: there are edges 1 to 10"),
+    (["run", "other"], (), "other: its edges or candidates are not those of the first run"),
+    (["run", "off"], (), "was run without --cut-accuracy"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(tmp_path, folders, edges, named):
     write(tmp_path / "run", MOVING)
+    write(tmp_path / "other", MOVING, candidates=["skip_connect", "none", "sep_conv_3x3"])
+    write(tmp_path / "off", MOVING, cut=False)
+    output = tmp_path / "out" if len(set(folders)) > 1 else None
     with pytest.raises(InputError, match=named):
-        draw.run(tuple(tmp_path / name for name in folders), edges=edges)
+        draw.run(tuple(tmp_path / name for name in folders), edges=edges, output=output)
     assert not (tmp_path / "run" / "pictures").exists()
+
+
+def test_half_written_runs_and_single_epochs_are_drawn(tmp_path):
+    run = write(tmp_path / "run", MOVING)
+    lines = (run / "metrics.jsonl").read_text().splitlines(True)
+    (run / "metrics.jsonl").write_text(lines[0])  # the architecture is two lines ahead
+    draw.run((run,), edges=(3,))
+    assert ">another operation leads</text>" in (run / "pictures" / "alphas.svg").read_text()
+
+
+@pytest.mark.parametrize("edges", [[3], [1, 2, 3, 4, 5, 6]])
+def test_legend_and_panels_stay_apart(tmp_path, edges):
+    names = ["none", *CANDIDATES8[1:]]
+    alpha = np.random.default_rng(0).normal(size=(4, len(NAMES), 8))
+    record = draw.Record.of(write(tmp_path / "run", alpha, candidates=names))
+    with rc_context(STYLE):
+        figure = draw.alphas_figure([record], edges)
+        nothing_overlaps(figure)
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1
+    for axes in figure.axes:
+        assert not axes.title.get_window_extent().overlaps(legend)
