@@ -283,7 +283,9 @@ class BilevelTrainer(Loop):
         for kind in self.supernet.kinds:
             mix = self.supernet.mix(kind)
             edge = None if mix.edge is None else mix.edge.tolist()
-            weights[kind] = {"op": mix.op.tolist(), "edge": edge}
+            weights[kind] = {
+                "op": mix.op.tolist(), "edge": edge, **self.supernet.recorded(kind)
+            }
         return {
             "epoch": self.epoch,
             "candidates": list(self.supernet.candidates),

@@ -8,6 +8,7 @@ is read off at the end (`strengths` or `derive`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +115,10 @@ class SuperNet(nn.Module):
 
     def figures(self) -> dict[str, float]:
         """What a method records of itself in an epoch's line, beside what all record."""
+        return {}
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """What a method records of a kind of cell in an epoch, beside its mixing weights."""
         return {}
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

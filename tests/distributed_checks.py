@@ -21,6 +21,7 @@ from common.unrolled import second_order
 from edas.search import EDASConfig, iteration
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
+from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 
 CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1, grad_clip=0)
@@ -131,6 +132,23 @@ def main(folder):
         everywhere_equal(accelerator, parameter)
     moved = sum(not torch.equal(p, old) for p, old in zip(relaxing.arch, start, strict=True))
     assert 1 <= moved <= 2
+
+    # ITNAS' samples: the same on both, with the inner rows that follow from them.
+    sampling = make(accelerator, folder, ITNASSuperNet)
+    start = [p.detach().clone() for p in sampling.arch]
+    for sampling.step in range(2):
+        torch.manual_seed(accelerator.process_index)
+        for verb, batches in (
+            (sampling.arch_step, sampling.valid_batches),
+            (sampling.weight_step, sampling.train_batches),
+        ):
+            images, labels = batches.train(sampling.step)
+            verb((images.double(), labels))
+    for parameter in sampling.supernet.parameters():
+        everywhere_equal(accelerator, parameter)
+    for mix in sampling.supernet.mixes():
+        everywhere_equal(accelerator, mix.op)
+    assert not any(torch.equal(p, old) for p, old in zip(sampling.arch, start, strict=True))
 
     # Running statistics differ until they are averaged.
     name = "cells.0.inputs.first.2.running_mean"

@@ -1,0 +1,1 @@
+"""ITNAS: inter-layer transition in neural architecture search (Ma, Zhang, Xia and Tao)."""

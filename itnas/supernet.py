@@ -1,0 +1,156 @@
+"""ITNAS' supernet: outer edges are sampled, inner ones follow from their predecessors (Eq. 5, 11).
+
+An edge (i, j) is outer if i is an input of the cell, inner if i is one of its nodes. The
+predecessors of an inner edge are the edges (m, i) into its source; each such triple (m, i, j) has a
+transition matrix and an attention score.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from common.cell import Mix
+from common.genotype import CANDIDATES, Cell
+from common.gumbel import gumbel
+from common.supernet import SuperNet, small_noise
+from itnas.derive import prune
+
+
+def triples(nodes: int) -> list[tuple[int, int, int]]:
+    """The triples (m, i, j) of a cell of that many computed nodes, by i, then j, then m.
+
+    Four nodes have 16. In this order those of one i lie side by side, as [j, m].
+    """
+    end = 2 + nodes
+    return [(m, i, j) for i in range(2, end) for j in range(i + 1, end) for m in range(i)]
+
+
+class ITNASSuperNet(SuperNet):
+    """A DARTS supernet over seven candidates, whose inner edges have no weights of their own.
+
+    The three switches are the rows of Table 2; with all of them off this is DARTS.
+
+    Args:
+        gumbel: outer rows are Gumbel-softmax samples (3.2), not softmax alone.
+        transition: inner rows come from their predecessors (3.3), not from alphas of their own.
+        pruning: cells are read off by Algorithm 1 (3.4), not by the two strongest edges a node.
+        **shape: see `SuperNet`.
+
+    Attributes:
+        tau: the softmax temperature of Eq. 5, above 0.
+    """
+
+    candidates = tuple(name for name in CANDIDATES if name != "none")  # K = 7 (4.1.1)
+
+    def __init__(
+        self, gumbel: bool = True, transition: bool = True, pruning: bool = True, **shape
+    ):
+        self.gumbel, self.transition, self.pruning = gumbel, transition, pruning
+        self.tau = 5.0
+        super().__init__(**shape)
+
+    def init_arch(self) -> None:
+        """Of each kind of cell logits, 1e-3 N(0, 1): alpha [outer edges, K], P [triples, K, K]
+        and beta [triples]; without transitions DARTS' alpha of all edges.
+        """
+        if not self.transition:
+            super().init_arch()
+            return
+        K, count = len(self.candidates), len(triples(self.nodes))
+        shapes = {"alpha": (2 * self.nodes, K), "P": (count, K, K), "beta": (count,)}
+        for name, shape in shapes.items():
+            for kind in self.kinds:
+                self.arch[f"{name}_{kind}"] = small_noise(*shape)
+
+    def mix(self, kind: str) -> Mix:
+        """The cell without noise and at temperature 1: what is derived, measured and recorded."""
+        return Mix(self.rows(kind, self.arch[f"alpha_{kind}"].softmax(-1)))
+
+    def mixes(self) -> list[Mix]:
+        """One sample a kind of cell and pass: its outer rows Z, and the inner rows that follow."""
+        if not self.gumbel:
+            return super().mixes()
+        return self.per_cell({kind: Mix(self.rows(kind, self.sample(kind))) for kind in self.kinds})
+
+    def sample(self, kind: str) -> Tensor:
+        """Eq. 5: Z = softmax((log alpha + G) / tau), soft; [outer edges, K].
+
+        The alpha of Eq. 5 are probabilities; what is trained is their logits, hence log_softmax.
+        """
+        log_alpha = self.arch[f"alpha_{kind}"].log_softmax(-1)
+        G = gumbel(*log_alpha.shape, generator=self.generator)
+        G = G.to(log_alpha.device, log_alpha.dtype, non_blocking=True)
+        return ((log_alpha + G) / self.tau).softmax(-1)
+
+    def transitions(self, kind: str) -> tuple[list[Tensor], list[Tensor]]:
+        """P and beta (Eq. 10 and 12) of the edges (i, j) out of each node i = 2, 3, ...
+
+        Returns:
+            [j, m, K, K] for each i, rows over the last index, which is the operation on (i, j);
+            [j, m] for each i, a distribution over m.
+        """
+        sources = range(2, 1 + self.nodes)  # the last node has no edge out of it
+        leaving = [1 + self.nodes - i for i in sources]
+        sizes = [i * edges for i, edges in zip(sources, leaving, strict=True)]
+        P = self.arch[f"P_{kind}"].softmax(-1).split(sizes)
+        beta = self.arch[f"beta_{kind}"].split(sizes)
+        return (
+            [part.unflatten(0, (edges, -1)) for part, edges in zip(P, leaving, strict=True)],
+            [part.view(edges, -1).softmax(-1) for part, edges in zip(beta, leaving, strict=True)],
+        )
+
+    def rows(self, kind: str, outer: Tensor) -> Tensor:
+        """Eq. 11, node by node: Z^(i,j) = sum over m of beta^(m,i,j) Z^(m,i) P^(m,i,j).
+
+        Deviation: Z is a row and stands left of P. Eq. 9 prints P Z, which is a distribution only
+        if the columns of P sum to 1; Eq. 10 says that its rows do.
+
+        Args:
+            kind: of cell.
+            outer: [outer edges, K], their rows Z; [edges, K] without transitions.
+
+        Returns:
+            [edges, K], a distribution in each row.
+        """
+        if not self.transition:
+            return outer
+        into = {j: [*pair] for j, pair in enumerate(outer.unflatten(0, (-1, 2)), 2)}
+        for i, (P, beta) in enumerate(zip(*self.transitions(kind), strict=True), 2):
+            Z = torch.stack(into[i])  # [m, K]: complete, as all edges into node i are known by now
+            # A sum of products: a matrix product would be rounded under autocast.
+            weighted = beta[..., None] * Z  # [j, m, K]
+            leaving = (weighted[..., None] * P).sum((1, 2))  # [j, K]
+            for j, row in enumerate(leaving, i + 1):
+                into[j].append(row)
+        return torch.stack([row for node in into.values() for row in node])
+
+    @torch.no_grad()
+    def derive(self) -> dict[str, Cell]:
+        """Algorithm 1; without pruning the two strongest edges of each node at once."""
+        if not self.pruning:
+            return super().derive()
+        cells = {}
+        for kind in self.kinds:
+            Z = dict(zip(self.edges, self.mix(kind).op.cpu(), strict=True))
+            outer = {(i, j): row for (i, j), row in Z.items() if i < 2}
+            P = self.arch[f"P_{kind}"].softmax(-1).cpu()
+            P = dict(zip(triples(self.nodes), P, strict=True))
+            b = dict(zip(triples(self.nodes), self.arch[f"beta_{kind}"].cpu(), strict=True))
+            cells[kind] = prune(outer, P, b, self.candidates)
+        return cells
+
+    def recorded(self, kind: str) -> dict[str, list]:
+        """P [triples, K, K] and beta [triples], as probabilities."""
+        if not self.transition:
+            return {}
+        P, beta = self.transitions(kind)
+        return {
+            "triples": triples(self.nodes),
+            "P": [matrix for part in P for matrix in part.flatten(0, 1).tolist()],
+            "beta": [score for part in beta for score in part.flatten().tolist()],
+        }
+
+    def figures(self) -> dict[str, float]:
+        """The temperature, where there is one."""
+        return {"tau": self.tau} if self.gumbel else {}
