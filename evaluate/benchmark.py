@@ -9,9 +9,10 @@ An iteration is an arch step and a weight step with clipping and both optimisers
 of 32 x 32. The equation-shaped form is one module an edge and candidate, one `loss.backward()` a
 step that reaches alphas and weights alike, plain optimisers. GDAS' stands beside the dense DARTS in
 this form, and beside itself with one candidate more; EDAS' has an edge of either cell relaxed, and
-with `--step weight` stands beside the network derived from it with all 14 edges of a cell. All take
-turns, so that a machine whose speed drifts slows them alike; ratios are of the medians. Memory is
-what a weight step's forward pass keeps for its backward pass, the same on every device.
+with `--step weight` stands beside the network derived from it with all 14 edges of a cell; ITNAS'
+stands beside DARTS among its seven candidates. All take turns, so that a machine whose speed drifts
+slows them alike; ratios are of the medians. Memory is what a weight step's forward pass keeps for
+its backward pass, the same on every device.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from common.sampled import SampledCell
 from common.supernet import SuperNet
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
+from itnas.equation_form import EquationITNAS
+from itnas.supernet import ITNASSuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import PCDARTSSuperNet
 
@@ -47,7 +50,7 @@ from pc_darts.supernet import PCDARTSSuperNet
 class Options:
     """What to time."""
 
-    method: Literal["pc_darts", "darts", "gdas", "edas"] = "pc_darts"
+    method: Literal["pc_darts", "darts", "gdas", "edas", "itnas"] = "pc_darts"
     """Whose supernet."""
     step: Literal["both", "weight"] = "both"
     """both: an arch step and a weight step, a full iteration; weight: the weight step alone."""
@@ -109,7 +112,7 @@ class EDASWithOneMore(TimedEDAS):
 
 
 class DARTS7(SuperNet):
-    """The dense supernet among EDAS' seven candidates."""
+    """The dense supernet among the seven candidates of EDAS and ITNAS."""
 
     candidates = tuple(name for name in CANDIDATES if name != "none")
 
@@ -232,6 +235,12 @@ def forms(method: str) -> dict[str, tuple]:
             "darts, fast": (SuperNet, fast_iteration),
             "darts, equation": (EquationSuperNet, equation_iteration),
             "gdas": (GDASSuperNet, fast_iteration),
+        }
+    elif method == "itnas":
+        return {
+            "darts, fast": (DARTS7, fast_iteration),
+            "itnas, equation": (EquationITNAS, equation_iteration),
+            "itnas": (ITNASSuperNet, fast_iteration),
         }
     else:
         return {

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common.draw import read_lines, save_figure
+from common.draw import save_figure
 from common.draw_cell import FAMILIES, INK, OTHER, QUIET, STYLE, tint
 from common.draw_search import epoch_axis
 from common.errors import InputError, errors_are_messages
@@ -38,7 +39,7 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
         InputError: the folder holds no epoch of a search with transitions.
     """
     file = folder / "architecture.jsonl"
-    history = read_lines(file) if file.is_file() else []
+    history = [json.loads(line) for line in file.open()] if file.is_file() else []
     if not history or "P" not in history[-1]["weights"]["normal"]:
         raise InputError(f"{folder}: holds no epoch of an ITNAS search with transitions")
     with rc_context(STYLE):

@@ -99,9 +99,9 @@ def search(config: ITNASConfig) -> None:
         for train, valid in trainer.batches():
             trainer.arch_step(valid)  # alpha, P and beta by L_val, jointly (3.3)
             trainer.weight_step(train)  # omega by L_train
-    trainer.finish()
     if config.transition and run.accelerator.is_main_process:
         draw.run(run.folder)
+    trainer.finish()
     run.close()
 
 
