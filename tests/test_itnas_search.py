@@ -161,7 +161,7 @@ def history(epochs, nodes, scale=1.0):
     return lines
 
 
-@pytest.mark.parametrize(("epochs", "nodes", "scale"), [(1, 4, 0.01), (50, 4, 3), (2, 2, 1)])
+@pytest.mark.parametrize(("epochs", "nodes", "scale"), [(1, 3, 0.01), (50, 4, 3), (2, 2, 1)])
 def test_pictures_show_what_was_recorded_and_nothing_overlaps(epochs, nodes, scale):
     lines = history(epochs, nodes, scale)
     weights = lines[-1]["weights"]["normal"]
