@@ -70,6 +70,8 @@ def test_the_rows_of_table_2(tmp_path, command, flags, monkeypatch):
     assert {name for name, key in parts.items() if not provenance[key]} == set(flags)
     assert ("tau" in figures(folder)[0]) == ("--no-gumbel" not in flags)
     assert drawn == ([] if "--no-transition" in flags else [folder])
+    line = json.loads((folder / "architecture.jsonl").read_text())
+    assert ("P_normal" in line["parameters"]) == ("--no-transition" not in flags)
 
 
 def test_pruning_changes_what_is_read_off_and_nothing_that_is_trained(
