@@ -19,5 +19,5 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of one a line."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    """The objects in a file of one a line, without half a line that a kill left at its end."""
+    return [json.loads(line) for line in path.read_text().splitlines(True) if line[-1] == "\n"]

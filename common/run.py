@@ -36,7 +36,7 @@ from accelerate.utils import broadcast_object_list
 from common import checkpoint
 from common.config import RunConfig, module_form
 from common.errors import InputError
-from common.files import write_whole
+from common.files import json_lines, write_whole
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")
@@ -156,9 +156,7 @@ class Run:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """The whole lines of an epoch file (a kill may leave half of one at the end)."""
         path = self.folder / name
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines(True) if line[-1] == "\n"]
+        return json_lines(path) if path.exists() else []
 
     def rewind(self, epoch: int) -> None:
         """Forget what the epoch files say of this epoch and later ones."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from itertools import groupby
@@ -24,6 +23,7 @@ from common.draw import save_figure
 from common.draw_cell import FAMILIES, INK, OTHER, QUIET, STYLE, tint
 from common.draw_search import epoch_axis
 from common.errors import InputError, errors_are_messages
+from common.files import json_lines
 
 BLUE, ORANGE = FAMILIES["sep_conv"], FAMILIES["skip"]
 LESS_OR_MORE = LinearSegmentedColormap.from_list("less or more", [ORANGE, "white", BLUE])
@@ -39,7 +39,7 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
         InputError: the folder holds no epoch of a search with transitions.
     """
     file = folder / "architecture.jsonl"
-    history = [json.loads(line) for line in file.open()] if file.is_file() else []
+    history = json_lines(file) if file.is_file() else []
     if not history or "P" not in history[-1]["weights"]["normal"]:
         raise InputError(f"{folder}: holds no epoch of an ITNAS search with transitions")
     with rc_context(STYLE):
