@@ -194,9 +194,12 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         was, now = getattr(default, field.name), getattr(config, field.name)
         # Images may have moved: that they are the same is checked by their SHA-256.
         if field.name not in ("resume", "data_root") and was != now:
+            given = f"{flag(field.name)} {now}"
+            if isinstance(now, bool):
+                given = flag(field.name) if now else flag(f"no_{field.name}")
             raise InputError(
-                f"{flag(field.name)} {now} contradicts the run {resume}, which has {was}; "
-                "leave the flag out to go on, or start a new run without --resume"
+                f"{given} contradicts the run {resume}, which has {was}; leave the flag out to go "
+                "on, or start a new run without --resume"
             )
     try:
         config.check()

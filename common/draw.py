@@ -68,6 +68,8 @@ def evolution(history: Sequence[dict], folder: Path) -> None:
         history: a line an epoch: `epoch`, and as `genotype` what was derived then.
         folder: where to.
     """
+    if not history:
+        return
     at = sorted({round(n) for n in np.linspace(0, len(history) - 1, 6)})
     genotypes = {f"epoch {history[n]['epoch']}": history[n]["genotype"] for n in at}
     shown = {title: parse(json.dumps(value)).cells for title, value in genotypes.items()}

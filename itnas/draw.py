@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -41,7 +41,10 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
     file = folder / "architecture.jsonl"
     history = json_lines(file) if file.is_file() else []
     if not history or "P" not in history[-1]["weights"]["normal"]:
-        raise InputError(f"{folder}: holds no epoch of an ITNAS search with transitions")
+        raise InputError(
+            f"{folder}: holds no epoch of an ITNAS search with transitions; what other searches "
+            "have is drawn by python -m common.draw"
+        )
     with rc_context(STYLE):
         for kind in history[-1]["weights"]:
             for name, figure in (
@@ -69,8 +72,8 @@ def transitions_figure(line: dict, kind: str) -> Figure:
         rows, columns, left=0.8 / width, right=1 - 0.1 / width, bottom=0.65 / height,
         top=1 - 0.8 / height, wspace=0.14, hspace=0.2,
     )  # fmt: skip
-    even, least = 1 / len(names), 1e-3  # rows as they begin
-    norm = TwoSlopeNorm(even, min(P.min(), even - least), max(P.max(), even + least))
+    even = 1 / len(names)  # rows as they begin
+    norm = CenteredNorm(even, max(1e-3, abs(P - even).max()))
     for r, ((i, j), numbers) in enumerate(inner.items()):
         for m, number in enumerate(numbers):
             axes = figure.add_subplot(grid[r, m])
@@ -82,9 +85,10 @@ def transitions_figure(line: dict, kind: str) -> Figure:
     figure.supylabel("operation on its predecessor", fontsize=8.5, x=0.06 / width)
     scale = figure.add_axes([0.8 / width, 1 - 0.42 / height, 2.66 / width, 0.13 / height])
     bar = figure.colorbar(
-        image, cax=scale, orientation="horizontal", ticks=[norm.vmin, even, norm.vmax],
+        image, cax=scale, orientation="horizontal", ticks=[max(0, norm.vmin), even, norm.vmax],
         format="%.3f",
     )
+    scale.set_xlim(left=max(0, norm.vmin))
     bar.outline.set_edgecolor(QUIET)
     scale.grid(visible=False)
     scale.tick_params(length=2, labelsize=7.5)
@@ -140,15 +144,15 @@ def inner_edges_figure(line: dict, kind: str) -> Figure:
     Z = {tuple(edge): np.array(row) for edge, row in zip(line["edges"], weights["op"], strict=True)}
     P, beta = np.array(weights["P"], float), weights["beta"]
     inner = by_edge(weights["triples"])
-    even, least = 1 / len(names), 1e-3  # rows as they begin
-    low = min(even - least, *(row.min() for row in Z.values()))
-    top = max(even + least, *(row.max() for row in Z.values()))
+    even = 1 / len(names)  # rows as they begin
+    darkest = max(row.max() for row in Z.values())
+    tallest = max(Z[edge].max() for edge in inner)
     figure, panels = _panels(len(inner), 2.2, left=0.95, below=0.74, apart=0.27)
     for n, (axes, ((i, j), numbers)) in enumerate(zip(panels, inner.items(), strict=True)):
         axes.set_axis_off()
         upper, lower = axes.inset_axes([0, 0.62, 1, 0.38]), axes.inset_axes([0, 0, 1, 0.57])
         predecessors = [Z[m, i] for m in range(len(numbers))]
-        upper.imshow(predecessors, cmap=WEIGHT, vmin=low, vmax=top, aspect="auto")
+        upper.imshow(predecessors, cmap=WEIGHT, vmin=0, vmax=darkest, aspect="auto")
         _operations(upper, None, [f"{m} \u2192 {i}" for m in range(len(numbers))])
         upper.set_title(f"{i} \u2192 {j}", fontsize=8.5, pad=3)
         base = np.zeros(len(names))
@@ -157,7 +161,7 @@ def inner_edges_figure(line: dict, kind: str) -> Figure:
             lower.bar(range(len(names)), share, 0.78, base, color=source_colour(m))
             base = base + share
         lower.axhline(even, color=INK, lw=0.8, ls=(0, (4, 2)))
-        lower.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.05 * top))
+        lower.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.08 * tallest))
         lower.set_xticks(range(len(names)), names, rotation=90)
         lower.grid(axis="x", visible=False)
         lower.yaxis.set_major_locator(MaxNLocator(3))
@@ -166,7 +170,8 @@ def inner_edges_figure(line: dict, kind: str) -> Figure:
             length=2, labelsize=7.5, pad=2, labelleft=n % ACROSS == 0, labelbottom=lowest
         )
         if n % ACROSS == 0:
-            for part, label in ((upper, "weights of its\npredecessors"), (lower, "what they add")):
+            scale = f"predecessors,\n0 to {darkest:.2f}"  # white to black
+            for part, label in ((upper, scale), (lower, "what they add")):
                 part.set_ylabel(label)
                 part.yaxis.set_label_coords(-0.26, 0.5)
     handles = [

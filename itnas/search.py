@@ -52,8 +52,8 @@ class ITNASConfig(SearchConfig):
         super().check()
         for name in ("tau_max", "tau_min"):
             value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise InputError(f"{flag(name)} {value}: must be above 0 and finite")
+            if not 1e-3 <= value < math.inf:
+                raise InputError(f"{flag(name)} {value}: must be 0.001 or more, and finite")
             if not self.gumbel and value != getattr(ITNASConfig, name):
                 raise InputError(
                     f"{flag(name)} {value}: --no-gumbel has no temperature; leave one of them out"

@@ -37,6 +37,9 @@ class ITNASSuperNet(SuperNet):
         pruning: cells are read off by Algorithm 1 (3.4), not by the two strongest edges a node.
         **shape: see `SuperNet`.
 
+    Raises:
+        ValueError: pruning without transitions.
+
     Attributes:
         tau: the softmax temperature of Eq. 5, above 0.
     """
@@ -46,6 +49,8 @@ class ITNASSuperNet(SuperNet):
     def __init__(
         self, gumbel: bool = True, transition: bool = True, pruning: bool = True, **shape
     ):
+        if pruning and not transition:
+            raise ValueError("pruning follows the transitions, and there are none")
         self.gumbel, self.transition, self.pruning = gumbel, transition, pruning
         self.tau = 5.0
         super().__init__(**shape)

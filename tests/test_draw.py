@@ -202,6 +202,13 @@ def test_cells_beside_each_other_stay_apart():
     assert all(figure.bbox.y0 <= box.y0 + 1 and box.y1 <= figure.bbox.y1 + 1 for box in boxes)
 
 
+def test_a_file_torn_in_its_first_line_is_as_empty(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / "genotypes.jsonl").write_text('{"epoch": 0, "geno')
+    draw.run(tmp_path)
+    assert not list((tmp_path / "pictures").glob("evolution*"))
+
+
 def test_a_retraining_has_curves_only(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(metrics(1)[0]) + "\n")
     draw.run(tmp_path)

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from common.baselines import darts
 from common.errors import InputError
 from common.genotype import CANDIDATES
 from common.gumbel import gumbel, linear
@@ -46,6 +47,13 @@ def pair(**how):
     return fast, slow, images, labels
 
 
+@pytest.fixture
+def on_no_device():
+    """Modules without memory."""
+    with torch.device("meta"):
+        yield
+
+
 # ---------------------------------------------------------------------------------------- settings
 
 
@@ -63,6 +71,7 @@ def test_the_default_is_section_4_1_1():
     assert taus[0] == 5 and taus[-1] == 0.5 and linear(5, 0.5, 0, 1) == 0.5
 
 
+@pytest.mark.usefixtures("on_no_device")
 def test_counts():
     """1,712 logits; the paper's 1,376 counts free entries of P and scores only (README)."""
     net, K = ITNASSuperNet(), 7
@@ -226,6 +235,15 @@ def test_one_sample_a_kind_and_pass():
     assert torch.equal(net.mixes()[0].op, mixes[0].op)
 
 
+def test_a_validation_samples_as_training_does():
+    net, images, _ = net_and_batch()
+    sampled = []
+    for training in (True, False):
+        net.train(training).generator.manual_seed(3)
+        sampled.append(net.mixes()[0].op)
+    assert torch.equal(*sampled) and not torch.allclose(sampled[0], net.mix("normal").op)
+
+
 def test_what_is_derived_and_measured_has_no_noise():
     net, *_ = net_and_batch()
     for kind in net.kinds:
@@ -238,6 +256,17 @@ def test_what_is_derived_and_measured_has_no_noise():
 
 
 # ------------------------------------------------------------------------------------------ Table 2
+
+
+def test_pruning_without_transitions_does_not_exist():
+    with pytest.raises(ValueError, match="transitions"):
+        ITNASSuperNet(transition=False, **SMALL)
+
+
+def test_digits_are_searched_as_darts_searches_them():
+    ours, theirs = (vars(one["digits"]) for one in (PRESETS, darts.PRESETS))
+    shared = ours.keys() & theirs.keys()
+    assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
 
 
 def test_with_all_parts_off_it_is_darts_over_seven_candidates():
@@ -507,7 +536,7 @@ def test_the_hot_path_does_not_grow_with_the_triples():
 @pytest.mark.parametrize(("change", "message"), [
     ({"transition": False}, "--no-transition: pruning .*add --no-pruning"),
     ({"nodes": 3}, "--nodes 3: .*use 4 or more, or add --no-transition --no-pruning"),
-    ({"tau_min": 0.0}, "--tau-min 0.0: must be above 0"),
+    ({"tau_min": 0.0}, "--tau-min 0.0: must be 0.001 or more"),
     ({"tau_max": math.inf}, "--tau-max inf"),
     ({"gumbel": False, "tau_max": 3.0}, "--tau-max 3.0: --no-gumbel has no temperature"),
     ({"gumbel": False, "tau_min": 0.1}, "--tau-min 0.1: --no-gumbel has no temperature"),

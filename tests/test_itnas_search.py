@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgba
 
 from common.bilevel import BilevelTrainer
 from common.data import load_train
@@ -179,9 +180,17 @@ def test_pictures_show_what_was_recorded_and_nothing_overlaps(epochs, nodes, sca
     assert len(matrices) == len(triples(nodes))
     for matrix, recorded in zip(matrices, weights["P"], strict=True):
         torch.testing.assert_close(matrix.double(), torch.tensor(recorded).double())
+    labels = [draw.short(name) for name in lines[-1]["candidates"]]
+    grid = [axes for axes in maps.axes if axes.images]
+    assert texts(grid[0].yaxis) == texts(grid[-1].xaxis) == labels
+    assert maps.get_supxlabel() == "operation on the inner edge"  # the columns of P, Eq. 10
+    assert maps.get_supylabel() == "operation on its predecessor"
     titles = [axes.get_title() for axes in maps.axes if axes.images]
     for title, (m, i, j), beta in zip(titles, weights["triples"], weights["beta"], strict=True):
         assert title.startswith(f"{m} → {i} → {j} ") and title.endswith(f"{beta:.2f}")
+    for axes in attention.axes:
+        count = len(axes.lines)
+        assert [to_rgba(line.get_color()) for line in axes.lines] == colours(attention)[:count]
     drawn = [line.get_ydata()[-1] for axes in attention.axes for line in axes.lines]
     assert drawn == weights["beta"]
     Z = dict(zip(map(tuple, lines[-1]["edges"]), weights["op"], strict=True))
@@ -189,8 +198,21 @@ def test_pictures_show_what_was_recorded_and_nothing_overlaps(epochs, nodes, sca
         predecessors, bars = axes.child_axes
         rows = torch.tensor(predecessors.images[0].get_array()).double()
         torch.testing.assert_close(rows, torch.tensor([Z[m, i] for m in range(i)]).double())
+        assert texts(predecessors.yaxis) == [f"{m} → {i}" for m in range(i)]
+        assert [bar.get_facecolor() for bar in bars.patches[::7]] == colours(inner)[:i]
         tops = [bar.get_y() + bar.get_height() for bar in bars.patches[-7:]]
         assert len(bars.patches) == 7 * i and tops == pytest.approx(Z[i, j], abs=1e-6)
+    assert texts(bars.xaxis) == labels
+
+
+def texts(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def colours(figure):
+    """Those of the legend, by m."""
+    handles = figure.legends[0].get_lines()
+    return [to_rgba(one.get_color()) for one in handles if one.get_label().startswith("from ")]
 
 
 def inside_and_apart(figure):
