@@ -86,7 +86,10 @@ class Batches:
         Passes follow one another, each in its own random order.
         """
         turn, position = divmod(step, len(self))
-        start = position * self.batch_size
+        return self.cut(turn, position * self.batch_size, step)
+
+    def cut(self, turn: int, start: int, step: int) -> Batch:
+        """This process' share of the images from `start` on of a pass, drawn for as step `step`."""
         batch = self._pass(turn)[start : start + self.batch_size]
         draws = self._draw(step)
         share = slice(self.rank, None, self.processes)

@@ -83,16 +83,7 @@ class BilevelTrainer(Loop):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
         network = prepare(accelerator, supernet)
-        fused = accelerator.device.type in ("cpu", "cuda")
-        self.weights, self.arch = supernet.weight_parameters(), supernet.arch_parameters()
-        weight_optimizer = torch.optim.SGD(
-            self.weights, config.learning_rate, config.momentum,
-            weight_decay=config.weight_decay, fused=fused,
-        )
-        self.arch_optimizer = torch.optim.Adam(
-            self.arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
-            weight_decay=config.arch_weight_decay, fused=fused,
-        )
+        weight_optimizer, arch_optimizer = self.new_optimizers(config, accelerator.device)
         images = images.to(accelerator.device)
 
         def batches(indices: Tensor, stream: str) -> Batches:
@@ -103,15 +94,32 @@ class BilevelTrainer(Loop):
                 rank=accelerator.process_index, processes=accelerator.num_processes,
             )
 
+        self.valid_batches = batches(split.valid, "valid")
+        super().__init__(
+            config, run, network, weight_optimizer, batches(split.train, "train"),
+            arch_optimizer,
+        )
+
+    def new_optimizers(
+        self, config: SearchConfig, device: torch.device
+    ) -> tuple[torch.optim.SGD, torch.optim.Adam]:
+        """Of the supernet's weights and architecture as they are now; they have no past."""
+        fused = device.type in ("cpu", "cuda")
+        self.weights = self.supernet.weight_parameters()
+        self.arch = self.supernet.arch_parameters()
+        weight_optimizer = torch.optim.SGD(
+            self.weights, config.learning_rate, config.momentum,
+            weight_decay=config.weight_decay, fused=fused,
+        )
+        self.arch_optimizer = torch.optim.Adam(
+            self.arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
+            weight_decay=config.arch_weight_decay, fused=fused,
+        )
         # Zeros change nothing, but a fused step fails where some weights have a buffer already and
         # others, of operations that never ran before, do not.
         for weight in self.weights:
             weight_optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        self.valid_batches = batches(split.valid, "valid")
-        super().__init__(
-            config, run, network, weight_optimizer, batches(split.train, "train"),
-            self.arch_optimizer,
-        )
+        return weight_optimizer, self.arch_optimizer
 
     def batches(self) -> Iterator[tuple[Batch, Batch]]:
         """Pairs of a batch that trains the weights and one that trains the architecture.
@@ -199,7 +207,7 @@ class BilevelTrainer(Loop):
             **self._cut_accuracies(), **self.measures.epoch(self.supernet),
             **self.supernet.figures(),
         }
-        self.run.append("architecture.jsonl", self._architecture())
+        self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
         )
@@ -256,8 +264,12 @@ class BilevelTrainer(Loop):
         }
         return Genotype(name, self.supernet.derive(), provenance)
 
-    def finish(self) -> None:
-        """Write the genotype, pictures and result; say what was found and what to do with it."""
+    def finish(self, **found: Any) -> None:
+        """Write the genotype, pictures and result; say what was found and what to do with it.
+
+        Args:
+            found: what else the result holds.
+        """
         genotype, folder = self.genotype(), self.run.folder
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
@@ -268,6 +280,7 @@ class BilevelTrainer(Loop):
             "epochs": len(epochs),
             "valid_loss": epochs[-1]["valid_loss"],
             "valid_top1": epochs[-1]["valid_top1"],
+            **found,
             "search_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
@@ -278,7 +291,8 @@ class BilevelTrainer(Loop):
         )
 
     @torch.no_grad()
-    def _architecture(self) -> dict[str, Any]:
+    def architecture(self) -> dict[str, Any]:
+        """An epoch's line of architecture.jsonl."""
         weights = {}
         for kind in self.supernet.kinds:
             mix = self.supernet.mix(kind)

@@ -252,4 +252,6 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     missing = [name for name in (*names, "mixed_precision", "processes") if name not in data]
     if missing:
         raise InputError(f"--resume {folder}: its config.json lacks {', '.join(missing)}")
-    return kind(**{**{name: data[name] for name in names}, "resume": str(folder)})
+    values = {name: data[name] for name in names}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has none
+    return kind(**{**values, "resume": str(folder)})

@@ -115,9 +115,9 @@ def architecture(history: Sequence[dict], folder: Path) -> None:
     """Write `architecture_<kind>.svg` and `.png`: the mixing weights of every edge over epochs.
 
     Args:
-        history: a line an epoch: `epoch`, `candidates` (K names), `edges` (E pairs of source and
-            target, the same in every line) and for each kind in `weights` its `op` [E, K] and
-            `edge` [E] or None.
+        history: a line an epoch: `epoch`, `candidates` (K names; or for each kind E lists of
+            them), `edges` (E pairs of source and target, the same in every line) and for each kind
+            in `weights` its `op` [E, K] (or as many as the edge has names) and `edge` [E] or None.
         folder: where to.
     """
     for kind in history[-1]["weights"] if history else ():

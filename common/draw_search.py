@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from common.draw_cell import FAMILIES, INK, OTHER, family, tint
 
+MANY = 9  # more candidates than a legend can name or the eye can tell apart
 EDGE = {"lw": 0.8, "ls": (0, (4, 2))}  # the line of an edge's weight
 LOOKS = {  # of each kind of cell; the thin one lies on the thick one, both show where they agree
     "normal": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
@@ -31,10 +32,10 @@ ACCURACIES = {
 def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     """The mixing weights of every edge over epochs: nodes are rows, sources columns."""
     epochs = [line["epoch"] for line in history]
-    weights = [line["weights"][kind] for line in history]
-    op = np.array([w["op"] for w in weights], float)  # [epochs, E, K]
-    edge = np.array([w["edge"] for w in weights], float)  # [epochs, E], [epochs] without any
-    edges, colours = history[-1]["edges"], palette(history[-1]["candidates"])
+    edge = np.array([line["weights"][kind]["edge"] for line in history], float)
+    # edge: [epochs, E], [epochs] without any
+    names, op = _by_name(history, kind)
+    edges, colours = history[-1]["edges"], palette(names)
     size = max(target for _, target in edges) - 1  # nodes: a row each
     columns = size + 1 if size > 3 else size + 2  # the legend needs the corner
     figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * size))
@@ -43,11 +44,12 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
         size, columns, left=0.6 / width, right=1 - 0.1 / width, bottom=0.45 / height,
         top=1 - 0.25 / height, wspace=0.12, hspace=0.35,
     )  # fmt: skip
-    top = 1.05 * np.nanmax([op.max(), edge.max() if edge.ndim == 2 else 0])
+    top = 1.05 * np.nanmax([np.nanmax(op), edge.max() if edge.ndim == 2 else 0])
     for n, (source, target) in enumerate(edges):
         axes = figure.add_subplot(grid[target - 2, source])
-        for k, colour in enumerate(colours.values()):
-            axes.plot(epochs, op[:, n, k], color=colour, lw=1.3, marker="o", ms=2.5, markevery=[-1])
+        for name, weight in zip(names, op[:, n].T, strict=True):
+            last = {"marker": "o", "ms": 2.5, "markevery": [*alone(weight), len(weight) - 1]}
+            axes.plot(epochs, weight, color=colours[name], lw=1.3, **last)
         if edge.ndim == 2:
             axes.plot(epochs, edge[:, n], color=INK, marker=".", markevery=[-1], ms=3, **EDGE)
         axes.set_title(f"{source} \u2192 {target}", fontsize=8.5, pad=3)
@@ -57,7 +59,10 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
         axes.tick_params(
             length=2, labelsize=7.5, labelleft=source == 0, labelbottom=target == size + 1
         )
-    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in colours.items()]
+    shown = colours
+    if len(names) > MANY:
+        shown = {of: FAMILIES.get(of, OTHER) for of in dict.fromkeys(map(family, names))}
+    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in shown.items()]
     if edge.ndim == 2:
         handles.append(Line2D([], [], color=INK, **EDGE, label="edge's weight"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, 1))
@@ -66,9 +71,30 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     return figure
 
 
+def _by_name(history: Sequence[dict], kind: str) -> tuple[list[str], np.ndarray]:
+    """Names and their weights [epochs, E, names]; a gap where an edge has no such candidate.
+
+    A line's candidates are those of all edges, or by kind those of each edge.
+    """
+    count = len(history[-1]["edges"])
+    rows = [
+        line["candidates"][kind] if isinstance(line["candidates"], dict)
+        else [line["candidates"]] * count
+        for line in history
+    ]  # fmt: skip
+    names = list(dict.fromkeys(name for line in rows for row in line for name in row))
+    op = np.full((len(history), count, len(names)), np.nan)
+    for t, (line, candidates) in enumerate(zip(history, rows, strict=True)):
+        for n, row in enumerate(candidates):
+            op[t, n, [names.index(name) for name in row]] = line["weights"][kind]["op"][n]
+    return names, op
+
+
 def palette(names: Sequence[str]) -> dict[str, tuple]:
-    """A colour a name: that of its family, the later ones of a family lighter."""
+    """A colour a name: that of its family, the later ones of a family lighter, if they are few."""
     families = [family(name) for name in names]
+    if len(names) > MANY:
+        return {name: FAMILIES.get(of, OTHER) for name, of in zip(names, families, strict=True)}
     return {
         name: tint(FAMILIES.get(family, OTHER), 0.6 ** families[:n].count(family))
         for n, (name, family) in enumerate(zip(names, families, strict=True))

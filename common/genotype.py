@@ -9,8 +9,8 @@ A genotype is a versioned JSON file that a person can read and write::
           "inputs": 2,
           "edges": [
             {"from": 0, "to": 2, "op": "sep_conv_3x3"},
-            {"from": 1, "to": 2, "op": {"name": "sep_conv", "kernel": 5,
-                                        "dilation": 1, "expansions": [1]}}
+            {"from": 1, "to": 2,
+             "op": {"name": "sep_conv", "kernel": 5, "dilation": 1, "expansions": [1]}}
           ],
           "output": [2]
         },
@@ -21,7 +21,7 @@ A genotype is a versioned JSON file that a person can read and write::
 
 States are numbered as in DARTS: 0 and 1 are the outputs of the two cells before (a recurrent cell
 has one input, state 0), then come the computed nodes. `output` lists the states that are
-concatenated (averaged, in a recurrent cell).
+concatenated (averaged, in a recurrent cell, and in an image cell with `"join": "mean"`).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
+JOINS = ("concat", "mean")
 KINDS = ("normal", "reduction", "recurrent")
 
 
@@ -103,11 +104,16 @@ class Edge:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell as a graph: number of inputs, edges ordered by target, and the output states."""
+    """A cell as a graph: number of inputs, edges ordered by target, and the output states.
+
+    Attributes:
+        join: how an image cell joins the output states, one of `JOINS`.
+    """
 
     inputs: int
     edges: tuple[Edge, ...]
     output: tuple[int, ...]
+    join: str = "concat"
 
     @property
     def nodes(self) -> int:
@@ -215,8 +221,14 @@ def parse(text: str, where: str = "genotype") -> Genotype:
 def save(genotype: Genotype, path: Path) -> None:
     """Write a genotype file."""
     text = json.dumps(genotype.to_json(), indent=2)
-    text = re.sub(r'\{\s+("from": \d+),\s+("to": \d+),\s+("op": "\w+")\s+\}', r"{\1, \2, \3}", text)
-    write_whole(path, f"{text}\n".encode())  # a plain edge on a line of its own
+    edge = r'\{\s+("from": [^{}]*(?:\{[^{}]*\})?)\s+\}'  # an operation may be an object
+    text = re.sub(edge, lambda found: "{" + _in_a_line(found[1]) + "}", text)
+    text = re.sub(r'"output": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
+    write_whole(path, f"{text}\n".encode())
+
+
+def _in_a_line(text: str) -> str:
+    return re.sub(r"([\[{]) | ([\]}])", r"\1\2", " ".join(text.split()))
 
 
 # ------------------------------------------------------------------------------------ validation
@@ -266,7 +278,12 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
         and len(set(output)) == len(output),
         f'{kind}: "output" must list computed nodes ({nodes.start} to {nodes.stop - 1}), each once',
     )
-    return Cell(inputs, tuple(sorted(edges, key=lambda edge: edge.target)), tuple(output))
+    join = data.get("join", "concat")
+    _expect(
+        join == "concat" or (join in JOINS and kind != "recurrent"),
+        f'{kind}: "join" must be one of {", ".join(JOINS)}, and of an image cell, not {join!r}',
+    )
+    return Cell(inputs, tuple(sorted(edges, key=lambda edge: edge.target)), tuple(output), join)
 
 
 def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
@@ -326,6 +343,7 @@ def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:
         "inputs": cell.inputs,
         "edges": [{"from": e.source, "to": e.target, "op": e.op.to_json()} for e in cell.edges],
         "output": list(cell.output),
+        **({} if cell.join == "concat" else {"join": cell.join}),
     }
 
 

@@ -73,6 +73,18 @@ class Loop:
     def begin_epoch(self) -> None:
         """Before an epoch's first step, also when resuming within it."""
 
+    def set_learning_rate(self) -> None:
+        """That of this epoch; constant within it."""
+        self.schedule.step(self.epoch)  # timm counts from 0
+
+    def more_steps(self) -> bool:
+        """Whether the epoch has steps left."""
+        return self.step < self.steps_per_epoch
+
+    def next_epoch(self) -> None:
+        """Count on, at an epoch's end."""
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+
     def report(self) -> dict[str, Any]:
         """After an epoch's last step: its figures, and whatever files an epoch leaves."""
         raise NotImplementedError
@@ -84,17 +96,27 @@ class Loop:
         """Steps since the run's first."""
         return self.epoch * self.steps_per_epoch + self.step
 
-    def epochs(self) -> Iterator[int]:
-        """The epochs still to run; after each one's body its figures and state are saved."""
-        total = self.config.epochs * self.steps_per_epoch * self.config.batch_size
-        done = self.global_step * self.config.batch_size
+    @property
+    def images_seen(self) -> int:
+        """In this epoch so far, by all processes together."""
+        return self.step * self.config.batch_size
+
+    def epochs(self, until: int | None = None) -> Iterator[int]:
+        """The epochs still to run; after each one's body its figures and state are saved.
+
+        Args:
+            until: stop before this one; None: run all.
+        """
+        until = self.config.epochs if until is None else until
+        per_epoch = self.steps_per_epoch * self.config.batch_size
         self.bar = tqdm(
-            total=total, initial=done, unit="img", unit_scale=True, dynamic_ncols=True,
+            total=until * per_epoch, initial=self.epoch * per_epoch + self.images_seen,
+            unit="img", unit_scale=True, dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
         )
         try:
-            while self.epoch < self.config.epochs:
-                self.schedule.step(self.epoch)  # timm: the learning rate of this epoch, from 0
+            while self.epoch < until:
+                self.set_learning_rate()
                 self.begin_epoch()
                 self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")
                 self.started = time.perf_counter() - self.seconds
@@ -107,18 +129,18 @@ class Loop:
         """The epoch's steps still to run, as numbers since the run's first."""
         self.network.train()
         shown = time.perf_counter()
-        while self.step < self.steps_per_epoch:
+        while self.more_steps():
             torch.manual_seed(
                 seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
             )
+            seen = self.images_seen
             yield self.global_step
             self.step += 1
             if time.perf_counter() - shown > 0.5:  # reading a figure waits for the device
                 shown = time.perf_counter()
                 self._show()
-            self.bar.update(self.config.batch_size)
-            within = self.step < self.steps_per_epoch
-            if within and self.step % self.config.checkpoint_steps == 0:
+            self.bar.update(self.images_seen - seen)
+            if self.more_steps() and self.step % self.config.checkpoint_steps == 0:
                 self.seconds = time.perf_counter() - self.started
                 self._save()
 
@@ -167,7 +189,6 @@ class Loop:
         return loss, top1
 
     def _end_epoch(self) -> None:
-        images = self.steps_per_epoch * self.config.batch_size
         self._synchronise()  # which waits for the device
         trained = time.perf_counter() - self.started
         figures = {
@@ -177,7 +198,7 @@ class Loop:
             **self.report(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self.started, 3),
-            "images_per_second": round(images / trained, 1),
+            "images_per_second": round(self.images_seen / trained, 1),
             "peak_memory_mib": round(peak_memory_mib(self.accelerator.device), 1),
         }
         self.run.append("metrics.jsonl", figures)
@@ -185,7 +206,7 @@ class Loop:
         self._say(figures)
         self.loss_meter.reset()
         self.top1_meter.reset()
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.next_epoch()
         self._save()
 
     def _say(self, figures: dict[str, Any]) -> None:
@@ -246,9 +267,9 @@ class Loop:
         bad = self.accelerator.gather(self.first_bad_step.reshape(1))
         bad = bad[bad >= 0]
         if len(bad) > 0:
-            epoch, step = divmod(int(bad.min()), self.steps_per_epoch)
+            step = int(bad.min()) - (self.global_step - self.step)  # looked at in each epoch
             raise NotFinite(
-                f"the loss was not finite at step {int(bad.min())} (epoch {epoch + 1}, step "
+                f"the loss was not finite at step {int(bad.min())} (epoch {self.epoch + 1}, step "
                 f"{step + 1} of it); {MEND}"
             )
         # A finite loss can still have made weights that are not.

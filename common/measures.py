@@ -39,7 +39,7 @@ def cut_to_cell(
     """
     op = torch.zeros_like(mix.op)
     for edge in cell.edges:
-        op[edges.index((edge.source, edge.target)), candidates.index(edge.op.name)] = 1
+        op[edges.index((edge.source, edge.target)), candidates.index(str(edge.op))] = 1
     weight = op.sum(1)
     if mix.edge is not None:
         targets = torch.tensor([j for _, j in edges], device=op.device)

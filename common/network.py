@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
@@ -34,7 +36,12 @@ class DerivedCell(nn.Module):
                 if edge.target == node
             ]
             states.append(sum(flows[1:], flows[0]))
-        return torch.cat([states[node] for node in self.cell.output], 1)
+        return join([states[node] for node in self.cell.output], self.cell.join)
+
+
+def join(states: Sequence[Tensor], how: str) -> Tensor:
+    """A cell's output of its nodes': `concat` along the channels, or their `mean`."""
+    return torch.cat(list(states), 1) if how == "concat" else torch.stack(list(states)).mean(0)
 
 
 class DerivedEdge(nn.Sequential):
@@ -178,8 +185,10 @@ class Network(nn.Module):
 
 
 def outputs(cell: Cell | FixedCell) -> int:
-    """How many maps a cell concatenates."""
-    return 4 if isinstance(cell, FixedCell) else len(cell.output)
+    """How many nodes' channels a cell puts out."""
+    if isinstance(cell, FixedCell):
+        return 4
+    return len(cell.output) if cell.join == "concat" else 1
 
 
 def check_images(genotype: Genotype, channels: int) -> None:

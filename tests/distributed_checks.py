@@ -5,12 +5,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import tqdm
 from torch.nn import functional as F
 
 from common.baselines.random_search import random_genotype
 from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
 from common.data import Images, Split
+from common.distributed import seed_of
 from common.genotype import load
 from common.network import Network
 from common.ranking import train_briefly
@@ -23,7 +25,15 @@ from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
+from pr_darts import batch_size
+from pr_darts.search import PRDARTSConfig, prune_and_replace
+from pr_darts.supernet import PRDARTSSuperNet
+from pr_darts.trainer import CycleTrainer
 
+CYCLES = PRDARTSConfig(
+    space="ur", cycle_epochs=(1, 1, 1), grace_epochs=(0, 0, 0), morphisms=(3, 3, 0),
+    kept=(6, 6, 1), batch_size=8, batch_max=32, crop_padding=1, learning_rate=0.1,
+).resolved()  # fmt: skip
 CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1, grad_clip=0)
 
 
@@ -38,6 +48,13 @@ def make(accelerator, folder, kind=PCDARTSSuperNet, **how):
     supernet = kind(**how, channels=4, cells=3, nodes=2, classes=3).double()
     run = Run(folder, "test", accelerator)
     return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
+
+
+def make_cycles(accelerator, folder):
+    images = trainer_images()
+    supernet = PRDARTSSuperNet(CYCLES.first(), channels=4, cells=3, nodes=2, classes=3).double()
+    run = Run(folder, "test", accelerator)
+    return CycleTrainer(CYCLES, supernet, run, images, Split.halves(80, 0))
 
 
 def make_retrainer(accelerator, folder):
@@ -149,6 +166,31 @@ def main(folder):
     for mix in sampling.supernet.mixes():
         everywhere_equal(accelerator, mix.op)
     assert not any(torch.equal(p, old) for p, old in zip(sampling.arch, start, strict=True))
+
+    # PR-DARTS' cycles: batches, pools and what new candidates inherit are the same on both.
+    changing = make_cycles(accelerator, folder)
+    net, table, changing.bar = changing.supernet, changing.table, tqdm(disable=True)
+    for cycle in table[:2]:
+        changing.begin_epoch()
+        everywhere_equal(accelerator, torch.tensor(changing.batch_size))
+        for train, valid in changing.batches():
+            assert len(train[1]) == len(valid[1]) == changing.batch_size // 2
+            changing.arch_step((valid[0].double(), valid[1]))
+            changing.weight_step((train[0].double(), train[1]))
+        average_statistics(accelerator, net)
+        torch.manual_seed(cycle.number)  # search() does so by the seed and the cycle
+        net.rebuild(*prune_and_replace(CYCLES, net, cycle))
+        pools = [str(pool) for kind in net.kinds for pool in net.pools[kind]]
+        everywhere_equal(accelerator, torch.tensor([seed_of(pool) for pool in pools]))
+        assert len(set(pools)) > 5
+        for tensor in net.state_dict().values():
+            everywhere_equal(accelerator, tensor.double())
+        changing.next_epoch()
+        changing.restart()
+
+    # The fullest GPU decides for all.
+    share = batch_size.fullest(accelerator, 0.2 + 0.3 * accelerator.process_index)
+    assert abs(share - 0.5) < 1e-6
 
     # Running statistics differ until they are averaged.
     name = "cells.0.inputs.first.2.running_mean"

@@ -111,6 +111,68 @@ RECURRENT = Genotype(
 )
 
 
+# PR-DARTS' files: kernel[expansions] of a separable convolution, none of them dilated.
+PARAMETRISED = {
+    "pr_darts_dl1": {
+        "normal": (
+            "5[1] 0, 3[1] 1, 3[1] 1, skip_connect 2, "
+            "3[1] 1, skip_connect 2, skip_connect 0, skip_connect 2"
+        ),
+        "reduction": (
+            "3[1] 0, skip_connect 1, max_pool_3x3 0, 5[1] 2, "
+            "3[1] 0, 3[1] 1, max_pool_3x3 1, 3[1] 4"
+        ),
+    },
+    "pr_darts_dl2": {
+        "normal": (
+            "3[1] 0, 3[] 1, 3[] 1, 7[1] 2, "
+            "skip_connect 0, 5[1] 1, 3[1] 1, 7[1] 4"
+        ),
+        "reduction": (
+            "3[] 0, 3[1] 1, 3[1] 1, skip_connect 2, "
+            "max_pool_3x3 0, 3[] 3, 3[] 0, skip_connect 3"
+        ),
+    },
+    "pr_darts_dr": {
+        "normal": (
+            "3[] 0, 3[3] 1, 7[1] 1, 5[2] 2, "
+            "skip_connect 1, skip_connect 3, skip_connect 0, skip_connect 2"
+        ),
+        "reduction": (
+            "5[2] 0, max_pool_3x3 1, max_pool_3x3 1, 3[1] 2, "
+            "max_pool_3x3 0, 3[3] 2, max_pool_3x3 0, 1[1] 3"
+        ),
+    },
+    "pr_darts_ur": {
+        "normal": (
+            "3[2] 0, 1[] 1, 3[1-1-1] 1, 5[] 2, "
+            "1[1] 1, 3[1-1] 2, 1[1] 3, 5[1-1] 4"
+        ),
+        "reduction": (
+            "7[1] 0, 3[] 1, 3[1-1] 0, 3[1] 2, "
+            "skip_connect 0, skip_connect 2, 7[1-1] 1, skip_connect 2"
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("name", PARAMETRISED)
+def test_published_cells_of_parametrised_operations(name):
+    genotype = load(name)
+    assert genotype.name == name and genotype.cells.keys() == PARAMETRISED[name].keys()
+    for kind, listed in PARAMETRISED[name].items():
+        edges = []
+        for n, pair in enumerate(listed.split(", ")):
+            word, source = pair.split()
+            kernel, bracket, widths = word.rstrip("]").partition("[")
+            op = Op(word)
+            if bracket:
+                expansions = tuple(int(width) for width in widths.split("-") if width)
+                op = Op("sep_conv", int(kernel), 1, expansions)
+            edges.append(Edge(int(source), 2 + n // 2, op))
+        assert genotype.cells[kind] == Cell(2, tuple(edges), (2, 3, 4, 5))
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_cells_are_the_authors(name):
     genotype = load(name)
@@ -129,11 +191,12 @@ def test_published_cells_are_the_authors(name):
 
 
 def test_every_published_name_is_tested():
-    assert published() == sorted(PUBLISHED)
+    assert published() == sorted([*PUBLISHED, *PARAMETRISED])
 
 
 @pytest.mark.parametrize(
-    "genotype", [*map(load, PUBLISHED), SEARCHED, RECURRENT], ids=lambda genotype: genotype.name
+    "genotype", [*map(load, [*PUBLISHED, *PARAMETRISED]), SEARCHED, RECURRENT],
+    ids=lambda genotype: genotype.name,
 )
 def test_round_trip(genotype, tmp_path):
     path = tmp_path / "cells.json"
@@ -142,10 +205,10 @@ def test_round_trip(genotype, tmp_path):
     assert list(json.loads(path.read_text())) == [
         "format", "version", "name", "cells", "provenance"
     ]
-    plain = [line for line in path.read_text().splitlines() if '"from"' in line and '"op"' in line]
+    lines = [line for line in path.read_text().splitlines() if '"from"' in line and '"op"' in line]
     edges = [e for cell in genotype.cells.values() for e in getattr(cell, "edges", ())]
-    assert len(plain) == sum(edge.op.kernel is None for edge in edges)
-    assert all(line.strip().rstrip(",").endswith("}") for line in plain)
+    assert len(lines) == len(edges)  # an edge a line
+    assert all(line.strip().rstrip(",").endswith("}") for line in lines)
 
 
 def test_a_person_can_read_it():

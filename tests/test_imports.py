@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAPERS = {"pc_darts", "gdas", "edas", "itnas"}
+PAPERS = {"pc_darts", "gdas", "edas", "itnas", "pr_darts"}
 OURS = {"common", *PAPERS}
 FILES = [p for folder in (*OURS, "evaluate") for p in sorted((ROOT / folder).rglob("*.py"))]
 

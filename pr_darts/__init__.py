@@ -1,0 +1,1 @@
+"""PR-DARTS: prune and replace NAS (Laube and Zell)."""

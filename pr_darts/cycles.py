@@ -1,0 +1,98 @@
+"""Table I: the cycles of a search, and whether their numbers can work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.config import SearchConfig, flag
+from common.errors import InputError
+
+ROWS = ("cycle_epochs", "grace_epochs", "morphisms", "kept")
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A column of Table I.
+
+    Attributes:
+        number: from 1.
+        start: its first epoch, counted from the search's first, 0.
+        end: the epoch after its last.
+        grace: epochs at its start in which alpha rests.
+        morphisms: children that each edge gets after it.
+        kept: "candidates": how many an edge has after it.
+        last: whether it is.
+    """
+
+    number: int
+    start: int
+    end: int
+    grace: int
+    morphisms: int
+    kept: int
+    last: bool
+
+    @property
+    def survivors(self) -> int:
+        """How many of an edge's candidates pruning leaves: kept, once children are added."""
+        return self.kept - self.morphisms
+
+
+def cycles(config: SearchConfig) -> list[Cycle]:
+    """The columns of the table that a config holds by rows."""
+    table, start = [], 0
+    rows = [getattr(config, name) for name in ROWS]
+    for number, (epochs, grace, morphisms, kept) in enumerate(zip(*rows, strict=True), 1):
+        last = number == len(rows[0])
+        table.append(Cycle(number, start, start + epochs, grace, morphisms, kept, last))
+        start += epochs
+    return table
+
+
+def check(config: SearchConfig, candidates: int) -> None:
+    """Refuse a table that cannot be run.
+
+    Args:
+        config: with the rows.
+        candidates: of an edge in the first cycle.
+
+    Raises:
+        InputError: naming the row's flag, the cycle and what would be right.
+    """
+    lengths = {flag(name): len(getattr(config, name)) for name in ROWS}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
+        raise InputError(f"{counts}: give each as many numbers, one a cycle (Table I)")
+    for cycle in cycles(config):
+        _check(cycle, candidates)
+        candidates = cycle.kept
+
+
+def _check(cycle: Cycle, candidates: int) -> None:
+    where = f"in cycle {cycle.number}"
+    epochs = cycle.end - cycle.start
+    if epochs < 1:
+        raise InputError(f"--cycle-epochs {epochs} {where}: must be 1 or more")
+    if not 0 <= cycle.grace < epochs:
+        raise InputError(
+            f"--grace-epochs {cycle.grace} {where} of {epochs} epochs: must be 0 or more and leave "
+            "an epoch in which alpha moves, or pruning would go by nothing"
+        )
+    if cycle.morphisms < 0:
+        raise InputError(f"--morphisms {cycle.morphisms} {where}: must be 0 or more")
+    if cycle.survivors < 1:
+        raise InputError(
+            f"--kept {cycle.kept} {where}, of which {cycle.morphisms} by --morphisms are new: at "
+            "least one candidate must survive, as parent or as the operation found"
+        )
+    if cycle.survivors > candidates:
+        raise InputError(
+            f"--kept {cycle.kept} {where}: there are {candidates} candidates and "
+            f"{cycle.morphisms} new ones by --morphisms; keep {candidates + cycle.morphisms} or "
+            "fewer"
+        )
+    if cycle.last and (cycle.kept, cycle.morphisms) != (1, 0):
+        raise InputError(
+            f"--kept {cycle.kept}, --morphisms {cycle.morphisms} {where}, the last: it leaves one "
+            "operation an edge and adds none (Table I: 1 and 0)"
+        )

@@ -1,0 +1,55 @@
+"""How alike the candidates of a pool are, and what they are (IV-B, Fig. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.genotype import Op
+from common.ops import POOLS
+from pr_darts.pools import Pool
+
+TYPES = ("conv", "pool", "skip")
+
+
+def type_of(op: Op) -> str:
+    """IV-B's "id, pool, conv", the identity by its name in the genotypes."""
+    return "pool" if op.name in POOLS else "skip" if op.name == "skip_connect" else "conv"
+
+
+def alike(one: Op, other: Op) -> float:
+    """(1 + k) / (1 + n) for k out of n equal parameters, 0 for different types (IV-B).
+
+    A convolution has three: kernel, dilation and, "partly similar", its expansions. A pool has its
+    type and its kernel, which is always 3. The identity has none.
+    """
+    if type_of(one) != type_of(other):
+        return 0.0
+    if type_of(one) == "skip":
+        return 1.0
+    if type_of(one) == "pool":
+        return (1 + 1 + (one.name == other.name)) / (1 + 2)
+    pairs = list(zip(one.expansions, other.expansions, strict=False))
+    same_length = len(one.expansions) == len(other.expansions)
+    expansions = (same_length + sum(a == b for a, b in pairs)) / (len(pairs) + 1)
+    k = (one.kernel == other.kernel) + (one.dilation == other.dilation) + expansions
+    return (1 + k) / (1 + 3)
+
+
+def similarity(pools: Sequence[Pool]) -> float:
+    """Over all pairs of an edge, a candidate with itself included; then the mean over the edges."""
+    means = []
+    for pool in pools:
+        pairs = [alike(a, b) for a in pool.candidates for b in pool.candidates]
+        means.append(sum(pairs) / len(pairs))
+    return sum(means) / len(means)
+
+
+def distribution(pools: Sequence[Pool]) -> dict[str, float]:
+    """The share of each type among the candidates of all edges."""
+    types = [type_of(op) for pool in pools for op in pool.candidates]
+    return {name: types.count(name) / len(types) for name in TYPES}
+
+
+def discovered(pools: Sequence[Pool]) -> set[Op]:
+    """All operations that ever were on some edge (Table III, "discovered")."""
+    return {op for pool in pools for op in pool.tried}

@@ -1,0 +1,204 @@
+"""PR-DARTS' supernet: DARTS' mixture over pools that differ from edge to edge (II-B, III-A)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common import ops
+from common.cell import Mix, cell_edges
+from common.genotype import Cell, Op
+from common.macro import CellInputs, Place
+from common.network import join
+from common.supernet import KINDS, SuperNet
+from pr_darts.inherit import inherit
+from pr_darts.pools import Pool
+from pr_darts.similarity import discovered, distribution, similarity
+
+Pools = dict[str, list[Pool]]  # of each kind of cell, one an edge
+Parents = dict[str, list[dict[Op, Op]]]  # of each kind, an edge's new candidates and whose they are
+
+
+class PRDARTSSuperNet(SuperNet):
+    """Cells whose edges mix each its own pool.
+
+    Args:
+        first: the candidates that every edge begins with.
+        nodes: computed nodes of a cell.
+        cell_output: of a cell's nodes, `concat` or `mean`.
+        **shape: see `SuperNet`.
+
+    Attributes:
+        pools: as they are in this cycle.
+        operations: all that are in some pool, by name.
+        candidates: their names, the columns of alpha and of the mix.
+    """
+
+    def __init__(
+        self, first: Sequence[Op], nodes: int = 4, *, cell_output: str = "concat", **shape
+    ):
+        self.cell_output = cell_output
+        edges = len(cell_edges(nodes))
+        self.pools: Pools = {kind: [Pool.first(first)] * edges for kind in KINDS}
+        super().__init__(nodes=nodes, **shape)
+        self.to(memory_format=torch.channels_last)  # candidates run one by one, best so
+
+    def init_arch(self) -> None:
+        """alpha_normal and alpha_reduction, [edges, candidates], zeros: "equally weighted" (III-B).
+
+        Only the entries of an edge's own pool take part; the others stay 0.
+
+        Deviation: the authors' code begins with 1e-3 N(0, 1).
+        """
+        every = [op for pools in self.pools.values() for pool in pools for op in pool.candidates]
+        self.operations = {str(op): op for op in every}
+        self.candidates = tuple(self.operations)
+        like = self.classifier.weight
+        for kind in self.kinds:
+            at = [
+                (row, self.candidates.index(str(op)))
+                for row, pool in enumerate(self.pools[kind]) for op in pool.candidates
+            ]  # fmt: skip
+            at = torch.tensor(at, device=like.device).t()  # [2, of all edges]: row and column
+            absent = torch.ones(len(self.edges), len(every), device=like.device, dtype=torch.bool)
+            absent = absent[:, : len(self.candidates)].index_put_(tuple(at), torch.tensor(False))
+            self.register_buffer(f"at_{kind}", at, persistent=False)
+            self.register_buffer(f"absent_{kind}", absent, persistent=False)
+            self.arch[f"alpha_{kind}"] = nn.Parameter(like.new_zeros(absent.shape))
+
+    def concatenated(self) -> dict[str, int]:
+        """See `SuperNet.concatenated`; a mean is as wide as one node."""
+        return super().concatenated() if self.cell_output == "concat" else dict.fromkeys(KINDS, 1)
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell called as cell(s0, s1, weights)."""
+        return PoolCell(place, self.nodes, self.pools[place.kind], self.cell_output)
+
+    def mix(self, kind: str) -> Mix:
+        """softmax over each edge's own pool (II-B); what is not in it weighs exactly 0."""
+        alpha = self.arch[f"alpha_{kind}"]
+        return Mix(alpha.masked_fill(self.get_buffer(f"absent_{kind}"), -torch.inf).softmax(-1))
+
+    def per_cell(self, by_kind: dict[str, Mix]) -> list[Sequence[Tensor | None]]:
+        """Of each cell the weights of its candidates, edge by edge, pool by pool.
+
+        None where a cut mix has 0: such a candidate need not run.
+        """
+        weights = {}
+        for kind, mix in by_kind.items():
+            own = mix.op[tuple(self.get_buffer(f"at_{kind}"))]
+            weights[kind] = own.unbind()
+            if not own.requires_grad:  # a step's is no cut mix, and waits for nothing
+                values = zip(own.tolist(), weights[kind], strict=True)
+                weights[kind] = [weight if value else None for value, weight in values]
+        return [weights[place.kind] for place in self.places]
+
+    @torch.no_grad()
+    def weights(self, kind: str) -> list[list[float]]:
+        """The mixing weights as numbers, [edges] of each as many as its pool has candidates."""
+        op = self.mix(kind).op.tolist()
+        return [
+            [row[self.candidates.index(str(op))] for op in pool.candidates]
+            for row, pool in zip(op, self.pools[kind], strict=True)
+        ]
+
+    def derive(self) -> dict[str, Cell]:
+        """Each edge's best operation, each node's two strongest edges (II-B)."""
+        return {
+            kind: replace(cell, join=self.cell_output, edges=tuple(
+                replace(edge, op=self.operations[edge.op.name]) for edge in cell.edges
+            ))
+            for kind, cell in super().derive().items()
+        }  # fmt: skip
+
+    def rebuild(self, pools: Pools, parents: Parents | None = None) -> None:
+        """Make this the network of other pools; alphas are equal again.
+
+        Candidates that stay keep their modules; new ones inherit from their parents, now and never
+        again.
+
+        Args:
+            pools: of all edges.
+            parents: of the new candidates; None: nothing is inherited (a checkpoint follows).
+        """
+        self.pools = pools
+        for cell, place in zip(self.cells, self.places, strict=True):
+            mine = [{}] * len(self.edges) if parents is None else parents[place.kind]
+            cell.rebuild(pools[place.kind], mine)
+        self.init_arch()
+
+    def count(self) -> int:
+        """Candidates of all edges of both kinds of cell."""
+        return sum(len(pool.candidates) for pools in self.pools.values() for pool in pools)
+
+    def figures(self) -> dict[str, Any]:
+        """Of each kind of cell, what Fig. 2 and Table III say of its pools."""
+        figures = {}
+        for kind, pools in self.pools.items():
+            for name, share in distribution(pools).items():
+                figures[f"{name}_share_{kind}"] = share
+            figures[f"similarity_{kind}"] = similarity(pools)
+            figures[f"candidates_{kind}"] = sum(len(pool.candidates) for pool in pools)
+            figures[f"discovered_{kind}"] = len(discovered(pools))
+        return figures
+
+
+class PoolCell(nn.Module):
+    """x_j = sum over i < j, and over o in the pool of (i, j), of softmax(alpha)_o o(x_i) (II-B).
+
+    One module an edge and candidate, by the candidate's name.
+
+    Args:
+        place: widths and resolution.
+        nodes: computed nodes.
+        pools: of its edges.
+        output: of the nodes, `concat` or `mean`.
+    """
+
+    def __init__(self, place: Place, nodes: int, pools: Sequence[Pool], output: str):
+        super().__init__()
+        self.place, self.nodes, self.output = place, nodes, output
+        self.inputs = CellInputs(place, affine=False)
+        self.edges = nn.ModuleDict({f"{i}-{j}": nn.ModuleDict() for i, j in cell_edges(nodes)})
+        self.rebuild(pools, [{}] * len(self.edges))
+
+    def rebuild(self, pools: Sequence[Pool], parents: Sequence[dict[Op, Op]]) -> None:
+        """See `PRDARTSSuperNet.rebuild`."""
+        ends = cell_edges(self.nodes)
+        for (i, j), pool, parent_of in zip(ends, pools, parents, strict=True):
+            old, new = self.edges[f"{i}-{j}"], nn.ModuleDict()
+            for op in pool.candidates:
+                if str(op) in old and op not in parent_of:  # pruned and back at once, it is new
+                    new[str(op)] = old[str(op)]
+                else:
+                    new[str(op)] = self.build(op, i)
+                if op in parent_of:
+                    inherit(new[str(op)], old[str(parent_of[op])])
+            self.edges[f"{i}-{j}"] = new
+
+    def build(self, op: Op, i: int) -> nn.Module:
+        """A candidate of an edge from state i, where and as the cell's other modules are."""
+        stride = 2 if self.place.reduction and i < 2 else 1
+        module = ops.build(op, self.place.channels, stride, search=True)
+        return module.to(self.inputs.second[1].weight, memory_format=torch.channels_last)
+
+    def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
+        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]; the mean: [B, C, H, W].
+
+        Deviation: by default nodes are concatenated, as in the authors' code; "the cell output
+        being their mean" (III-A) does not fit the parameters that Table III prints.
+        """
+        states = self.inputs(s0, s1)
+        weight = iter(weights)
+        for j in range(2, 2 + self.nodes):
+            node = 0
+            for i in range(j):
+                for candidate in self.edges[f"{i}-{j}"].values():
+                    if (w := next(weight)) is not None:
+                        node = node + w * candidate(states[i])
+            states.append(node)
+        return join(states[2:], self.output)

@@ -1,0 +1,415 @@
+"""PR-DARTS' supernet, table, batch rule and trainer."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from accelerate.utils import tqdm
+
+from common.data import Images, Split
+from common.errors import InputError
+from common.genotype import Edge
+from common.run import Run
+from pr_darts.batch_size import BatchRule
+from pr_darts.cycles import check, cycles
+from pr_darts.morphisms import SPACES, morphisms
+from pr_darts.pools import Pool
+from pr_darts.search import PRESETS, PRDARTSConfig, discoverable, prune_and_replace
+from pr_darts.supernet import PRDARTSSuperNet
+from pr_darts.trainer import CycleTrainer
+from test_bilevel import equal, snapshot
+from test_pr_darts_morphisms import FIRST, conv
+
+MAX, AVG, SKIP, CONV = FIRST
+SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
+EDGES = 5
+CONFIG = PRDARTSConfig(
+    dataset="digits", cycle_epochs=(2, 1, 1), grace_epochs=(1, 0, 0), morphisms=(2, 0, 0),
+    kept=(4, 2, 1), batch_size=4, batch_step=2, batch_max=10, channels=4, cells=3, nodes=4,
+    crop_padding=1, learning_rate=0.1, arch_learning_rate=0.01,
+).resolved()  # fmt: skip
+
+
+def ragged_net(**how):
+    """Pools of one to four candidates, alphas well apart."""
+    torch.manual_seed(0)
+    net = PRDARTSSuperNet(FIRST, **{**SMALL, **how}).double()
+    pools = [(CONV,), (MAX, CONV), FIRST, (SKIP, CONV, conv(5, 2, 2)), (AVG, conv(3, 1, 1))]
+    net.rebuild({kind: [Pool.first(p) for p in pools] for kind in net.kinds})
+    for alpha in net.arch_parameters():
+        alpha.data.normal_()
+    return net, torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
+
+
+def make(folder, accelerator, config=CONFIG):
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(50) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    supernet = PRDARTSSuperNet(config.first(), **SMALL)
+    return CycleTrainer(config, supernet, Run(folder, "t", accelerator), images,
+                        Split.halves(50, 0))  # fmt: skip
+
+
+def replace_once(net, seed=0):
+    """A cycle's change: three of the pool survive, three are morphed."""
+    cycle = cycles(PRDARTSConfig())[1]
+    config = dataclasses.replace(CONFIG, space="ur", seed=seed)
+    pools, parents = prune_and_replace(config, net, cycle)
+    net.rebuild(pools, parents)
+    return pools, parents
+
+
+# --------------------------------------------------------------------------------------- Table I
+
+
+def test_the_defaults_are_section_4_and_table_1():
+    config = PRESETS["cifar10"].resolved()
+    config.check()
+    paper = {
+        "dataset": "cifar10", "cells": 8, "channels": 16, "nodes": 6, "epochs": 100,
+        "learning_rate": 0.025, "learning_rate_min": 0.01, "momentum": 0.9, "weight_decay": 3e-4,
+        "arch_learning_rate": 6e-4, "arch_beta1": 0.5, "arch_beta2": 0.999,
+        "arch_weight_decay": 1e-3, "grad_clip": 5.0, "batch_size": 24, "batch_step": 8,
+        "batch_max": 128, "memory_threshold": 0.95, "crop_padding": 4, "flip": True, "space": "dl",
+        "cell_output": "concat",
+    }  # fmt: skip
+    assert {key: getattr(config, key) for key in paper} == paper
+    table = cycles(config)
+    assert [cycle.end - cycle.start for cycle in table] == [15, 15, *[10] * 7]
+    assert [cycle.grace for cycle in table] == [5, 5, *[3] * 7]
+    assert [cycle.kept for cycle in table] == [6] * 5 + [4, 3, 2, 1]
+    assert [cycle.survivors for cycle in table] == [3] * 5 + [4, 3, 2, 1]
+    assert [cycle.start for cycle in table] == [0, *[cycle.end for cycle in table[:-1]]]
+    assert [cycle.last for cycle in table] == [False] * 8 + [True]
+    digits = PRESETS["digits"].resolved()
+    digits.check()
+    assert len(cycles(digits)) == 9 and digits.kept == config.kept
+    assert digits.morphisms == config.morphisms and digits.nodes == 6
+
+
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"kept": (6, 1)}, "--cycle-epochs 3, --grace-epochs 3, --morphisms 3, --kept 2: give each"),
+    ({name: () for name in ("cycle_epochs", "grace_epochs", "morphisms", "kept")}, "give each"),
+    ({"cycle_epochs": (2, 0, 1)}, "--cycle-epochs 0 in cycle 2: must be 1 or more"),
+    ({"grace_epochs": (2, 0, 0)}, "--grace-epochs 2 in cycle 1 of 2 epochs"),
+    ({"grace_epochs": (1, -1, 0)}, "--grace-epochs -1 in cycle 2"),
+    ({"morphisms": (2, -1, 0)}, "--morphisms -1 in cycle 2: must be 0 or more"),
+    ({"kept": (8, 2, 1)}, "--kept 8 in cycle 1: there are 4 candidates and 2 new"),
+    ({"kept": (4, 5, 1)}, "--kept 5 in cycle 2: there are 4 candidates and 0 new"),
+    ({"kept": (2, 2, 1)}, "--kept 2 in cycle 1, of which 2 by --morphisms are new: at least one"),
+    ({"kept": (4, 2, 2)}, "--kept 2, --morphisms 0 in cycle 3, the last"),
+    ({"kept": (4, 2, 2), "morphisms": (2, 0, 1)}, "--kept 2, --morphisms 1 in cycle 3, the last"),
+])  # fmt: skip
+def test_tables_that_cannot_work(changes, named):
+    with pytest.raises(InputError) as error:
+        check(dataclasses.replace(CONFIG, **changes), 4)
+    assert named in str(error.value)
+
+
+# --------------------------------------------------------------------------------- the batch size
+
+
+def test_sizes_are_the_least_and_steps_up_to_the_most():
+    rule = BatchRule(24, 8, 128, 0.95)
+    bounds = {1: 24, 24: 24, 31.9: 24, 32: 32, 127: 120, 128: 128, 999: 128}
+    assert {bound: rule.largest(bound) for bound in bounds} == bounds
+    assert BatchRule(10, 8, 30, 0.95).largest(30) == 26
+    assert BatchRule(24, 8, 128, 0.95, processes=3).largest(60) == 48  # shared out equally
+
+
+def test_the_linear_rule():
+    """Expected memory used * new / size up to the threshold; not more than the double at once."""
+    rule = BatchRule(24, 8, 128, 0.95)
+    for size in range(24, 129, 8):
+        for used in (0.1, 0.3, 0.5, 0.62, 0.8, 0.94):
+            new = rule.by_memory(size, used)
+            assert (used * new / size <= 0.95 or new == 24) and new <= 2 * size
+            larger = new + 8
+            assert larger > 128 or larger > 2 * size or used * larger / size > 0.95
+    assert rule.by_memory(64, 1.0) == 56  # what does not fit is given back
+
+
+def test_on_a_cpu_images_times_candidates_stay():
+    rule = BatchRule(24, 8, 128, 0.95)
+    sizes = [rule.by_candidates(28 * k, 28 * 4) for k in (4, 6, 5, 4, 3, 2, 100)]
+    assert sizes == [128, 80, 96, 128, 128, 128, 24]
+
+
+def test_on_a_gpu_every_five_steps_by_the_fullest_of_them(tmp_path, accelerator, monkeypatch):
+    trainer, looked = make(tmp_path, accelerator), []
+
+    class Cuda:
+        type = "cuda"
+
+    monkeypatch.setattr(type(trainer.accelerator), "device", property(lambda self: Cuda()))
+    for name in ("reset_peak_memory_stats", "empty_cache"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(
+        "pr_darts.trainer.used_memory", lambda _: looked.append(trainer.step) or 0.475
+    )
+    trainer.begin_epoch()
+    assert trainer.batch_size == 4  # a cycle begins with the least
+    sizes = []
+    for trainer.step in range(16):
+        trainer.resize_batch()
+        sizes.append(trainer.batch_size)
+    assert looked == [4, 9, 14] and sizes == [4] * 4 + [8] * 5 + [10] * 7
+    assert trainer.valid_batches.batch_size == 10
+    trainer.begin_epoch()
+    assert trainer.batch_size == 10  # within a cycle
+    trainer.step, trainer.epoch, trainer.cycle = 0, 2, trainer.table[1]
+    trainer.begin_epoch()
+    assert trainer.batch_size == 4
+
+
+def test_batches_of_changing_size_pass_over_the_images_once(tmp_path, accelerator):
+    trainer = make(tmp_path, accelerator)
+    served = {"train": [], "valid": []}
+    for name in served:
+        one = getattr(trainer, f"{name}_batches")
+        original = one._augmented
+        one._augmented = lambda b, *d, name=name, to=original: served[name].append(b) or to(b, *d)
+    trainer.bar = tqdm(disable=True)
+    for trainer.epoch in range(2):
+        trainer.step = trainer.seen = 0
+        trainer._set_batch_size(10)
+        for _ in trainer.batches():
+            trainer._set_batch_size((4, 8, 6)[trainer.step % 3])
+    # Of 25 images 10, 4 and 8; 6 more are not left, of this pass over either half.
+    sizes = {name: [len(batch) for batch in batches] for name, batches in served.items()}
+    assert sizes == dict.fromkeys(("train", "valid"), [10, 4, 8] * 2)
+    for batches in served.values():
+        passes = [torch.cat(batches[n : n + 3]) for n in (0, 3)]
+        assert [len(one.unique()) for one in passes] == [22, 22]
+        assert not torch.equal(*passes)
+    trainer._set_batch_size(3)
+    trainer.step = trainer.seen = 0
+    next(trainer.batches())
+    assert trainer.valid_at == (1, 25)  # a pass goes on into the next epoch
+
+
+# ------------------------------------------------------------------------------------ the supernet
+
+
+def slow_form(net, images):
+    """II-B as printed, over each edge's own pool."""
+    s0, s1 = net.stem(images)
+    for cell, place in zip(net.cells, net.places, strict=True):
+        x, row = list(cell.inputs(s0, s1)), 0
+        for j in range(2, 2 + net.nodes):
+            total = 0
+            for i in range(j):
+                pool = net.pools[place.kind][row].candidates
+                alpha = net.arch[f"alpha_{place.kind}"][row]
+                own = [alpha[net.candidates.index(str(op))].exp() for op in pool]
+                modules = cell.edges[f"{i}-{j}"]
+                assert list(modules) == [str(op) for op in pool]
+                for a, o in zip(own, pool, strict=True):
+                    total += a / sum(own) * modules[str(o)](x[i])
+                row += 1
+            x.append(total)
+        joined = torch.cat(x[2:], 1) if net.cell_output == "concat" else sum(x[2:]) / len(x[2:])
+        s0, s1 = s1, joined
+    return net.classifier(s1.mean((2, 3)))
+
+
+@pytest.mark.parametrize("cell_output", ["concat", "mean"])
+def test_the_mixture_over_ragged_pools(cell_output):
+    net, images, labels = ragged_net(cell_output=cell_output)
+    torch.testing.assert_close(net(images), slow_form(net, images), rtol=0, atol=1e-11)
+    loss, _ = net.loss(images, labels)
+    parameters = list(net.parameters())
+    found = torch.autograd.grad(loss, parameters)
+    slow = torch.nn.functional.cross_entropy(slow_form(net, images), labels)
+    for gradient, wanted in zip(found, torch.autograd.grad(slow, parameters), strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-11)
+    for kind in net.kinds:
+        op, absent = net.mix(kind).op, net.get_buffer(f"absent_{kind}")
+        assert (op[absent] == 0).all() and (op[~absent] > 0).all()
+        torch.testing.assert_close(op.sum(1), torch.ones(EDGES).double())
+        assert [len(row) for row in net.weights(kind)] == [1, 2, 4, 3, 2]
+
+
+def test_counts():
+    net = PRDARTSSuperNet(FIRST)
+    assert sum(p.numel() for p in net.arch_parameters()) == 112  # facts, section 7
+    assert sum(p.numel() for p in net.weight_parameters()) == 402_938
+    assert net.count() == 112 and net.concatenated() == {"normal": 4, "reduction": 4}
+
+
+def test_derivation_of_ragged_pools():
+    net, *_ = ragged_net()
+    for alpha in net.arch_parameters():
+        alpha.data.zero_()
+        alpha.data[2, net.candidates.index(str(AVG))] = 2
+        alpha.data[3, net.candidates.index(str(conv(5, 2, 2)))] = 9
+        alpha.data[4, net.candidates.index(str(MAX))] = 99  # not in this edge's pool
+    cell = net.derive()["normal"]
+    assert cell.edges == (
+        Edge(0, 2, CONV), Edge(1, 2, CONV), Edge(1, 3, conv(5, 2, 2)), Edge(0, 3, AVG)
+    )  # fmt: skip
+    assert cell.join == "concat"
+
+
+def test_what_is_cut_does_not_run_and_what_is_left_is_the_same():
+    net, images, _ = ragged_net()
+    cuts = {kind: net.mix(kind) for kind in net.kinds}
+    for mix in cuts.values():
+        kept = mix.op.argmax(1)
+        mix.op.data.zero_()
+        mix.op.data[range(EDGES), kept] = 1
+    ran = []
+    for cell in net.cells:
+        for edge in cell.edges.values():
+            for module in edge.values():
+                module.register_forward_hook(lambda *_: ran.append(1))
+    full = net(images, net.per_cell(cuts))
+    assert len(ran) == 3 * 12
+    ran.clear()
+    with torch.no_grad():
+        cut = net(images, net.per_cell(cuts))
+    assert len(ran) == 3 * EDGES
+    torch.testing.assert_close(cut, full.detach())
+
+
+def test_rebuilding_keeps_survivors_and_lets_only_the_new_inherit(monkeypatch):
+    net, images, _ = ragged_net()
+    net(images)  # running statistics with a past
+    given = []
+    monkeypatch.setattr(
+        "pr_darts.supernet.inherit", lambda child, parent: given.append((child, parent))
+    )
+    old = [{e: dict(cell.edges[e].items()) for e in cell.edges} for cell in net.cells]
+    pools, parents = replace_once(net)
+    assert sum(len(edge) for kind in parents.values() for edge in kind) > 20
+    expected = 0
+    for cell, place, before in zip(net.cells, net.places, old, strict=True):
+        rows = zip(cell.edges.items(), pools[place.kind], parents[place.kind], strict=True)
+        for (name, edge), pool, parent_of in rows:
+            assert list(edge) == [str(op) for op in pool.candidates]
+            for op in pool.candidates:
+                if op in parent_of:
+                    assert (edge[str(op)], before[name][str(parent_of[op])]) in given
+                    expected += 1
+                else:
+                    assert edge[str(op)] is before[name][str(op)]
+    assert len(given) == expected
+    assert all((alpha == 0).all() for alpha in net.arch_parameters())
+    given.clear()
+    net.rebuild(pools, {kind: [{}] * EDGES for kind in net.kinds})  # a cycle without children
+    assert not given
+
+
+def test_a_child_keeps_its_own_training_at_later_rebuilds():
+    """The authors' code copies the parent's weights over it again at every rebuild."""
+    net, images, _ = ragged_net()
+    replace_once(net)
+    for weight in net.weight_parameters():
+        weight.data.add_(0.1 * torch.randn_like(weight))
+    trained = {name: value.clone() for name, value in net.state_dict().items()}
+    _, parents = replace_once(net, seed=1)
+    children = {  # of this time; one of them may have been pruned just now
+        f"cells.{n}.edges.{i}-{j}.{op}."
+        for n, place in enumerate(net.places)
+        for (i, j), edge in zip(net.edges, parents[place.kind], strict=True) for op in edge
+    }  # fmt: skip
+    after = net.state_dict()
+    left = [name for name in trained if name in after and "alpha" not in name
+            and not name.startswith(tuple(children))]  # fmt: skip
+    assert len(left) > 100 and all(torch.equal(after[name], trained[name]) for name in left)
+
+
+def test_a_pruned_one_that_comes_back_inherits_again():
+    net, *_ = ragged_net()
+    pools = {kind: [Pool.first((conv(3), conv(5)))] * EDGES for kind in net.kinds}
+    net.rebuild(pools)
+    pruned = {kind: [Pool((conv(3),), (conv(3), conv(5)))] * EDGES for kind in net.kinds}
+    net.rebuild(pruned)
+    net.rebuild(pools, {kind: [{conv(5): conv(3)}] * EDGES for kind in net.kinds})
+    for cell in net.cells:
+        for edge in cell.edges.values():
+            parent, child = (edge[str(op)].units[0].depthwise.weight for op in (conv(3), conv(5)))
+            assert torch.equal(child[..., 1:4, 1:4], parent)
+            torch.testing.assert_close(child.square().sum(), parent.square().sum())
+
+
+def test_pools_differ_from_edge_to_edge_and_are_functions_of_seed_and_cycle():
+    nets = [ragged_net()[0] for _ in range(3)]
+    first, second, third = (
+        replace_once(net, seed)[0] for net, seed in zip(nets, (0, 0, 1), strict=True)
+    )
+    assert first == second != third
+    assert len({pool.candidates for pool in first["normal"]}) > 2
+    torch.manual_seed(9)
+    assert replace_once(ragged_net()[0])[0] == first
+
+
+def test_only_morphisms_of_the_space_appear():
+    net, *_ = ragged_net()
+    config = dataclasses.replace(CONFIG, space="dl")
+    pools, parents = prune_and_replace(config, net, cycles(PRDARTSConfig())[0])
+    assert {len(pool.candidates) for edges in pools.values() for pool in edges} <= {4, 5, 6}
+    for edges in parents.values():
+        for edge in edges:
+            assert all(child in morphisms(op, SPACES["dl"]) for child, op in edge.items())
+
+
+@pytest.mark.parametrize(("space", "count"), [("dl", 15), ("dr", 35), ("ur", 76)])
+def test_discoverable_operations(space, count):
+    assert len(discoverable(PRDARTSConfig(space=space))) == count
+
+
+# -------------------------------------------------------------------------------------- the trainer
+
+
+def test_a_restart_forgets_the_optimisers_and_nothing_else(tmp_path, accelerator):
+    trainer = make(tmp_path, accelerator)
+    batch = trainer.train_batches.train(0)
+    for _ in range(2):
+        trainer.arch_step(batch)
+        trainer.weight_step(batch)
+    net, old = trainer.supernet, trainer.optimizers
+    stem = snapshot(net.stem.parameters())
+    pools, parents = prune_and_replace(CONFIG, net, trainer.cycle)
+    net.rebuild(pools, parents)
+    trainer.restart()
+    assert trainer.cycle.number == 2 and trainer.optimizer is not old[0]
+    assert equal(net.stem.parameters(), stem)
+    for weight in trainer.weights:
+        assert not trainer.optimizer.state[weight]["momentum_buffer"].any()
+    assert not trainer.arch_optimizer.state
+    ours = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert ours == {id(p) for n, p in net.named_parameters() if not n.startswith("arch.")}
+    assert {id(p) for p in trainer.arch} == {id(p) for p in net.arch_parameters()}
+    before = snapshot(trainer.weights)
+    trainer.weight_step(trainer.train_batches.train(1))
+    assert not any(map(torch.equal, trainer.weights, before))
+
+
+def test_the_learning_rate_restarts_with_each_cycle(tmp_path, accelerator):
+    trainer, rates = make(tmp_path, accelerator), []
+    for cycle in trainer.table:
+        trainer.cycle = cycle
+        for trainer.epoch in range(cycle.start, cycle.end):
+            trainer.set_learning_rate()
+            rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.055, 0.1, 0.1])
+
+
+def test_a_state_rebuilds_its_network(tmp_path, accelerator):
+    trainer, other = (make(tmp_path / name, accelerator) for name in "ab")
+    config = dataclasses.replace(CONFIG, space="ur")
+    trainer.supernet.rebuild(*prune_and_replace(config, trainer.supernet, trainer.cycle))
+    trainer.restart()
+    trainer.arch_step(trainer.train_batches.train(0))
+    trainer.weight_step(trainer.train_batches.train(0))
+    other.load_state(copy.deepcopy(trainer.state()))
+    assert other.supernet.pools == trainer.supernet.pools and other.cycle == trainer.cycle
+    theirs, ours = trainer.supernet.state_dict(), other.supernet.state_dict()
+    assert theirs.keys() == ours.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+    for one in (trainer, other):
+        one.weight_step(one.train_batches.train(1))
+    assert equal(other.weights, snapshot(trainer.weights))
+
+
