@@ -1,11 +1,10 @@
 """The picture of a search in cycles, as Fig. 2 of the paper.
 
-`python -m pr_darts.draw RUN_FOLDER` draws it again, with the pictures of every run.
+`python -m pr_darts.draw RUN_FOLDER` draws it again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common import draw
+from common.draw import save_figure
 from common.draw_cell import FAMILIES, INK, QUIET, STYLE
 from common.draw_search import LOOKS, epoch_axis
 from common.errors import InputError, errors_are_messages
+from common.files import json_lines
 
 TYPES = {  # of candidates: a label and a colour each
     "conv": ("convolutions", FAMILIES["sep_conv"]),
@@ -40,15 +40,11 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
         InputError: the folder holds no such search.
     """
     file = folder / "metrics.jsonl"
-    lines = file.read_text().splitlines(True) if file.is_file() else []
-    metrics = [json.loads(line) for line in lines if line.endswith("\n")]
+    metrics = json_lines(file) if file.is_file() else []
     if not metrics or "cycle" not in metrics[0]:
         raise InputError(f"{folder}: holds no epoch of a PR-DARTS search (in its metrics.jsonl)")
-    (folder / "pictures").mkdir(exist_ok=True)
     with rc_context(STYLE):
-        figure = cycles_figure(metrics)
-        figure.savefig(folder / "pictures" / "cycles.svg", metadata={"Date": None})
-        figure.savefig(folder / "pictures" / "cycles.png", dpi=150)
+        save_figure(cycles_figure(metrics), folder / "pictures" / "cycles")
 
 
 def cycles_figure(metrics: Sequence[dict]) -> Figure:
@@ -122,14 +118,8 @@ def _legend(axes: Axes, handles: Sequence[Line2D]) -> None:
 
 def main() -> None:
     """The command."""
-
-    def both(folder: tyro.conf.Positional[Path]) -> None:
-        """Draw all pictures of a PR-DARTS search into its `pictures` folder."""
-        run(folder)
-        draw.run(folder)
-
     with errors_are_messages():
-        tyro.cli(both, prog="python -m pr_darts.draw")
+        tyro.cli(run, prog="python -m pr_darts.draw")
 
 
 if __name__ == "__main__":

@@ -169,10 +169,10 @@ def search(config: PRDARTSConfig) -> None:
             run.say(f"cycle {cycle.number + 1}: {summary(pools, parents)}")
     found = {kind: len(discovered(pools)) for kind, pools in supernet.pools.items()}
     possible = len(discoverable(config))
-    trainer.finish(discovered=found, discoverable=possible)
-    run.say(f"discovered {found['normal']} of {possible} operations of normal cells (Table III)")
     if run.accelerator.is_main_process:
         draw.run(run.folder)
+    run.say(f"discovered {found['normal']} of {possible} operations of normal cells (Table III)")
+    trainer.finish(discovered=found, discoverable=possible)
     run.close()
 
 
