@@ -103,6 +103,7 @@ def test_a_found_cell_is_retrained(finished, tmp_path, command):
     status, _, err = command(
         "evaluate/train.py", "--preset", "digits", "--genotype", finished[0], "--channels", 4,
         "--cells", 3, "--epochs", 1, "--limit-images", 128, "--output", tmp_path / "trained",
+        pictures=True,
     )  # fmt: skip
     assert status == 0, err
 
@@ -152,7 +153,7 @@ def test_pictures_can_be_drawn_again_and_of_a_search_that_is_not_finished(
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:3]))
     assert command("pr_darts/draw.py", tmp_path)[0] == 0
     pictures = {path.stem for path in (tmp_path / "pictures").iterdir()}
-    assert pictures == {"cycles", "curves", "measures"}
+    assert pictures == {"cycles"}
     before = (finished[0] / "pictures" / "cycles.svg").read_bytes()
     draw_cycles(finished[0])
     assert (finished[0] / "pictures" / "cycles.svg").read_bytes() == before
