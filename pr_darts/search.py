@@ -133,7 +133,6 @@ PRESETS = {
         preset="digits", dataset="digits", cycle_epochs=(2,) * 9, grace_epochs=(1,) * 9,
         batch_size=32, batch_step=16, batch_max=192, channels=8, cells=3, crop_padding=1,
         flip=False, learning_rate=0.05, learning_rate_min=0.02, arch_learning_rate=2e-2,
-        cut_accuracy="batch",
     ),
 }
 

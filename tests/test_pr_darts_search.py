@@ -103,7 +103,6 @@ def test_a_found_cell_is_retrained(finished, tmp_path, command):
     status, _, err = command(
         "evaluate/train.py", "--preset", "digits", "--genotype", finished[0], "--channels", 4,
         "--cells", 3, "--epochs", 1, "--limit-images", 128, "--output", tmp_path / "trained",
-        pictures=True,
     )  # fmt: skip
     assert status == 0, err
 
@@ -215,6 +214,7 @@ def test_a_published_cell_is_retrained(tmp_path, command):
     status, _, err = command(
         "evaluate/train.py", "--preset", "digits", "--genotype", "pr_darts_ur", "--channels", 4,
         "--cells", 3, "--epochs", 1, "--limit-images", 128, "--output", tmp_path / "trained",
+        pictures=True,
     )  # fmt: skip
     assert status == 0, err
     assert (tmp_path / "trained" / "pictures" / "normal.svg").exists()
