@@ -85,6 +85,10 @@ class Loop:
         """Count on, at an epoch's end."""
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
 
+    def peak_memory_mib(self) -> float:
+        """The most memory used so far."""
+        return peak_memory_mib(self.accelerator.device)
+
     def report(self) -> dict[str, Any]:
         """After an epoch's last step: its figures, and whatever files an epoch leaves."""
         raise NotImplementedError
@@ -110,7 +114,7 @@ class Loop:
         until = self.config.epochs if until is None else until
         per_epoch = self.steps_per_epoch * self.config.batch_size
         self.bar = tqdm(
-            total=until * per_epoch, initial=self.epoch * per_epoch + self.images_seen,
+            total=self.config.epochs * per_epoch, initial=self.epoch * per_epoch + self.images_seen,
             unit="img", unit_scale=True, dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
         )
@@ -199,7 +203,7 @@ class Loop:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self.started, 3),
             "images_per_second": round(self.images_seen / trained, 1),
-            "peak_memory_mib": round(peak_memory_mib(self.accelerator.device), 1),
+            "peak_memory_mib": round(self.peak_memory_mib(), 1),
         }
         self.run.append("metrics.jsonl", figures)
         self.accelerator.log(figures, step=self.epoch)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from common.config import SearchConfig, flag
 from common.errors import InputError
+from common.genotype import Op
+from pr_darts.morphisms import Space, reachable
 
 ROWS = ("cycle_epochs", "grace_epochs", "morphisms", "kept")
 
@@ -49,12 +52,13 @@ def cycles(config: SearchConfig) -> list[Cycle]:
     return table
 
 
-def check(config: SearchConfig, candidates: int) -> None:
+def check(config: SearchConfig, first: Sequence[Op], space: Space) -> None:
     """Refuse a table that cannot be run.
 
     Args:
         config: with the rows.
-        candidates: of an edge in the first cycle.
+        first: the candidates of an edge in the first cycle.
+        space: what they can become.
 
     Raises:
         InputError: naming the row's flag, the cycle and what would be right.
@@ -63,8 +67,16 @@ def check(config: SearchConfig, candidates: int) -> None:
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         counts = ", ".join(f"{name} {count}" for name, count in lengths.items())
         raise InputError(f"{counts}: give each as many numbers, one a cycle (Table I)")
+    candidates, morphed = len(first), 0
     for cycle in cycles(config):
         _check(cycle, candidates)
+        morphed += cycle.morphisms > 0
+        there = len(reachable(first, space, morphed))
+        if cycle.kept > there:
+            raise InputError(
+                f"--kept {cycle.kept} in cycle {cycle.number}: by then the morphisms of --space "
+                f"have reached {there} operations at most; keep as many or fewer"
+            )
         candidates = cycle.kept
 
 
@@ -78,6 +90,16 @@ def _check(cycle: Cycle, candidates: int) -> None:
             f"--grace-epochs {cycle.grace} {where} of {epochs} epochs: must be 0 or more and leave "
             "an epoch in which alpha moves, or pruning would go by nothing"
         )
+    if cycle.last and (cycle.kept, cycle.morphisms) != (1, 0):
+        raise InputError(
+            f"--kept {cycle.kept}, --morphisms {cycle.morphisms} {where}, the last: it leaves one "
+            "operation an edge and adds none (Table I: 1 and 0)"
+        )
+    if cycle.last and candidates < 2:
+        raise InputError(
+            f"--kept: {candidates} candidate is left to cycle {cycle.number}, the last, which must "
+            "choose; keep 2 or more before it, or begin with as many --candidates"
+        )
     if cycle.morphisms < 0:
         raise InputError(f"--morphisms {cycle.morphisms} {where}: must be 0 or more")
     if cycle.survivors < 1:
@@ -90,9 +112,4 @@ def _check(cycle: Cycle, candidates: int) -> None:
             f"--kept {cycle.kept} {where}: there are {candidates} candidates and "
             f"{cycle.morphisms} new ones by --morphisms; keep {candidates + cycle.morphisms} or "
             "fewer"
-        )
-    if cycle.last and (cycle.kept, cycle.morphisms) != (1, 0):
-        raise InputError(
-            f"--kept {cycle.kept}, --morphisms {cycle.morphisms} {where}, the last: it leaves one "
-            "operation an edge and adds none (Table I: 1 and 0)"
         )

@@ -99,9 +99,10 @@ class PRDARTSConfig(SearchConfig):
         for op in first:
             if is_convolution(op) and not SPACES[self.space].holds(op):
                 raise InputError(
-                    f"--candidates '{op}': lies outside of --space {self.space} (Table II)"
+                    f"--candidates '{op}': lies outside of --space {self.space}, which has "
+                    f"{SPACES[self.space]} (Table II)"
                 )
-        check(self, len(first))
+        check(self, first, SPACES[self.space])
         super().check()
         if self.epochs != sum(self.cycle_epochs):
             raise InputError(
@@ -113,6 +114,11 @@ class PRDARTSConfig(SearchConfig):
             raise InputError(
                 f"--batch-max {self.batch_max}: must be --batch-size {self.batch_size} or more"
             )
+        if (self.batch_max - self.batch_size) % self.batch_step:
+            raise InputError(
+                f"--batch-max {self.batch_max}: must be --batch-size {self.batch_size} and a "
+                f"multiple of --batch-step {self.batch_step}"
+            )
         if not 0 < self.memory_threshold <= 1:
             raise InputError(
                 f"--memory-threshold {self.memory_threshold}: must be above 0 and 1 or less"
@@ -123,7 +129,7 @@ class PRDARTSConfig(SearchConfig):
         if self.batch_max > len(images) // 2:
             raise InputError(
                 f"--batch-max {self.batch_max}: half of the {len(images)} training images, "
-                f"{len(images) // 2}, is less than one batch"
+                f"{len(images) // 2}, is less than one batch; make it smaller, and --batch-size"
             )
 
 
@@ -161,11 +167,7 @@ def search(config: PRDARTSConfig) -> None:
                 trainer.weight_step(train)
                 trainer.resize_batch()  # III-C
         if not cycle.last:
-            pools, parents = prune_and_replace(config, supernet, cycle)
-            torch.manual_seed(seed_of(config.seed, "new candidates", cycle.number))
-            supernet.rebuild(pools, parents)  # survivors stay, children inherit, alphas are equal
-            trainer.restart()  # new optimisers; learning rate and batch size begin anew
-            run.say(f"cycle {cycle.number + 1}: {summary(pools, parents)}")
+            run.say(f"cycle {cycle.number + 1}: {next_cycle(config, trainer, cycle)}")
     found = {kind: len(discovered(pools)) for kind, pools in supernet.pools.items()}
     possible = len(discoverable(config))
     if run.accelerator.is_main_process:
@@ -173,6 +175,16 @@ def search(config: PRDARTSConfig) -> None:
     run.say(f"discovered {found['normal']} of {possible} operations of normal cells (Table III)")
     trainer.finish(discovered=found, discoverable=possible)
     run.close()
+
+
+def next_cycle(config: PRDARTSConfig, trainer: CycleTrainer, cycle: Cycle) -> str:
+    """From one cycle to the next, alike on all processes; what the next one searches."""
+    supernet = trainer.supernet
+    pools, parents = prune_and_replace(config, supernet, cycle)
+    torch.manual_seed(seed_of(config.seed, "new candidates", cycle.number))
+    supernet.rebuild(pools, parents)  # survivors stay, children inherit, alphas are equal
+    trainer.restart()  # new optimisers; learning rate and batch size begin anew
+    return summary(pools, parents)
 
 
 def prune_and_replace(

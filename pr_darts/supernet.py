@@ -100,10 +100,13 @@ class PRDARTSSuperNet(SuperNet):
     @torch.no_grad()
     def weights(self, kind: str) -> list[list[float]]:
         """The mixing weights as numbers, [edges] of each as many as its pool has candidates."""
-        op = self.mix(kind).op.tolist()
+        return self.by_pool(kind, self.mix(kind).op)
+
+    def by_pool(self, kind: str, values: Tensor) -> list[list[float]]:
+        """[edges, candidates] -> numbers, of each edge those of its own pool."""
         return [
             [row[self.candidates.index(str(op))] for op in pool.candidates]
-            for row, pool in zip(op, self.pools[kind], strict=True)
+            for row, pool in zip(values.tolist(), self.pools[kind], strict=True)
         ]
 
     def derive(self) -> dict[str, Cell]:

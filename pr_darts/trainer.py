@@ -39,6 +39,7 @@ class CycleTrainer(BilevelTrainer):
         seen: images in this epoch so far.
         valid_at: the pass over the validation half, and the images of it that were seen.
         steps_before: this epoch.
+        peak_before: MiB of a GPU's memory, at most, before the batch had the size it has.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class CycleTrainer(BilevelTrainer):
             run.accelerator.num_processes,
         )
         self.first_candidates = supernet.count()
+        self.peak_before = 0.0
         super().__init__(config, supernet, run, images, split)
+        del self.schedule  # a cosine in each cycle instead; it would keep the first one's weights
 
     # --------------------------------------------------------------------------------- the verbs
 
@@ -132,6 +135,10 @@ class CycleTrainer(BilevelTrainer):
         own = {"cycle": self.cycle.number, "batch_size": self.batch_size}
         return {**super().report(), **own}
 
+    def peak_memory_mib(self) -> float:
+        """See `Loop.peak_memory_mib`."""
+        return max(self.peak_before, super().peak_memory_mib())
+
     def architecture(self) -> dict[str, Any]:
         """See `BilevelTrainer.architecture`; of each edge its own candidates."""
         supernet = self.supernet
@@ -142,6 +149,10 @@ class CycleTrainer(BilevelTrainer):
             "candidates": {
                 kind: [[str(op) for op in pool.candidates] for pool in pools]
                 for kind, pools in supernet.pools.items()
+            },
+            "parameters": {
+                f"alpha_{kind}": supernet.by_pool(kind, supernet.arch[f"alpha_{kind}"])
+                for kind in supernet.kinds
             },
             "weights": {
                 kind: {"op": supernet.weights(kind), "edge": None} for kind in supernet.kinds
@@ -178,7 +189,8 @@ class CycleTrainer(BilevelTrainer):
         self.optimizer, _ = self.optimizers
 
     def _set_batch_size(self, size: int) -> None:
-        """Of both halves; what a GPU's peak says from now on is of this size."""
-        self.train_batches.batch_size = self.valid_batches.batch_size = size
-        if self.accelerator.device.type == "cuda":
+        """Of both halves; where it changes, a GPU's peak is that of the new size from now on."""
+        if size != self.batch_size and self.accelerator.device.type == "cuda":
+            self.peak_before = self.peak_memory_mib()
             torch.cuda.reset_peak_memory_stats(self.accelerator.device)
+        self.train_batches.batch_size = self.valid_batches.batch_size = size

@@ -26,7 +26,7 @@ from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts import batch_size
-from pr_darts.search import PRDARTSConfig, prune_and_replace
+from pr_darts.search import PRDARTSConfig, next_cycle
 from pr_darts.supernet import PRDARTSSuperNet
 from pr_darts.trainer import CycleTrainer
 
@@ -178,15 +178,13 @@ def main(folder):
             changing.arch_step((valid[0].double(), valid[1]))
             changing.weight_step((train[0].double(), train[1]))
         average_statistics(accelerator, net)
-        torch.manual_seed(cycle.number)  # search() does so by the seed and the cycle
-        net.rebuild(*prune_and_replace(CYCLES, net, cycle))
+        next_cycle(CYCLES, changing, cycle)
         pools = [str(pool) for kind in net.kinds for pool in net.pools[kind]]
         everywhere_equal(accelerator, torch.tensor([seed_of(pool) for pool in pools]))
         assert len(set(pools)) > 5
         for tensor in net.state_dict().values():
             everywhere_equal(accelerator, tensor.double())
         changing.next_epoch()
-        changing.restart()
 
     # The fullest GPU decides for all.
     share = batch_size.fullest(accelerator, 0.2 + 0.3 * accelerator.process_index)

@@ -488,7 +488,7 @@ def test_both_steps_of_an_iteration_and_every_iteration_have_noise_of_their_own(
 def test_the_epochs_line_holds_P_and_attention(tmp_path, accelerator):
     trainer = make(tmp_path, accelerator, ITNASSuperNet, config=dataclasses.replace(CONFIG, seed=3))
     spread(trainer.supernet, 300)
-    line = json.loads(json.dumps(trainer._architecture()))
+    line = json.loads(json.dumps(trainer.architecture()))
     for kind in ("normal", "reduction"):
         weights = line["weights"][kind]
         assert [tuple(triple) for triple in weights["triples"]] == triples(2)

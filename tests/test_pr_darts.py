@@ -51,9 +51,9 @@ def make(folder, accelerator, config=CONFIG):
                         Split.halves(50, 0))  # fmt: skip
 
 
-def replace_once(net, seed=0):
+def replace_once(net, seed=0, cycle=1):
     """A cycle's change: three of the pool survive, three are morphed."""
-    cycle = cycles(PRDARTSConfig())[1]
+    cycle = cycles(PRDARTSConfig())[cycle]
     config = dataclasses.replace(CONFIG, space="ur", seed=seed)
     pools, parents = prune_and_replace(config, net, cycle)
     net.rebuild(pools, parents)
@@ -99,11 +99,15 @@ def test_the_defaults_are_section_4_and_table_1():
     ({"kept": (4, 5, 1)}, "--kept 5 in cycle 2: there are 4 candidates and 0 new"),
     ({"kept": (2, 2, 1)}, "--kept 2 in cycle 1, of which 2 by --morphisms are new: at least one"),
     ({"kept": (4, 2, 2)}, "--kept 2, --morphisms 0 in cycle 3, the last"),
+    ({"kept": (4, 2, 0)}, "--kept 0, --morphisms 0 in cycle 3, the last"),
+    ({"kept": (4, 1, 1)}, "--kept: 1 candidate is left to cycle 3, the last"),
+    ({"morphisms": (50, 0, 0), "kept": (51, 2, 1)},
+     "--kept 51 in cycle 1: by then the morphisms of --space have reached 7 operations"),
     ({"kept": (4, 2, 2), "morphisms": (2, 0, 1)}, "--kept 2, --morphisms 1 in cycle 3, the last"),
 ])  # fmt: skip
 def test_tables_that_cannot_work(changes, named):
     with pytest.raises(InputError) as error:
-        check(dataclasses.replace(CONFIG, **changes), 4)
+        check(dataclasses.replace(CONFIG, **changes), FIRST, SPACES["dl"])
     assert named in str(error.value)
 
 
@@ -340,9 +344,34 @@ def test_pools_differ_from_edge_to_edge_and_are_functions_of_seed_and_cycle():
         replace_once(net, seed)[0] for net, seed in zip(nets, (0, 0, 1), strict=True)
     )
     assert first == second != third
+    assert replace_once(ragged_net()[0], cycle=2)[0] != first
     assert len({pool.candidates for pool in first["normal"]}) > 2
     torch.manual_seed(9)
     assert replace_once(ragged_net()[0])[0] == first
+
+
+def test_the_worst_go_and_children_are_of_the_better_ones():
+    """Of each edge of either kind by its own alphas (III-B.2)."""
+    torch.manual_seed(0)
+    first = (MAX, AVG, SKIP, CONV, conv(5), conv(7))
+    net = PRDARTSSuperNet(first, **SMALL)
+    worst, favoured = {}, {"normal": CONV, "reduction": conv(5)}
+    for kind in net.kinds:
+        alpha = net.arch[f"alpha_{kind}"].data
+        for row in range(EDGES):
+            worst[kind, row] = [first[(row + n + (kind == "normal")) % 3] for n in range(2)]
+            for op in first:
+                value = -9 if op in worst[kind, row] else 9 if op == favoured[kind] else 0
+                alpha[row, net.candidates.index(str(op))] = value
+    cycle = dataclasses.replace(cycles(PRDARTSConfig())[1], morphisms=2, kept=6)  # 4 survive
+    config = dataclasses.replace(CONFIG, space="ur")
+    pools, parents = prune_and_replace(config, net, cycle)
+    bred = []
+    for kind in net.kinds:
+        for row, (pool, parent_of) in enumerate(zip(pools[kind], parents[kind], strict=True)):
+            assert set(pool.candidates[:4]) == set(first) - set(worst[kind, row])
+            bred += [parent == favoured[kind] for parent in parent_of.values()]
+    assert len(bred) == 2 * 2 * EDGES and all(bred)  # e^9 to 1
 
 
 def test_only_morphisms_of_the_space_appear():

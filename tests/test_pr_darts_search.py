@@ -22,8 +22,8 @@ from test_resume import figures, identical, last_checkpoint
 SEARCH = "pr_darts/search.py"
 TINY = "--preset digits --channels 2 --cells 3 --nodes 4 --limit-images 128 --batch-size 8".split()
 TINY += "--batch-step 8 --batch-max 32 --checkpoint-steps 1 --threads 1".split()
-TINY += "--cycle-epochs 2 1 1 1 --grace-epochs 1 0 0 0 --morphisms 3 3 0 0 --kept 6 6 2 1".split()
-BATCHES = [32, 32, 16, 16, 32]  # of each epoch: 4, 6, 6 and 2 candidates an edge
+TINY += "--cycle-epochs 2 2 1 1 --grace-epochs 1 1 0 0 --morphisms 3 3 0 0 --kept 6 6 2 1".split()
+BATCHES = [32, 32, 16, 16, 16, 32]  # of each epoch: 4, 6, 6 and 2 candidates an edge
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +59,16 @@ def test_resumed_it_ends_in_the_same_bits(
 def test_what_a_search_leaves(finished):
     folder, output = finished
     lines = figures(folder)
-    assert [line["cycle"] for line in lines] == [1, 1, 2, 3, 4]
+    assert [line["cycle"] for line in lines] == [1, 1, 2, 2, 3, 4]
     assert [line["batch_size"] for line in lines] == BATCHES
     assert [line["candidates_normal"] for line in lines][:2] == [20, 20]
-    assert lines[2]["candidates_normal"] <= 30 and lines[4]["candidates_reduction"] == 10
+    assert lines[2]["candidates_normal"] <= 30 and lines[5]["candidates_reduction"] == 10
     assert lines[0]["similarity_normal"] == pytest.approx(1 / 3)
     assert lines[0]["conv_share_normal"] == 0.25 and lines[0]["pool_share_reduction"] == 0.5
     rates = [line["learning_rate"] for line in lines]
-    assert rates == pytest.approx([0.05, 0.035, 0.05, 0.05, 0.05])
+    assert rates == pytest.approx([0.05, 0.035, 0.05, 0.035, 0.05, 0.05])
     found = [line["discovered_normal"] for line in lines]
-    assert found == sorted(found) and 4 == found[0] < found[2] < found[3] == found[4]
+    assert found == sorted(found) and 4 == found[0] < found[2] < found[4] == found[5]
     result = json.loads((folder / "result.json").read_text())
     assert result["discovered"]["normal"] == found[-1]
     config = PRDARTSConfig(space="ur", morphisms=(3, 3, 0, 0))
@@ -82,9 +82,14 @@ def test_what_a_search_leaves(finished):
             for names, weights in zip(edges, line["weights"][kind]["op"], strict=True):
                 assert len(names) == len(weights) and sum(weights) == pytest.approx(1)
                 assert any(name.startswith("sep_conv") for name in names)
-    assert {w for row in history[0]["weights"]["normal"]["op"] for w in row} == {0.25}  # grace
-    for line in history[1:]:  # in each cycle alpha moves
-        assert all(len(set(row)) > 1 for row in line["weights"]["normal"]["op"])
+    assert {w for row in history[0]["weights"]["normal"]["op"] for w in row} == {0.25}
+    for number, line in enumerate(history):  # in each cycle alpha moves, but for grace epochs
+        rests = number in (0, 2)
+        assert all((len(set(row)) == 1) == rests for row in line["weights"]["normal"]["op"])
+        for name, rows in line["parameters"].items():
+            op = line["weights"][name.removeprefix("alpha_")]["op"]
+            for alpha, row in zip(rows, op, strict=True):
+                assert torch.tensor(alpha).softmax(0).tolist() == pytest.approx(row)
 
     state = last_checkpoint(folder)[1]
     assert state["cycle"] == 4 and state["batch_size"] == 32
@@ -116,9 +121,10 @@ def test_a_found_cell_is_retrained(finished, tmp_path, command):
     (["--kept", "6", "1"], "--kept 2: give each as many numbers"),
     (["--kept", "9", "6", "2", "1"], "--kept 9 in cycle 1: there are 4 candidates and 3 new"),
     (["--grace-epochs", "2", "0", "0", "0"], "--grace-epochs 2 in cycle 1 of 2 epochs"),
-    (["--epochs", "9"], "--epochs 9: the cycles have 5 in all; change --cycle-epochs"),
+    (["--epochs", "9"], "--epochs 9: the cycles have 6 in all; change --cycle-epochs"),
     (["--batch-max", "4"], "--batch-max 4: must be --batch-size 8 or more"),
-    (["--batch-max", "65"], "--batch-max 65: half of the 128 training images, 64"),
+    (["--batch-max", "72"], "--batch-max 72: half of the 128 training images, 64"),
+    (["--batch-max", "60"], "--batch-max 60: must be --batch-size 8 and a multiple of --batch-step"),
     (["--batch-step", "0"], "--batch-step 0: must be 1 or more"),
     (["--memory-threshold", "1.2"], "--memory-threshold 1.2: must be above 0"),
     (["--cell-output", "sum"], "--cell-output"),
@@ -142,7 +148,7 @@ def test_figure_2_says_what_was_recorded(finished):
     assert similar.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
     assert [line.get_ydata()[0] for line in shares.lines[:3]] == [25, 50, 25]
     begun = [line.get_xdata()[0] for line in shares.lines[6:]]
-    assert begun == [1.5, 2.5, 3.5] and time.get_ylabel() == "seconds"
+    assert begun == [1.5, 3.5, 4.5] and time.get_ylabel() == "seconds"
 
 
 def test_pictures_can_be_drawn_again_and_of_a_search_that_is_not_finished(
