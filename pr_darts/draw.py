@@ -94,11 +94,12 @@ def cycles_figure(metrics: Sequence[dict]) -> Figure:
 
 def _batch(axes: Axes, epochs: Sequence[int], metrics: Sequence[dict]) -> None:
     """Batch size, and an epoch's time on a scale of its own beside it."""
+    sizes = [line["batch_size"] for line in metrics]
     (size,) = axes.plot(
-        epochs, [line["batch_size"] for line in metrics], color=LOOKS["normal"]["color"], lw=1.5,
-        drawstyle="steps-mid", label="batch size",
+        epochs, sizes, color=LOOKS["normal"]["color"], lw=1.5, drawstyle="steps-mid",
+        label="batch size",
     )  # fmt: skip
-    axes.set(ylabel="images a batch", ylim=(0, None))
+    axes.set(ylabel="images a batch", ylim=(0, 1.06 * max(sizes)))
     seconds = np.array([line["seconds"] for line in metrics], float)
     other = axes.twinx()
     (time,) = other.plot(epochs, seconds, color=INK, lw=0.9, ls=(0, (1, 1)), label="epoch's time")

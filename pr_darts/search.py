@@ -2,8 +2,8 @@
 
 Searches a normal and a reduction cell by cycles that prune each edge's candidates and replace them
 by morphisms of the better ones (Laube and Zell). Without flags this is section IV on CIFAR-10 in
-the DARTS-like space; --space dr and ur are the others; --preset digits is two minutes on a laptop,
-with nothing to download.
+the DARTS-like space; --space dr and ur are the others; --preset digits is two or three minutes on a
+laptop, with nothing to download.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PRDARTSConfig(SearchConfig):
     """Section IV-A and Table I: CIFAR-10, 8 cells, 16 channels, nine cycles of 100 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search (IV-A); digits: two minutes on two CPU cores."""
+    """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""
     space: Literal["dl", "dr", "ur"] = "dl"
     """What convolutions can become (Table II): DARTS-like, depth-restricted or unrestricted."""
     candidates: tuple[str, ...] = FIRST
