@@ -143,6 +143,12 @@ class SearchConfig(RunConfig):
             if getattr(self, name) >= 1:
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
 
+    def shape(self, images: Images) -> dict[str, int]:
+        """The supernet's size for these images: see `SuperNet`."""
+        return {
+            "channels": self.channels, "cells": self.cells, "nodes": self.nodes - 2,
+            "classes": len(images.classes), "image_channels": images.shape[0],
+        }
 
     def provenance(self) -> dict[str, Any]:
         """What tells this method's cells apart, for a genotype's provenance."""

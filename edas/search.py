@@ -102,14 +102,7 @@ PRESETS = {
 def search(config: EDASConfig) -> None:
     """One search in a run folder of its own."""
     config, run, images, split = open_search(config, METHOD)
-    supernet = EDASSuperNet(
-        candidates=config.candidates,
-        channels=config.channels,
-        cells=config.cells,
-        nodes=config.nodes - 2,
-        classes=len(images.classes),
-        image_channels=images.shape[0],
-    )
+    supernet = EDASSuperNet(config.candidates, **config.shape(images))
     if config.inversion_epochs >= config.epochs:
         run.say(
             f"note: --inversion-epochs {config.inversion_epochs}: alpha's sign alternates in all "

@@ -89,11 +89,7 @@ def algorithm_1(config: GDASConfig, run: Run, images: Images, split: Split) -> N
     supernet = GDASSuperNet(
         reduction=config.reduction,
         draw=config.draw,
-        channels=config.channels,
-        cells=config.cells,
-        nodes=config.nodes - 2,
-        classes=len(images.classes),
-        image_channels=images.shape[0],
+        **config.shape(images),
     )
     trainer = BilevelTrainer(config, supernet, run, images, split)
     for epoch in trainer.epochs():

@@ -87,11 +87,7 @@ def search(config: ITNASConfig) -> None:
         gumbel=config.gumbel,
         transition=config.transition,
         pruning=config.pruning,
-        channels=config.channels,
-        cells=config.cells,
-        nodes=config.nodes - 2,
-        classes=len(images.classes),
-        image_channels=images.shape[0],
+        **config.shape(images),
     )
     trainer = BilevelTrainer(config, supernet, run, images, split)
     for epoch in trainer.epochs():

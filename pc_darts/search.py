@@ -82,11 +82,7 @@ def search(config: PCDARTSConfig) -> None:
         K=config.K,
         edge_normalization=config.edge_normalization,
         mask=config.mask,
-        channels=config.channels,
-        cells=config.cells,
-        nodes=config.nodes - 2,
-        classes=len(images.classes),
-        image_channels=images.shape[0],
+        **config.shape(images),
     )
     if config.warmup_epochs >= config.epochs:
         run.say(f"note: all {config.epochs} epochs are warm-up; alpha and beta will not move")

@@ -152,11 +152,7 @@ def search(config: PRDARTSConfig) -> None:
     supernet = PRDARTSSuperNet(
         config.first(),
         cell_output=config.cell_output,
-        channels=config.channels,
-        cells=config.cells,
-        nodes=config.nodes - 2,
-        classes=len(images.classes),
-        image_channels=images.shape[0],
+        **config.shape(images),
     )
     trainer = CycleTrainer(config, supernet, run, images, split)
     for cycle in trainer.cycles():

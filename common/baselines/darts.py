@@ -70,13 +70,7 @@ def search(config: DARTSConfig) -> None:
     config, run, images, split = open_search(config, METHOD)
     if config.order == 2:  # 10 bits of mantissa do not resolve the difference, either
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    supernet = SuperNet(
-        channels=config.channels,
-        cells=config.cells,
-        nodes=config.nodes - 2,
-        classes=len(images.classes),
-        image_channels=images.shape[0],
-    )
+    supernet = SuperNet(**config.shape(images))
     trainer = BilevelTrainer(config, supernet, run, images, split)
     for _ in trainer.epochs():
         for train, valid in trainer.batches():
