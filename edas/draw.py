@@ -28,6 +28,7 @@ from common.draw_search import epoch_axis, palette
 from common.errors import InputError, errors_are_messages
 from common.files import json_lines
 
+RECORDED = ("metrics", "architecture")  # line by line, an epoch each
 SHOWN = 6  # edges, of 28
 COLOURS = (INK, FAMILIES["skip"], FAMILIES["sep_conv"], FAMILIES["max_pool"], OTHER)
 
@@ -77,6 +78,10 @@ class Record:
         label = f"{label}, seed {config['seed']}"
         return cls(label, list(metrics), last["candidates"], names, np.array(alpha, float))
 
+    def fits(self, other: Record) -> bool:
+        """Whether both are of the same edges and candidates."""
+        return (self.names, self.candidates) == (other.names, other.candidates)
+
     def best(self) -> np.ndarray:
         """[epochs, edges]: the operation of first rank; `none` never is."""
         allowed = np.array([name != "none" for name in self.candidates])
@@ -86,9 +91,6 @@ class Record:
         """[epochs - 1, edges]: whether the first rank is another's than an epoch before."""
         best = self.best()
         return best[1:] != best[:-1]
-
-
-RECORDED = ("metrics", "architecture")
 
 
 def run(
@@ -113,8 +115,7 @@ def run(
     records = [Record.of(folder) for folder in folders]
     ours = [record for record in records if record.names]
     for folder, record in zip(folders, records, strict=True):
-        kinds = [(one.names, one.candidates) for one in (record, ours[0])] if record.names else []
-        if kinds and kinds[0] != kinds[1]:
+        if record.names and not record.fits(ours[0]):
             raise InputError(
                 f"{folder}: its edges or candidates are not those of the first run; "
                 "draw runs of equal --nodes and --candidates"
