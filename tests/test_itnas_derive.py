@@ -1,0 +1,143 @@
+"""ITNAS' Algorithm 1 by hand."""
+
+import torch
+
+from itnas.derive import prune, transit
+from itnas.supernet import ITNASSuperNet, triples
+from test_bilevel import equal, snapshot
+from test_itnas import OPS, SMALL, net_and_batch
+
+
+def cell_of(*rows):
+    """Outer rows (0,2), (1,2), (0,3), ... by edge."""
+    edges = [(i, j) for j in range(2, 2 + len(rows) // 2) for i in (0, 1)]
+    return {edge: torch.tensor(row) for edge, row in zip(edges, rows, strict=True)}
+
+
+def equal_attention(nodes):
+    return {triple: torch.tensor(0.0) for triple in triples(nodes)}
+
+
+def kept(cell, node):
+    return [(edge.source, edge.op.name) for edge in cell.edges if edge.target == node]
+
+
+AB = ("skip_connect", "sep_conv_3x3")
+P1 = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+NODE_3 = ([0.6, 0.4], [0.6, 0.4], [0.7, 0.3], [0.65, 0.35])
+
+
+def plain(outer, P, b, nodes):
+    """Table 2 without pruning: the two strongest of Eq. 11's rows, all predecessors there."""
+    Z = dict(outer)
+    for j in range(2, 2 + nodes):
+        for i in range(2, j):
+            Z[i, j] = transit(Z, P, b, i, j, range(i))
+    return {
+        j: sorted(range(j), key=lambda i: -Z[i, j].max().item())[:2] for j in range(2, 2 + nodes)
+    }
+
+
+def test_pruning_by_hand_keeps_other_edges_than_the_plain_rule():
+    """Z^(2,3) is .62 before (0,2) and (1,2) are one-hot, .9 after: (2,3) overtakes (1,3)."""
+    outer, P, b = cell_of(*NODE_3), dict.fromkeys(triples(2), P1), equal_attention(2)
+    torch.testing.assert_close(transit(outer, P, b, 2, 3, [0, 1]), torch.tensor([0.62, 0.38]))
+    assert plain(outer, P, b, 2)[3] == [0, 1]
+    cell = prune(outer, P, b, AB)
+    assert kept(cell, 2) == [(0, "skip_connect"), (1, "skip_connect")]
+    assert kept(cell, 3) == [(2, "skip_connect"), (0, "skip_connect")]
+    assert cell.output == (2, 3) and cell.inputs == 2
+
+
+def test_the_supernet_derives_by_the_same_rule():
+    """The cell above, in logits: through `derive` of a supernet with two of its candidates."""
+
+    class TwoCandidates(ITNASSuperNet):
+        candidates = AB
+
+    shape = {**SMALL, "nodes": 2}
+    for pruning, sources in ((True, {0, 2}), (False, {0, 1})):
+        net = TwoCandidates(pruning=pruning, **shape)
+        for kind in net.kinds:
+            net.arch[f"alpha_{kind}"].data = torch.tensor(NODE_3).log()
+            net.arch[f"P_{kind}"].data = P1.log().repeat(2, 1, 1)
+            net.arch[f"beta_{kind}"].data.fill_(0.3)
+        for cell in net.derive().values():
+            assert {i for i, _ in kept(cell, 3)} == sources
+    net = TwoCandidates(**shape)
+    for kind in net.kinds:  # an uneven attention counts, too: .9 and .2 of P's first column
+        net.arch[f"alpha_{kind}"].data = torch.tensor(
+            [[0.6, 0.4], [0.4, 0.6], [0.7, 0.3], [0.65, 0.35]]
+        ).log()
+        net.arch[f"P_{kind}"].data = P1.log().repeat(2, 1, 1)
+    for first, sources in ((9.0, {0, 2}), (0.0, {0, 1})):  # Z^(2,3) is .9, or [.55, .45]
+        for kind in net.kinds:
+            net.arch[f"beta_{kind}"].data = torch.tensor([first, 0.0])
+        assert {i for i, _ in kept(net.derive()["normal"], 3)} == sources
+
+
+def test_attention_is_shared_out_among_the_predecessors_that_are_left():
+    """Eq. 15: (2,3) goes, so (3,4) has two predecessors; with their attentions .1 and .1 of before
+    it would be [.18, .02], as strong as nothing; renormalised it is [.9, .1] and kept.
+    """
+    outer = cell_of(
+        [0.6, 0.4], [0.6, 0.4], [0.7, 0.3], [0.65, 0.35], [0.55, 0.45], [0.52, 0.48]
+    )
+    even = torch.full((2, 2), 0.5)
+    P = dict.fromkeys(triples(3), even) | {(0, 3, 4): P1, (1, 3, 4): P1}
+    b = equal_attention(3) | {(2, 3, 4): torch.tensor(8.0).log()}  # .1, .1 and .8
+    cell = prune(outer, P, b, AB)
+    assert kept(cell, 3) == [(0, "skip_connect"), (1, "skip_connect")]  # .7 and .65 beat .5
+    assert kept(cell, 4) == [(3, "skip_connect"), (0, "skip_connect")]
+    # All predecessors: .1 * .69 + .1 * .655 + .8 * .5 = .53, behind .55 and ahead of .52.
+    assert plain(outer, P, b, 3)[4] == [0, 3]
+
+
+def test_a_pruned_predecessor_no_longer_counts():
+    """Line 16 over all m, as printed, would keep (1,4); over those left (Eq. 15), (3,4)."""
+    outer = cell_of(
+        [0.6, 0.4], [0.6, 0.4], [0.7, 0.3], [0.65, 0.35], [0.8, 0.2], [0.7, 0.3]
+    )
+    even, flip = torch.full((2, 2), 0.5), torch.tensor([[0.1, 0.9], [0.1, 0.9]])
+    P = dict.fromkeys(triples(3), even) | {(0, 3, 4): P1, (1, 3, 4): P1, (2, 3, 4): flip}
+    b = equal_attention(3)
+    cell = prune(outer, P, b, AB)
+    # With (2,3): (.9 + .9 + .1) / 3 = .63 < .7; without: .9.
+    assert kept(cell, 4) == [(3, "skip_connect"), (0, "skip_connect")]
+
+
+def test_what_one_hot_predecessors_do_to_an_operation():
+    """(2,3)'s operation is that of row argmax: soft it would be the other one."""
+    outer = cell_of([0.55, 0.45], [0.55, 0.45], [0.5, 0.5], [0.5, 0.5])
+    P = dict.fromkeys(triples(2), torch.tensor([[0.6, 0.4], [0.0, 1.0]]))
+    b = equal_attention(2)
+    assert transit(outer, P, b, 2, 3, [0, 1]).argmax() == 1  # .33
+    assert kept(prune(outer, P, b, AB), 3) == [(2, "skip_connect"), (0, "skip_connect")]
+
+
+def test_every_decision_comes_before_the_next():
+    """A chain (2,3), (3,4), (4,5): each is one-hot before the next is computed, .9 all along."""
+    rows = [[0.6, 0.4], [0.6, 0.4]] + [[0.7, 0.3], [0.65, 0.35]] * 3
+    outer, P, b = cell_of(*rows), dict.fromkeys(triples(4), P1), equal_attention(4)
+    cell = prune(outer, P, b, AB)
+    assert [kept(cell, node) for node in (3, 4, 5)] == [
+        [(2, "skip_connect"), (0, "skip_connect")],
+        [(2, "skip_connect"), (3, "skip_connect")],
+        [(2, "skip_connect"), (3, "skip_connect")],
+    ]
+    # Soft, Z^(2,j) is .62, Z^(3,j) (.69 + .655 + .634) / 3 = .6597, Z^(4,5) .6602.
+    assert plain(outer, P, b, 4) == {2: [0, 1], 3: [0, 1], 4: [0, 3], 5: [0, 4]}
+
+
+def test_pruning_keeps_two_edges_a_node_and_leaves_its_input_alone():
+    net, *_ = net_and_batch(nodes=5)
+    before = snapshot(net.arch_parameters())
+    for cell in net.derive().values():
+        assert [edge.target for edge in cell.edges] == [2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+        assert all(edge.op.name in OPS for edge in cell.edges)
+    assert equal(net.arch_parameters(), before)
+    outer, P, b = cell_of(*NODE_3), dict.fromkeys(triples(2), P1), equal_attention(2)
+    copies = {edge: row.clone() for edge, row in outer.items()}
+    prune(outer, P, b, AB)
+    assert outer.keys() == copies.keys()
+    assert all(torch.equal(outer[edge], copies[edge]) for edge in copies)
