@@ -1,19 +1,25 @@
-"""Batches, made on the device: images live there as uint8 and are cropped, flipped and cut there.
+"""Batches: what they hold (`Passes`), and how they are made on the device (`Batches`).
 
-No worker processes. What a batch holds is a function of the seed and the step alone.
+What a batch holds is a function of the seed and the step alone. Small images live on the device as
+uint8 and are cropped, flipped and cut there, without worker processes; `streamed_batches` has those
+of large images.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.data import Images
 from common.distributed import generator_of
+
+if TYPE_CHECKING:
+    from common.images import Images, LabelledImages
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W], labels [B]
 
@@ -23,8 +29,11 @@ class Augmentation:
     """What training images undergo, in this order.
 
     Attributes:
-        crop_padding: pixels of black around the image before a crop of its own size.
+        crop_padding: pixels of black around a small image before a crop of its own size. A large
+            one is cropped at random in area (8 to 100 %) and aspect (3/4 to 4/3) instead.
         flip: mirror every second image, on average.
+        color_jitter: of large images: brightness, contrast and saturation change by up to this
+            share, the hue by half of it.
         cutout: side of the square that is set to the mean after normalisation, 0: none; its
             centre is uniform over the image and it is clipped at the borders (DeVries & Taylor).
     """
@@ -32,13 +41,15 @@ class Augmentation:
     crop_padding: int = 0
     flip: bool = False
     cutout: int = 0
+    color_jitter: float = 0.0
 
 
-class Batches:
-    """Serves batches of some images from the device they are on.
+class Passes(ABC):
+    """Passes over some images, each in a random order of its own, cut into batches.
 
     Args:
-        images: on the device.
+        images: all images.
+        device: where batches go.
         indices: which of them; None: all.
         batch_size: global; each process gets its equal share of every batch.
         augmentation: of `train` batches.
@@ -50,7 +61,8 @@ class Batches:
 
     def __init__(
         self,
-        images: Images,
+        images: LabelledImages,
+        device: torch.device,
         indices: Tensor | None,
         batch_size: int,
         augmentation: Augmentation,
@@ -60,16 +72,13 @@ class Batches:
         rank: int = 0,
         processes: int = 1,
     ):
+        self.device, self.shape = torch.device(device), images.shape
         self.batch_size, self.augmentation = batch_size, augmentation
         self.indices = torch.arange(len(images)) if indices is None else indices
         self.key, self.rank, self.processes = (seed, stream), rank, processes
-        self.device, self.shape = images.pixels.device, images.shape
-        chosen = self.indices.to(self.device)
-        self.labels = images.labels[chosen]
-        self.pixels = F.pad(images.pixels[chosen], [augmentation.crop_padding] * 4)
-        mean, std = (torch.tensor(v, device=self.device) for v in (images.mean, images.std))
-        self.scale = (1 / (255 * std)).view(1, -1, 1, 1)
-        self.shift = (-mean / std).view(1, -1, 1, 1)
+        mean, std = (torch.tensor(v, device=device) for v in (images.mean, images.std))
+        self._scale = (1 / (255 * std)).view(1, -1, 1, 1)
+        self._shift = (-mean / std).view(1, -1, 1, 1)
         self._order = (-1, self.indices)  # number of the pass, positions among the indices
 
     def __len__(self) -> int:
@@ -88,31 +97,75 @@ class Batches:
         turn, position = divmod(step, len(self))
         return self.cut(turn, position * self.batch_size, step)
 
+    @abstractmethod
     def cut(self, turn: int, start: int, step: int) -> Batch:
         """This process' share of the images from `start` on of a pass, drawn for as step `step`."""
-        batch = self._pass(turn)[start : start + self.batch_size]
+
+    @abstractmethod
+    def evaluate(self) -> Iterator[Batch]:
+        """This process' share of all images, once and as they are, normalised."""
+
+    def _positions(self, turn: int, start: int) -> Tensor:
+        """[B]: the whole batch from `start` on of a pass, as positions among the indices."""
+        if self._order[0] != turn:
+            generator = generator_of(*self.key, "order", turn)
+            self._order = (turn, torch.randperm(len(self.indices), generator=generator))
+        return self._order[1][start : start + self.batch_size]
+
+    def _in_turn(self) -> tuple[Tensor, ...]:
+        """This process' share of all positions, in batches.
+
+        They are of about equal size, none of them small, as some are normalised by themselves.
+        """
+        mine = torch.arange(self.rank, len(self.indices), self.processes)
+        return mine.tensor_split(max(1, len(self.indices) // self.batch_size))
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return pixels.float() * self._scale + self._shift
+
+    def _cut_out(self, x: Tensor, centres: Tensor) -> Tensor:
+        """Sets the square around each image's centre, [B, 2], to the mean."""
+        half = self.augmentation.cutout // 2
+        inside = []
+        for axis, size in enumerate(self.shape[1:]):
+            distance = torch.arange(size) - centres[:, axis, None]
+            inside.append((distance >= -half) & (distance < self.augmentation.cutout - half))
+        hole = (inside[0][:, :, None] & inside[1][:, None, :])[:, None]  # [B, 1, H, W]
+        return x.masked_fill(self._send(hole), 0)
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+
+class Batches(Passes):
+    """Batches of images that live on the device; see `Passes` for the arguments."""
+
+    def __init__(
+        self, images: Images, device: torch.device, indices: Tensor | None, batch_size: int,
+        augmentation: Augmentation, **draws,
+    ):
+        super().__init__(images, device, indices, batch_size, augmentation, **draws)
+        pixels, labels = images.pixels, images.labels
+        if indices is not None:
+            pixels, labels = pixels[indices], labels[indices]
+        self.labels = self._send(labels)
+        self.pixels = F.pad(self._send(pixels), [augmentation.crop_padding] * 4)
+
+    def cut(self, turn: int, start: int, step: int) -> Batch:
+        """See `Passes.cut`."""
+        batch = self._positions(turn, start)
         draws = self._draw(step)
         share = slice(self.rank, None, self.processes)
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
     def evaluate(self) -> Iterator[Batch]:
-        """This process' share of all images, once and unchanged but for the normalisation.
-
-        In batches of about equal size, none of them small, as some are normalised by themselves.
-        """
+        """See `Passes.evaluate`."""
         _, height, width = self.shape
         padding = self.augmentation.crop_padding
-        mine = torch.arange(self.rank, len(self.labels), self.processes)
-        for batch in mine.tensor_split(max(1, len(self.labels) // self.batch_size)):
+        for batch in self._in_turn():
             batch = self._send(batch)
             pixels = self.pixels[batch, :, padding : padding + height, padding : padding + width]
             yield self._normalised(pixels), self.labels[batch]
-
-    def _pass(self, turn: int) -> Tensor:
-        if self._order[0] != turn:
-            generator = generator_of(*self.key, "order", turn)
-            self._order = (turn, torch.randperm(len(self.indices), generator=generator))
-        return self._order[1]
 
     def _draw(self, step: int) -> tuple[Tensor, ...]:
         """Crop offsets, flips and cutout centres of the whole batch: [B, 2], [B], [B, 2]."""
@@ -143,20 +196,5 @@ class Batches:
         ]  # [B, C, H, W]
         x = self._normalised(pixels)
         if self.augmentation.cutout:
-            x = x.masked_fill(self._send(self._hole(centres)), 0)
+            x = self._cut_out(x, centres)
         return x, self.labels[batch]
-
-    def _hole(self, centres: Tensor) -> Tensor:
-        """[B, 1, H, W]: where cutout sets the image to the mean."""
-        half = self.augmentation.cutout // 2
-        inside = []
-        for axis, size in enumerate(self.shape[1:]):
-            distance = torch.arange(size) - centres[:, axis, None]
-            inside.append((distance >= -half) & (distance < self.augmentation.cutout - half))
-        return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return pixels.float() * self.scale + self.shift
-
-    def _send(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, non_blocking=True)

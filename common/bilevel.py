@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from common import draw
-from common.batches import Augmentation, Batch, Batches
+from common.batches import Augmentation, Batch, Passes
 from common.command import retrain_command, start, training_images
 from common.config import ConfigT, SearchConfig
 from common.data import Images, Split
@@ -35,18 +35,19 @@ from common.unrolled import second_order
 
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
-    """Processes, training images, their halves and the run folder of a search.
+    """Processes, training images, their two parts and the run folder of a search.
 
     Raises:
         InputError: whatever is wrong with flags, data or folder, before anything is written.
     """
     config, accelerator = start(config)
     images = training_images(config, accelerator)
-    split = Split.halves(len(images), config.seed)
-    if config.batch_size > len(split.train):
+    split = config.split(images)
+    least = min(len(split.train), len(split.valid))
+    if config.batch_size > least:
         raise InputError(
-            f"--batch-size {config.batch_size}: half of the {len(images)} training images, "
-            f"{len(split.train)}, is less than one batch"
+            f"--batch-size {config.batch_size}: a part of the {len(images)} training images, "
+            f"{least}, is less than one batch"
         )
     config.check_images(images)
     run = Run.open(config, method, accelerator)
@@ -55,16 +56,18 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
 
 
 def pin_split(run: Run, images: Images, split: Split) -> None:
-    """Write down the halves and the images they are of, or see that they are the same.
+    """Write down the two parts and the images they are of, or see that they are the same.
 
     Raises:
         InputError: they are not.
     """
-    run.pin_images("split.json", {"images_sha256": images.sha256(), **split.to_json()})
+    run.pin_images("split.json", {
+        "classes": list(images.classes), "images_sha256": images.sha256(), **split.to_json(),
+    })
 
 
 class BilevelTrainer(Loop):
-    """Trains a supernet's weights on one half of the images, its architecture on the other.
+    """Trains a supernet's weights on some of the images, its architecture on others.
 
     Each step computes the gradient of what it trains and of nothing else (first order). Gradients
     are averaged over the processes; `batch_size` is global.
@@ -73,8 +76,8 @@ class BilevelTrainer(Loop):
         config: the search's flags.
         supernet: on the CPU.
         run: its folder.
-        images: all training images, on the CPU.
-        split: the halves.
+        images: all training images.
+        split: the two parts.
     """
 
     def __init__(
@@ -84,11 +87,10 @@ class BilevelTrainer(Loop):
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
         network = prepare(accelerator, supernet)
         weight_optimizer, arch_optimizer = self.new_optimizers(config, accelerator.device)
-        images = images.to(accelerator.device)
 
-        def batches(indices: Tensor, stream: str) -> Batches:
-            return Batches(
-                images, indices, config.batch_size,
+        def batches(indices: Tensor, stream: str) -> Passes:
+            return images.batches(
+                accelerator.device, indices, config.batch_size,
                 Augmentation(config.crop_padding, config.flip, config.cutout),
                 seed=config.seed, stream=stream,
                 rank=accelerator.process_index, processes=accelerator.num_processes,
@@ -121,14 +123,17 @@ class BilevelTrainer(Loop):
             weight_optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         return weight_optimizer, self.arch_optimizer
 
-    def batches(self) -> Iterator[tuple[Batch, Batch]]:
+    def batches(self, valid: bool = True) -> Iterator[tuple[Batch, Batch | None]]:
         """Pairs of a batch that trains the weights and one that trains the architecture.
 
-        Deviation: the second ones follow from endless shuffled passes over their half; the
-        authors' code shuffles anew for each.
+        An epoch is a pass over the images of the first kind. Deviation: the second ones follow from
+        endless shuffled passes over theirs; DARTS' code shuffles anew for each.
+
+        Args:
+            valid: whether the second is wanted; None stands for it otherwise.
         """
         for step in self.steps():
-            yield self.train_batches.train(step), self.valid_batches.train(step)
+            yield self.train_batches.train(step), self.valid_batches.train(step) if valid else None
 
     def arch_step(self, batch: Batch, move_idle: bool = True) -> None:
         """One step on alpha (and all that `arch_parameters` names); the weights stay.
@@ -141,8 +146,7 @@ class BilevelTrainer(Loop):
         self.watch(loss)
         if move_idle:
             gradients = _zero_where_none(self.arch, gradients)
-        set_gradients(self.arch, gradients)
-        self.arch_optimizer.step()
+        self._move_arch(gradients)
 
     def unrolled_arch_step(self, train: Batch, valid: Batch) -> None:
         """The same by DARTS' second-order gradient; weights and running statistics stay."""
@@ -156,7 +160,12 @@ class BilevelTrainer(Loop):
             values = second_order(
                 gradients, self.weights, self.arch, self.optimizer, train, valid
             )
-        set_gradients(self.arch, values)
+        self._move_arch(values)
+
+    def _move_arch(self, gradients: Sequence[Tensor | None]) -> None:
+        set_gradients(self.arch, gradients)
+        if self.config.arch_grad_clip > 0:
+            nn.utils.clip_grad_norm_(self.arch, self.config.arch_grad_clip)
         self.arch_optimizer.step()
 
     def weight_step(self, batch: Batch, move_idle: bool = False) -> None:

@@ -70,7 +70,11 @@ def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
         InputError: see `data.load_train`; on every process.
     """
     images = _main_first(
-        accelerator, lambda: data.load_train(config.dataset, config.data_root, config.image_size)
+        accelerator,
+        lambda: data.load_train(
+            config.dataset, config.data_root, config.image_size,
+            workers=min(16, share_of_cores()) if config.workers is None else config.workers,
+        ),
     )
     return images.limited(config.limit_images, config.seed)
 
@@ -108,14 +112,17 @@ def set_threads(count: int | None) -> int:
     Launchers set one thread a process on a CPU, and another number of threads rounds differently;
     so the number is set here, however the program was started.
     """
-    if count is None:
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        # macOS does not say which cores a process may use
-        knows = hasattr(os, "sched_getaffinity")
-        usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
-        count = max(1, usable // processes)
-    torch.set_num_threads(count)
+    torch.set_num_threads(share_of_cores() if count is None else count)
     return torch.get_num_threads()
+
+
+def share_of_cores() -> int:
+    """How many of the usable cores are this process'."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    # macOS does not say which cores a process may use
+    knows = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
+    return max(1, usable // processes)
 
 
 def retrain_command(

@@ -16,8 +16,9 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
-from common.data import Dataset, Images
+from common.data import Dataset, Images, Split
 from common.errors import InputError, is_main_process
+from common.macro import large
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class RunConfig:
     dataset: Dataset = "cifar10"
     """Where images come from; digits need no download, folder is any image folder."""
     data_root: str = "data"
-    """Where CIFAR lies (or is downloaded to), or the image folder with train/ and test/ or val/."""
+    """Where CIFAR or SVHN lies (or is downloaded to), or the image folder: train/ with test/ or
+    val/, of CINIC-10 train/, valid/ and test/, of ImageNet train/ and val/."""
     image_size: int | None = None
-    """Scale and crop the images of a folder to this many pixels."""
+    """Scale and crop the images of a folder to this many pixels, ImageNet's to 224 by default; from
+    128 on they are read when needed, and the networks begin with ImageNet's stem."""
+    workers: int | None = None
+    """Processes that read large images, for each process and stream of batches; 0: none; by default
+    this process' share of the cores, at most 16."""
     limit_images: int | None = None
     """Use only this many training images (a seeded choice)."""
     output: str | None = None
@@ -50,7 +56,8 @@ class RunConfig:
     batch_size: int = 64
     """Images of a step, over all processes together."""
     crop_padding: int = 4
-    """Pad by this many pixels, then crop back at random."""
+    """Pad by this many pixels, then crop back at random; large images are cropped at a random size
+    and aspect instead."""
     flip: bool = True
     """Mirror images at random."""
     cutout: int = 0
@@ -78,7 +85,9 @@ class RunConfig:
             InputError: naming the flag and what it takes.
         """
         at_least(self, 1, "epochs", "batch_size", "channels", "cells", "checkpoint_steps")
-        at_least(self, 1, "threads", "limit_images", "image_size")
+        at_least(self, 1, "threads", "limit_images")
+        at_least(self, 4, "image_size")  # two reduction cells halve it
+        at_least(self, 0, "workers")
         if self.threads is not None and self.threads > 1024:
             raise InputError(f"--threads {self.threads}: must be 1024 or less")
         at_least(self, 0, "seed", "crop_padding", "cutout", "grad_clip", "weight_decay")
@@ -111,6 +120,10 @@ class RunConfig:
             InputError: naming the flag and what fits.
         """
 
+    def split(self, images: Images) -> Split:
+        """Which training images train the weights, and which the architecture."""
+        return Split.halves(len(images), self.seed)
+
     def resolved(self: ConfigT) -> ConfigT:
         """The same with every "follows from the others" settled."""
         return self
@@ -130,6 +143,13 @@ class SearchConfig(RunConfig):
     """Adam's decay of the second moment."""
     arch_weight_decay: float = 1e-3
     """Of the architecture parameters (added to the gradient, as Adam does)."""
+    arch_grad_clip: float = 0.0
+    """Largest norm of the architecture parameters' gradient; 0: no limit."""
+    train_share: float | None = None
+    """Share of each class's training images that trains the weights; by default a half of all."""
+    valid_share: float | None = None
+    """Share of each class's training images, others, that trains the architecture; by default the
+    other half."""
     cut_accuracy: Literal["off", "batch", "running"] = "off"
     """Each epoch, also validate the weights cut to the best operations and to the derived cell,
     normalised by each batch's own statistics or by the supernet's running ones."""
@@ -139,15 +159,30 @@ class SearchConfig(RunConfig):
         super().check()
         at_least(self, 3, "nodes")
         at_least(self, 0, "arch_weight_decay", "arch_beta1", "arch_beta2", "arch_learning_rate")
+        at_least(self, 0, "arch_grad_clip", "train_share", "valid_share")
         for name in ("arch_beta1", "arch_beta2"):
             if getattr(self, name) >= 1:
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
+        shares = self.train_share, self.valid_share
+        if (shares[0] is None) != (shares[1] is None):
+            raise InputError("--train-share, --valid-share: give both or neither")
+        if shares[0] is not None and sum(shares) > 1:
+            raise InputError(
+                f"--train-share {shares[0]}, --valid-share {shares[1]}: are more than 1 together"
+            )
 
-    def shape(self, images: Images) -> dict[str, int]:
+    def split(self, images: Images) -> Split:
+        """See `RunConfig.split`."""
+        if self.train_share is None:
+            return super().split(images)
+        return Split.per_class(images, (self.train_share, self.valid_share), self.seed)
+
+    def shape(self, images: Images) -> dict[str, Any]:
         """The supernet's size for these images: see `SuperNet`."""
         return {
             "channels": self.channels, "cells": self.cells, "nodes": self.nodes - 2,
             "classes": len(images.classes), "image_channels": images.shape[0],
+            "large_images": large(images.shape),
         }
 
     def provenance(self) -> dict[str, Any]:
@@ -198,8 +233,9 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
     ).resolved()
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
-        # Images may have moved: that they are the same is checked by their SHA-256.
-        if field.name not in ("resume", "data_root") and was != now:
+        # Images may have moved: that they are the same is checked by their SHA-256. How many
+        # workers read them changes no bit.
+        if field.name not in ("resume", "data_root", "workers") and was != now:
             given = f"{flag(field.name)} {now}"
             if isinstance(now, bool):
                 given = flag(field.name) if now else flag(f"no_{field.name}")

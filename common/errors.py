@@ -12,18 +12,24 @@ class InputError(ValueError):
     """Bad input: the message names the flag or the file, and the mend."""
 
 
+class UnreadableFile(InputError):
+    """A file that one process alone came upon, in the middle of a run; it says so itself."""
+
+
 class NotFinite(RuntimeError):
     """A loss or a weight was not finite: the message names the step."""
 
 
 @contextlib.contextmanager
 def errors_are_messages() -> Iterator[None]:
-    """What a user can mend is said once, by the main process.
+    """What a user can mend is said once, by the main process (or by the only one that knows).
 
     Exit status 2 after an `InputError`, 1 after a loss that is not finite, 130 after Ctrl-C.
     """
     try:
         yield
+    except UnreadableFile as error:
+        _leave(f"error: {error}", 2, aloud=True)
     except InputError as error:
         _leave(f"error: {error}", 2)
     except NotFinite as error:
@@ -37,8 +43,8 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def _leave(message: str, status: int) -> None:
-    if is_main_process():
+def _leave(message: str, status: int, aloud: bool = False) -> None:
+    if aloud or is_main_process():
         print(message, file=sys.stderr, flush=True)
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_initialized():

@@ -24,7 +24,7 @@ from timm.utils import AverageMeter, accuracy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.batches import Batches
+from common.batches import Passes
 from common.config import RunConfig
 from common.distributed import average, seed_of
 from common.errors import NotFinite
@@ -51,7 +51,7 @@ class Loop:
 
     def __init__(
         self, config: RunConfig, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer,
-        batches: Batches, *optimizers: torch.optim.Optimizer,
+        batches: Passes, *optimizers: torch.optim.Optimizer,
     ):
         self.config, self.run, self.accelerator = config, run, run.accelerator
         self.network, self.optimizer, self.train_batches = network, optimizer, batches
@@ -162,7 +162,7 @@ class Loop:
 
     @torch.no_grad()
     def evaluate(
-        self, network: Callable[[Tensor], Tensor], batches: Batches
+        self, network: Callable[[Tensor], Tensor], batches: Passes
     ) -> tuple[float, float]:
         """Mean loss and top-1 accuracy (percent) over all images.
 
@@ -179,7 +179,7 @@ class Loop:
         loss, correct, count = self.accelerator.reduce(sums).tolist()
         return loss / count, 100 * correct / count
 
-    def held_out(self, network: nn.Module, batches: Batches) -> tuple[float, float]:
+    def held_out(self, network: nn.Module, batches: Passes) -> tuple[float, float]:
         """Mean loss and top-1 accuracy (percent) by running statistics.
 
         Raises:

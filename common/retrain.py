@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import draw
-from common.batches import Augmentation, Batch, Batches
+from common.batches import Augmentation, Batch
 from common.command import start, test_images, training_images
 from common.config import RunConfig, at_least, flag
 from common.data import Images, Split
@@ -133,8 +133,10 @@ def train(
 ) -> None:
     """Begin a run or go on with it, to its result."""
     config.check_images(images)
-    digests = {"train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256()}
-    run.pin_images("images.json", digests)
+    run.pin_images("images.json", {
+        "dataset": config.dataset, **images.described(),
+        "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
+    })
     if run.accelerator.is_main_process:
         save(genotype, run.folder / "genotype.json")
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
@@ -177,14 +179,14 @@ class Retrainer(Loop):
         )
         ours = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
         augmentation = Augmentation(config.crop_padding, config.flip, config.cutout)
-        self.held_out_batches = Batches(
-            held_out.to(accelerator.device), None, config.batch_size, Augmentation(),
+        self.held_out_batches = held_out.batches(
+            accelerator.device, None, config.batch_size, Augmentation(),
             seed=config.seed, stream="held out", **ours,
         )
         super().__init__(
             config, run, network, optimizer,
-            Batches(
-                images.to(accelerator.device), None, config.batch_size, augmentation,
+            images.batches(
+                accelerator.device, None, config.batch_size, augmentation,
                 seed=config.seed, stream="train", **ours,
             ),
         )

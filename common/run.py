@@ -139,7 +139,15 @@ class Run:
         """
         if not (self.folder / name).exists():
             self.write(name, content)
-        elif self.read(name) != content:
+            return
+        was = self.read(name)
+        classes = [len(of.get("classes", ())) for of in (was, content)]
+        if classes[0] != classes[1]:
+            raise InputError(
+                f"--resume {self.folder}: the run has {classes[0]} classes, the images at "
+                f"--data-root {classes[1]} (its {name})"
+            )
+        if was != content:
             raise InputError(
                 f"--resume {self.folder}: the images at --data-root are not those that the run "
                 f"began with (its {name})"

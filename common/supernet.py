@@ -51,8 +51,11 @@ class SuperNet(nn.Module):
         self.edges = cell_edges(nodes)
         # What is drawn in a pass comes from here; the trainer seeds it alike on every process.
         self.generator = torch.Generator()
-        stem = LargeStem if large_images else SmallStem
-        self.stem = stem(image_channels, channels)
+        # Three times the channels on ImageNet, too, as in PC-DARTS' authors' supernet (24, 48, 48).
+        self.stem = (
+            LargeStem(image_channels, 3 * channels) if large_images
+            else SmallStem(image_channels, channels)
+        )
         concatenated = self.concatenated()
         self.places = list(
             places(cells, channels, concatenated, self.stem.outputs, self.stem.after_reduction)

@@ -1,7 +1,8 @@
 """PC-DARTS: partial channel connections for memory-efficient architecture search.
 
 Searches a normal and a reduction cell (Xu et al., ICLR 2020). Without flags this is section 4.2 on
-CIFAR-10; --preset digits is a minute on a laptop, with nothing to download.
+CIFAR-10; --preset imagenet is section 4.3, --preset digits a minute on a laptop, with nothing to
+download.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ METHOD = "pc_darts"
 class PCDARTSConfig(SearchConfig):
     """Section 4.2: CIFAR-10, 8 cells, 16 channels, K = 4, 50 epochs of which 15 are warm-up."""
 
-    preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search (4.2); digits: a minute on two CPU cores."""
+    preset: Literal["cifar10", "imagenet", "digits"] = "cifar10"
+    """cifar10, imagenet: the paper's searches (4.2, 4.3); digits: a minute on two CPU cores."""
     K: Annotated[int, tyro.conf.arg(aliases=["--k"])] = 4
     """1/K of the channels enters the candidate operations (3.2); 1: all of them."""
     edge_normalization: bool = True
@@ -39,6 +40,8 @@ class PCDARTSConfig(SearchConfig):
     """Images of a step, over all processes together; by default 64 K, 256 for K = 4."""
     learning_rate: float | None = None
     """Of the weights' SGD at the start; by default 0.025 K, 0.1 for K = 4."""
+    learning_rate_warmup: int = 0
+    """Epochs at the start in which that grows linearly to its whole value."""
 
     def resolved(self) -> PCDARTSConfig:
         """Batch size and learning rate follow K: 256 and 0.1 at the paper's K = 4."""
@@ -53,7 +56,7 @@ class PCDARTSConfig(SearchConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         at_least(self, 1, "K")
-        at_least(self, 0, "warmup_epochs")
+        at_least(self, 0, "warmup_epochs", "learning_rate_warmup")
         super().check()
         if self.channels % self.K:
             divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]
@@ -64,6 +67,11 @@ class PCDARTSConfig(SearchConfig):
 
 PRESETS = {
     "cifar10": PCDARTSConfig(),
+    "imagenet": PCDARTSConfig(
+        preset="imagenet", dataset="imagenet", train_share=0.1, valid_share=0.025, K=2,
+        warmup_epochs=35, batch_size=1024, learning_rate=0.5, learning_rate_warmup=5,
+        weight_decay=3e-5, arch_learning_rate=6e-3, arch_grad_clip=5.0,
+    ),
     "digits": PCDARTSConfig(
         preset="digits", dataset="digits", epochs=8, warmup_epochs=2, batch_size=64,
         channels=16, cells=4, crop_padding=1, flip=False, arch_learning_rate=6e-3,
@@ -86,14 +94,27 @@ def search(config: PCDARTSConfig) -> None:
     )
     if config.warmup_epochs >= config.epochs:
         run.say(f"note: all {config.epochs} epochs are warm-up; alpha and beta will not move")
-    trainer = BilevelTrainer(config, supernet, run, images, split)
+    trainer = PCDARTSTrainer(config, supernet, run, images, split)
     for epoch in trainer.epochs():
-        for train, valid in trainer.batches():
-            if epoch >= config.warmup_epochs:
-                trainer.arch_step(valid)  # alpha and beta, on the second half of the images
-            trainer.weight_step(train)  # operation weights, on the first half
+        searching = epoch >= config.warmup_epochs
+        for train, valid in trainer.batches(valid=searching):
+            if searching:
+                trainer.arch_step(valid)  # alpha and beta, on the second part of the images
+            trainer.weight_step(train)  # operation weights, on the first part
     trainer.finish()
     run.close()
+
+
+class PCDARTSTrainer(BilevelTrainer):
+    """A learning rate that grows before it falls (the authors' code for ImageNet)."""
+
+    def set_learning_rate(self) -> None:
+        """The cosine's; in warm-up epoch e of W, (e + 1) / W of the whole."""
+        super().set_learning_rate()
+        warmup = self.config.learning_rate_warmup
+        if self.epoch < warmup:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * (self.epoch + 1) / warmup
 
 
 if __name__ == "__main__":

@@ -126,10 +126,12 @@ class PRDARTSConfig(SearchConfig):
 
     def check_images(self, images: Images) -> None:
         """See `RunConfig.check_images`: the largest batch must fit, too."""
-        if self.batch_max > len(images) // 2:
+        split = self.split(images)
+        least = min(len(split.train), len(split.valid))
+        if self.batch_max > least:
             raise InputError(
-                f"--batch-max {self.batch_max}: half of the {len(images)} training images, "
-                f"{len(images) // 2}, is less than one batch; make it smaller, and --batch-size"
+                f"--batch-max {self.batch_max}: a part of the {len(images)} training images, "
+                f"{least}, is less than one batch; make it smaller, and --batch-size"
             )
 
 

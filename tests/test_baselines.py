@@ -180,6 +180,7 @@ def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_pa
     assert (recipe["learning_rate"], recipe["cutout"], recipe["channels"]) == (0.07, 1, 4)
     images, halves = load_train("digits", "").limited(128, 2), Split.halves(128, 2)
     assert json.loads((whole / "cells/000/images.json").read_text()) == {
+        "dataset": "digits", **images.described(),
         "train_sha256": images.subset(halves.train).sha256(),
         "valid_sha256": images.subset(halves.valid).sha256(),
     }

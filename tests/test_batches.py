@@ -18,7 +18,8 @@ def images(count=40, channels=3, height=8, width=10):
 
 def batches(data, size=8, augmentation=None, **how):
     how = {"seed": 3, "stream": "train", **how}
-    return Batches(data, how.pop("indices", None), size, augmentation or Augmentation(), **how)
+    indices = how.pop("indices", None)
+    return Batches(data, "cpu", indices, size, augmentation or Augmentation(), **how)
 
 
 def one_image(pixels, offset, flip, centre, data, augmentation):

@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_folder(tmp_path, spoil, message):
 
 def test_test_split_problems_are_named(tmp_path):
     train = data.load_train("folder", make_folder(tmp_path, splits=("train",)))
-    with pytest.raises(InputError, match="neither test/ nor val/"):
+    with pytest.raises(InputError, match="no test/ and no val/"):
         data.load_test("folder", tmp_path, train)
     (tmp_path / "test" / "cat").mkdir(parents=True)
     (tmp_path / "test" / "owl").mkdir()

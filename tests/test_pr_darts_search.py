@@ -123,7 +123,7 @@ def test_a_found_cell_is_retrained(finished, tmp_path, command):
     (["--grace-epochs", "2", "0", "0", "0"], "--grace-epochs 2 in cycle 1 of 2 epochs"),
     (["--epochs", "9"], "--epochs 9: the cycles have 6 in all; change --cycle-epochs"),
     (["--batch-max", "4"], "--batch-max 4: must be --batch-size 8 or more"),
-    (["--batch-max", "72"], "--batch-max 72: half of the 128 training images, 64"),
+    (["--batch-max", "72"], "--batch-max 72: a part of the 128 training images, 64"),
     (["--batch-max", "60"], "--batch-max 60: must be --batch-size 8 and a multiple of"),
     (["--batch-step", "0"], "--batch-step 0: must be 1 or more"),
     (["--memory-threshold", "1.2"], "--memory-threshold 1.2: must be above 0"),

@@ -59,6 +59,7 @@ def test_held_out_valid_trains_on_a_searchs_half_and_opens_no_test_image(
     split = Split.halves(256, 2)
     digests = json.loads((folder / "images.json").read_text())
     assert digests == {
+        "dataset": "digits", **images.described(),
         "train_sha256": images.subset(split.train).sha256(),
         "valid_sha256": images.subset(split.valid).sha256(),
     }
