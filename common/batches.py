@@ -79,7 +79,6 @@ class Passes(ABC):
         mean, std = (torch.tensor(v, device=device) for v in (images.mean, images.std))
         self._scale = (1 / (255 * std)).view(1, -1, 1, 1)
         self._shift = (-mean / std).view(1, -1, 1, 1)
-        self._order = (-1, self.indices)  # number of the pass, positions among the indices
 
     def __len__(self) -> int:
         """Whole batches in one pass.
@@ -104,13 +103,6 @@ class Passes(ABC):
     @abstractmethod
     def evaluate(self) -> Iterator[Batch]:
         """This process' share of all images, once and as they are, normalised."""
-
-    def _positions(self, turn: int, start: int) -> Tensor:
-        """[B]: the whole batch from `start` on of a pass, as positions among the indices."""
-        if self._order[0] != turn:
-            generator = generator_of(*self.key, "order", turn)
-            self._order = (turn, torch.randperm(len(self.indices), generator=generator))
-        return self._order[1][start : start + self.batch_size]
 
     def _in_turn(self) -> tuple[Tensor, ...]:
         """This process' share of all positions, in batches.
@@ -137,6 +129,11 @@ class Passes(ABC):
         return tensor.to(self.device, non_blocking=True)
 
 
+def order_of_pass(key: tuple[int, str], turn: int, count: int) -> Tensor:
+    """Pass number `turn` over `count` images, as positions among them."""
+    return torch.randperm(count, generator=generator_of(*key, "order", turn))
+
+
 class Batches(Passes):
     """Batches of images that live on the device; see `Passes` for the arguments."""
 
@@ -150,10 +147,13 @@ class Batches(Passes):
             pixels, labels = pixels[indices], labels[indices]
         self.labels = self._send(labels)
         self.pixels = F.pad(self._send(pixels), [augmentation.crop_padding] * 4)
+        self._order = (-1, self.indices)  # number of the pass, positions among the indices
 
     def cut(self, turn: int, start: int, step: int) -> Batch:
         """See `Passes.cut`."""
-        batch = self._positions(turn, start)
+        if self._order[0] != turn:
+            self._order = (turn, order_of_pass(self.key, turn, len(self.indices)))
+        batch = self._order[1][start : start + self.batch_size]
         draws = self._draw(step)
         share = slice(self.rank, None, self.processes)
         return self._augmented(batch[share], *(draw[share] for draw in draws))

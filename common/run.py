@@ -1,8 +1,8 @@
 """The run folder: all that a search or a retraining leaves behind.
 
     config.json         every flag, method, versions, commit, command line
-    split.json          a search's two halves, with SHA-256 of the halves and of the images
-    images.json         a retraining's images, as SHA-256
+    split.json          a search's two parts, with SHA-256 of the parts and of the images
+    images.json         a retraining's images: classes, shape, mean and std, and as SHA-256
     metrics.jsonl       one object an epoch
     architecture.jsonl  a search's parameters and mixing weights, one object an epoch
     genotypes.jsonl     what they stood for, one object an epoch
@@ -26,6 +26,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,10 @@ class Run:
     def pin_images(self, name: str, content: dict[str, Any]) -> None:
         """Write down which images the run uses, or see that a resumed one uses the same.
 
+        Args:
+            name: of the file.
+            content: with the names of their `classes`.
+
         Raises:
             InputError: it does not, or the file is damaged.
         """
@@ -141,11 +146,10 @@ class Run:
             self.write(name, content)
             return
         was = self.read(name)
-        classes = [len(of.get("classes", ())) for of in (was, content)]
-        if classes[0] != classes[1]:
+        if "classes" in was and was["classes"] != content["classes"]:
             raise InputError(
-                f"--resume {self.folder}: the run has {classes[0]} classes, the images at "
-                f"--data-root {classes[1]} (its {name})"
+                f"--resume {self.folder}: the run began with {_counted(was['classes'])}, the "
+                f"images at --data-root are of {_counted(content['classes'])}"
             )
         if was != content:
             raise InputError(
@@ -225,6 +229,11 @@ def _new_folder(config: RunConfig, method: str) -> Path:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
+
+
+def _counted(classes: Sequence[str]) -> str:
+    """`12 classes (cat, cow, dog, ...)`."""
+    return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
 
 
 def _describe(

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as T
 
-from common.batches import Augmentation, Batch, Passes
+from common.batches import Augmentation, Batch, Passes, order_of_pass
 from common.distributed import generator_of, seed_of
 from common.errors import InputError, UnreadableFile
 from common.image_folder import open_image
@@ -63,8 +63,9 @@ class StreamedBatches(Passes):
         position = (turn, start, step, self.batch_size)
         if position != self._next:
             self._stream = iter(())  # ends the workers of the old one
-            self._stream = iter(self._loader(self._requests(position), self._transform))
-        self._next = self._after(position)
+            wanted = requests(self.indices, self.key, position, self.rank, self.processes)
+            self._stream = iter(self._loader(wanted, self._transform))
+        self._next = after(position, len(self.indices))
         x, labels = self._received(next(self._stream))
         if self.augmentation.cutout:
             x = self._cut_out(x, self._centres(step)[self.rank :: self.processes])
@@ -72,33 +73,13 @@ class StreamedBatches(Passes):
 
     def evaluate(self) -> Iterator[Batch]:
         """See `Passes.evaluate`; each image is its scaled centre."""
-        requests = [[(index, 0) for index in self.indices[p].tolist()] for p in self._in_turn()]
-        for batch in self._loader(requests, evaluation_transform(self.shape[-1])):
+        wanted = [[(index, 0) for index in self.indices[p].tolist()] for p in self._in_turn()]
+        for batch in self._loader(wanted, evaluation_transform(self.shape[-1])):
             yield self._received(batch)
 
-    def _requests(self, position: Position) -> Iterator[list[Request]]:
-        """This process' share of a batch and, endlessly, of all that follow."""
-        while True:
-            turn, start, step, _ = position
-            indices = self.indices[self._positions(turn, start)].tolist()
-            yield [
-                (index, seed_of(*self.key, "augment", step, place))
-                for place, index in enumerate(indices)
-            ][self.rank :: self.processes]
-            position = self._after(position)
-
-    def _after(self, position: Position) -> Position:
-        """The next batch: of the same pass, or the first of another where this one has no more."""
-        turn, start, step, size = position
-        if start + 2 * size > len(self.indices):
-            return turn + 1, 0, step + 1, size
-        return turn, start + size, step + 1, size
-
-    def _loader(
-        self, requests: Iterable[list[Request]], transform: v2.Transform
-    ) -> DataLoader:
+    def _loader(self, wanted: Iterable[list[Request]], transform: v2.Transform) -> DataLoader:
         return DataLoader(
-            _Reader(self.images, transform), batch_sampler=requests, collate_fn=_together,
+            _Reader(self.images, transform), batch_sampler=wanted, collate_fn=_together,
             num_workers=self.images.workers, pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # of seeds that nobody uses; not torch's, which steps do
         )
@@ -114,6 +95,35 @@ class StreamedBatches(Passes):
         generator = generator_of(*self.key, "cutout", step)
         centres = torch.rand(self.batch_size, 2, generator=generator)
         return (centres * torch.tensor(self.shape[1:])).long()
+
+
+def requests(
+    indices: Tensor, key: tuple[int, str], position: Position, rank: int, processes: int
+) -> Iterator[list[Request]]:
+    """A process' share of a batch and, endlessly, of all that follow; see `Passes`.
+
+    No method of `StreamedBatches`, which would hold itself by its own stream: workers of a stream
+    that the garbage collector finds take seconds to end.
+    """
+    turn = None
+    while True:
+        if position[0] != turn:
+            turn = position[0]
+            order = indices[order_of_pass(key, turn, len(indices))]
+        _, start, step, size = position
+        yield [
+            (index, seed_of(*key, "augment", step, place))
+            for place, index in enumerate(order[start : start + size].tolist())
+        ][rank::processes]
+        position = after(position, len(indices))
+
+
+def after(position: Position, count: int) -> Position:
+    """The next batch: of the same pass, or the first of another where this one has no more."""
+    turn, start, step, size = position
+    if start + 2 * size > count:
+        return turn + 1, 0, step + 1, size
+    return turn, start + size, step + 1, size
 
 
 class _Reader(Dataset):

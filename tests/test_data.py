@@ -9,12 +9,17 @@ import urllib.request
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from PIL import Image
+from torchvision.datasets import CIFAR10, SVHN
 
 from common import data
+from common.batches import Augmentation
 from common.data import Split
 from common.errors import InputError
+from common.images import ImageFiles, Images
+from test_streamed_batches import make_files
 
 
 def make_folder(root, splits=("train", "test"), classes=("cat", "dog"), size=(9, 7), mode="RGB"):
@@ -97,13 +102,165 @@ def test_test_split_problems_are_named(tmp_path):
         data.load_test("folder", tmp_path, train)
 
 
+@pytest.mark.parametrize(("size", "mode"), [((30, 30), "RGB"), ((33, 33), "L"), ((31, 40), "RGB")])
+def test_images_of_odd_sizes_and_grey_ones_make_batches(tmp_path, size, mode):
+    images = data.load_train("folder", make_folder(tmp_path, size=size, mode=mode))
+    assert images.shape == (3 if mode == "RGB" else 1, *size)
+    served = images.batches("cpu", None, 3, Augmentation(4, True, 16), seed=0, stream="train")
+    x, labels = served.train(0)
+    assert x.shape == (3, *images.shape) and x.isfinite().all() and len(labels) == 3
+    assert [len(y) for _, y in served.evaluate()] == [3, 3]
+
+
+def test_images_too_small_to_be_halved_twice(tmp_path):
+    make_folder(tmp_path, size=(9, 3))
+    with pytest.raises(InputError, match="images of 9x3 pixels are too small"):
+        data.load_train("folder", tmp_path)
+
+
+# -------------------------------------------------------------------- CINIC-10 and large images
+
+
+def test_cinic10_trains_on_two_splits_and_tests_on_the_third(tmp_path):
+    make_folder(tmp_path, splits=("train", "valid", "test"))
+    parts = [data.load_train("folder", tmp_path), data.load_train("cinic10", tmp_path)]
+    assert [len(part) for part in parts] == [6, 12]
+    train, test = parts[1], data.load_test("cinic10", tmp_path, parts[1])
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] * 2 and len(test) == 6
+    assert torch.equal(train.pixels[:6], parts[0].pixels)
+    values = train.pixels.double() / 255
+    assert train.mean == pytest.approx(values.mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert test.mean == train.mean
+    (tmp_path / "valid" / "cat").rename(tmp_path / "valid" / "owl")
+    with pytest.raises(InputError, match="valid/ has other classes than train/"):
+        data.load_train("cinic10", tmp_path)
+    for path in sorted((tmp_path / "valid").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    (tmp_path / "valid").rmdir()
+    with pytest.raises(InputError, match="no folder valid/ there"):
+        data.load_train("cinic10", tmp_path)
+
+
+def test_imagenet_stays_in_its_files(tmp_path):
+    make_files(tmp_path)
+    train = data.load_train("imagenet", tmp_path, workers=3)
+    assert train.shape == (3, 224, 224) and train.classes == ("n01", "n02") and len(train) == 12
+    assert (train.mean, train.std) == data.STATISTICS["imagenet"] and train.workers == 3
+    assert train.path(7) == tmp_path / "train/n02/1.JPEG" and train.labels[7] == 1
+    test = data.load_test("imagenet", tmp_path, train)
+    assert test.path(0) == tmp_path / "val/n01/0.JPEG" and test.shape == train.shape
+    assert data.load_train("imagenet", tmp_path, 32).shape == (3, 32, 32)
+    part = train.subset(torch.tensor([9, 2]))
+    assert [part.path(k).name for k in range(2)] == ["3.JPEG", "2.JPEG"]
+    assert part.labels.tolist() == [1, 0] and len(train.limited(5, 0)) == 5
+
+
+def test_files_are_told_apart_by_name_length_and_label(tmp_path):
+    make_files(tmp_path)
+    first = data.load_train("imagenet", tmp_path)
+    same = data.load_train("imagenet", tmp_path).sha256()
+    assert first.sha256() == same != data.load_train("imagenet", tmp_path, 128).sha256()
+    file = tmp_path / "train/n01/0.JPEG"
+    file.write_bytes(file.read_bytes() + b"0")
+    assert data.load_train("imagenet", tmp_path).sha256() != same
+    file.write_bytes(file.read_bytes()[:-1])
+    assert data.load_train("imagenet", tmp_path).sha256() == same
+    file.rename(file.with_name("z.JPEG"))
+    assert data.load_train("imagenet", tmp_path).sha256() != same
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+def test_large_images_of_a_folder_stay_in_their_files_too(tmp_path, mode, channels):
+    make_folder(tmp_path, size=(130, 140), mode=mode)
+    with pytest.raises(InputError, match="0.png is 130x140 pixels; .* --image-size 224"):
+        data.load_train("folder", tmp_path)
+    small = data.load_train("folder", tmp_path, 64)
+    assert isinstance(small, Images) and small.shape == (channels, 64, 64)
+    train = data.load_train("folder", tmp_path, 128)
+    assert isinstance(train, ImageFiles) and train.shape == (channels, 128, 128)
+    whole = [x for x, _ in train.batches("cpu", None, 6, Augmentation(), seed=0, stream="")
+             .evaluate()]
+    pixels = torch.cat(whole)  # normalised by what was measured
+    assert pixels.mean((0, 2, 3)).abs().max() < 1e-4
+    torch.testing.assert_close(pixels.square().mean((0, 2, 3)), torch.ones(channels))
+    test = data.load_test("folder", tmp_path, train)
+    assert (test.mean, test.std, test.shape) == (train.mean, train.std, train.shape)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: None, "no folder train/"),
+        (lambda root: make_files(root, splits=("train",)), "holds no val/ beside train/"),
+        (lambda root: make_files(root, splits=("train",)) and (root / "val").mkdir(),
+         "val/ holds 0 class folders"),
+        (lambda root: [f.unlink() for f in make_files(root).glob("val/n01/*")],
+         "no image in .*val/n01"),
+    ],
+)
+def test_what_is_wrong_with_imagenet(tmp_path, spoil, message):
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=message):
+        data.load_test("imagenet", tmp_path, data.load_train("imagenet", tmp_path))
+
+
+@pytest.mark.parametrize("dataset", ["digits", "cifar10", "svhn", "cinic10"])
+def test_a_size_that_cannot_be_chosen(tmp_path, dataset):
+    with pytest.raises(InputError, match=f"--image-size .* {dataset} has one size"):
+        data.load_train(dataset, tmp_path, 32)
+
+
+# ------------------------------------------------------------------------------ SVHN, the same way
+
+
+def make_svhn(root, monkeypatch):
+    """Three files of SVHN's format, and torchvision told their checksums."""
+    generator = np.random.default_rng(0)
+    root.mkdir()
+    files = {}
+    for split, count in (("train", 20), ("extra", 30), ("test", 10)):
+        file = f"{split}_32x32.mat"
+        pixels = generator.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = np.arange(count, dtype=np.uint8)[:, None] % 10 + 1  # a zero is a 10 there
+        scipy.io.savemat(root / file, {"X": pixels, "y": labels})
+        files[split] = ["no network", file, hashlib.md5((root / file).read_bytes()).hexdigest()]
+    monkeypatch.setattr(SVHN, "split_list", files)
+
+
+def test_svhn_trains_with_its_extra_images(tmp_path, monkeypatch):
+    make_svhn(tmp_path / "data", monkeypatch)
+    train = data.load_train("svhn", tmp_path / "data")
+    assert len(train) == 50 and train.shape == (3, 32, 32) and train.classes == tuple("0123456789")
+    assert train.labels[:12].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    extra = scipy.io.loadmat(tmp_path / "data" / "extra_32x32.mat")["X"]
+    assert np.array_equal(train.pixels[20], extra[..., 0].transpose(2, 0, 1))
+    values = train.pixels.double() / 255
+    assert train.std == pytest.approx(values.std((0, 2, 3)).tolist(), abs=1e-3)
+    test = data.load_test("svhn", tmp_path / "data", train)
+    assert len(test) == 10 and (test.mean, test.std) == (train.mean, train.std)
+
+
+def test_svhn_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
+    make_svhn(tmp_path / "data", monkeypatch)
+    (tmp_path / "data" / "extra_32x32.mat").unlink()
+
+    def urlopen(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(SVHN, "split_list", {
+        split: [f"http://localhost/{file}", file, md5]
+        for split, (_, file, md5) in SVHN.split_list.items()
+    })
+    with pytest.raises(InputError, match=r"--dataset svhn: no complete copy .*\n.*folder"):
+        data.load_train("svhn", tmp_path / "data")
+
+
 # -------------------------------------------------------------------- CIFAR, without the network
 
 
 def make_cifar10(root, monkeypatch):
     """An archive of CIFAR-10's layout with 20 images a file, and torchvision told its checksums."""
-    from torchvision.datasets import CIFAR10
-
     generator = np.random.default_rng(0)
     base = root / "source" / CIFAR10.base_folder
     base.mkdir(parents=True)
@@ -175,6 +332,21 @@ def test_halves_are_disjoint_seeded_and_equal():
     assert not set(split.train.tolist()) & set(split.valid.tolist())
     assert Split.halves(101, seed=0).to_json() == split.to_json()
     assert Split.halves(101, seed=1).to_json()["sha256"] != split.to_json()["sha256"]
+
+
+def test_shares_of_each_class_are_disjoint_seeded_and_whole():
+    labels = torch.tensor([0] * 40 + [1] * 79)[torch.randperm(119)]
+    images = Images(torch.zeros(119, 1, 4, 4), labels, ("cat", "dog"), (0.0,), (1.0,))
+    split = Split.per_class(images, (0.1, 0.025), seed=0)
+    assert labels[split.train].bincount().tolist() == [4, 7]
+    assert labels[split.valid].bincount().tolist() == [1, 1]
+    assert len({*split.train.tolist(), *split.valid.tolist()}) == 13
+    again, other = (Split.per_class(images, (0.1, 0.025), seed).to_json() for seed in (0, 1))
+    assert again == split.to_json() and other["sha256"] != again["sha256"]
+    everything = Split.per_class(images, (0.5, 0.5), seed=0)
+    assert len({*everything.train.tolist(), *everything.valid.tolist()}) == 118
+    with pytest.raises(InputError, match="--valid-share 0.02: of the 40 .* class cat .* not one"):
+        Split.per_class(images, (0.1, 0.02), seed=0)
 
 
 def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
