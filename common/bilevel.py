@@ -295,9 +295,7 @@ class BilevelTrainer(Loop):
         })
         self.run.say(f"\n{genotype}\n\nrun folder: {folder} (pictures of both cells inside)")
         images = len(self.split.train) + len(self.split.valid)
-        self.run.say(
-            f"next: {retrain_command(self.config, folder, images, self.train_batches.shape)}"
-        )
+        self.run.say(f"next: {retrain_command(self.config, folder, images)}")
 
     @torch.no_grad()
     def architecture(self) -> dict[str, Any]:

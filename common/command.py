@@ -18,7 +18,6 @@ from common.config import ConfigT, RunConfig
 from common.data import Images
 from common.distributed import seed_of
 from common.errors import InputError
-from common.network import auxiliary_fits
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
@@ -125,9 +124,7 @@ def share_of_cores() -> int:
     return max(1, usable // processes)
 
 
-def retrain_command(
-    config: RunConfig, folder: Path, images: int, shape: tuple[int, int, int]
-) -> str:
+def retrain_command(config: RunConfig, folder: Path, images: int) -> str:
     """The command line that trains what a search of this config left in its folder."""
     words = ["python", "evaluate/train.py"]
     if config.dataset == "digits":
@@ -138,8 +135,6 @@ def retrain_command(
         words += ["--data-root", config.data_root]
     if config.image_size is not None:
         words += ["--image-size", str(config.image_size)]
-    if config.dataset == "folder" and not auxiliary_fits(shape):
-        words += ["--auxiliary-weight", "0"]
     if config.dataset == "folder" and images < 256:
         words += ["--batch-size", str(config.batch_size)]
     return shlex.join([*words, "--genotype", str(folder)])

@@ -18,7 +18,7 @@ import tyro
 
 from common.data import Dataset, Images, Split
 from common.errors import InputError, is_main_process
-from common.macro import large
+from common.macro import check_size, large
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,9 @@ class RunConfig:
         """Refuse flags that do not go together with these training images.
 
         Raises:
-            InputError: naming the flag and what fits.
+            InputError: naming the flag and what fits, or they are too small for any network.
         """
+        check_size(images.shape, self.channels)
 
     def split(self, images: Images) -> Split:
         """Which training images train the weights, and which the architecture."""
@@ -178,7 +179,7 @@ class SearchConfig(RunConfig):
         return Split.per_class(images, (self.train_share, self.valid_share), self.seed)
 
     def shape(self, images: Images) -> dict[str, Any]:
-        """The supernet's size for these images: see `SuperNet`."""
+        """The supernet's size and stem for these images: see `SuperNet`."""
         return {
             "channels": self.channels, "cells": self.cells, "nodes": self.nodes - 2,
             "classes": len(images.classes), "image_channels": images.shape[0],

@@ -8,6 +8,32 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from common import ops
+from common.errors import InputError
+
+LARGE = 128  # pixels: from here on images get ImageNet's stem, which divides their size by 8
+LEAST = 4  # pixels: what is left to each of the two reductions is 2 or more
+
+
+def large(shape: tuple[int, int, int]) -> bool:
+    """Whether images [C, H, W] get ImageNet's stem: 128 pixels or more on the smaller side."""
+    return min(shape[1:]) >= LARGE
+
+
+def check_size(shape: tuple[int, int, int], channels: int) -> None:
+    """Refuse images [C, H, W], or first channels, too few for stem and reduction cells.
+
+    Raises:
+        InputError: naming the flag and what is enough.
+    """
+    height, width = shape[1:]
+    if min(height, width) < LEAST:
+        raise InputError(
+            f"images of {height}x{width} pixels are too small: two reduction cells halve them, "
+            f"which takes {LEAST} pixels a side; --image-size {LEAST} or more scales a folder's up"
+        )
+    least = 2 if large(shape) else 1  # ImageNet's stem begins with half of the channels
+    if channels < least:
+        raise InputError(f"--channels {channels}: must be {least} or more for these images")
 
 
 @dataclass(frozen=True)
@@ -86,7 +112,7 @@ class SmallStem(nn.Sequential):
 
 
 class LargeStem(nn.Module):
-    """ImageNet's stem: three stride-2 convolutions, 224 pixels to 56 and 28."""
+    """ImageNet's stem: three stride-2 convolutions, 224 pixels to 56 and 28 (odd sizes up)."""
 
     def __init__(self, image_channels: int, channels: int):
         super().__init__()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common import ops
 from common.errors import InputError
@@ -93,13 +94,25 @@ class FixedReductionCell(nn.Module):
         )
 
 
-def auxiliary_fits(shape: tuple[int, int, int]) -> bool:
-    """Whether CIFAR's auxiliary head fits images [C, H, W]: 8 to 10 pixels after two reductions."""
-    return all(29 <= size <= 40 for size in shape[1:])
+class PoolTo2x2(nn.Module):
+    """Averages over windows of 5/8 of a map, one in each of its corners.
+
+    On 8x8 maps (CIFAR) and 7x7 maps (ImageNet) these are the papers' windows of 5x5, 3 and 2
+    pixels apart; the papers know no other sizes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, 2, 2]."""
+        size = x.shape[-2:]
+        if min(size) < 3:  # single pixels, which one row or column of them lends twice
+            return F.adaptive_avg_pool2d(x, 2)
+        window = [-(-5 * side // 8) for side in size]  # rounded up
+        stride = [side - length for side, length in zip(size, window, strict=True)]
+        return F.avg_pool2d(x, window, stride)
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A second classifier on 8x8 (CIFAR) or 7x7 (ImageNet) maps, used in training only.
+    """A second classifier, on the map behind the second reduction, used in training only.
 
     DARTS, PC-DARTS and GDAS omit the second normalisation on ImageNet (authors' code).
     """
@@ -107,7 +120,7 @@ class AuxiliaryHead(nn.Sequential):
     def __init__(self, channels: int, classes: int, *, large_images: bool):
         super().__init__(
             nn.ReLU(),
-            nn.AvgPool2d(5, stride=2 if large_images else 3, count_include_pad=False),  # -> 2x2
+            PoolTo2x2(),
             nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
@@ -126,7 +139,7 @@ class Network(nn.Module):
         genotype: with a normal and a reduction cell.
         channels: of the first cell's nodes (36 on CIFAR, 48 on ImageNet in the papers).
         cells: how many (20 on CIFAR, 14 on ImageNet).
-        classes: outputs of the classifier.
+        classes: outputs of the classifier; 0: none, it puts out the last map's averages.
         image_channels: 3 for colour.
         large_images: the ImageNet stem instead of CIFAR's.
         auxiliary: add the auxiliary head behind the second reduction cell.
@@ -165,7 +178,7 @@ class Network(nn.Module):
         if not auxiliary:
             self.auxiliary = None
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = nn.Linear(width, classes) if classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, channels, H, W] -> logits [B, classes], in training the auxiliary head's too."""

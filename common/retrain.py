@@ -24,7 +24,8 @@ from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
 from common.genotype import Genotype, load, published, save
 from common.loop import Loop, prepare
-from common.network import Network, auxiliary_fits, check_images
+from common.macro import large
+from common.network import Network, check_images
 from common.run import Run
 
 METHOD = "retrain"
@@ -50,16 +51,11 @@ class TrainConfig(RunConfig):
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
 
     def check_images(self, images: Images) -> None:
-        """See `RunConfig.check_images`: a batch must fit, and so must the auxiliary head."""
+        """See `RunConfig.check_images`: a batch must fit, too."""
+        super().check_images(images)
         if self.batch_size > len(images):
             raise InputError(
                 f"--batch-size {self.batch_size}: there are only {len(images)} training images"
-            )
-        if self.auxiliary_weight > 0 and not auxiliary_fits(images.shape):
-            raise InputError(
-                f"--auxiliary-weight {self.auxiliary_weight}: the head needs images of 29 to 40 "
-                f"pixels, these are {images.shape[1]}x{images.shape[2]}; --auxiliary-weight 0 "
-                "trains without it"
             )
 
 
@@ -142,7 +138,8 @@ def train(
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     network = Network(
         genotype, config.channels, config.cells, len(images.classes),
-        image_channels=images.shape[0], auxiliary=config.auxiliary_weight > 0,
+        image_channels=images.shape[0], large_images=large(images.shape),
+        auxiliary=config.auxiliary_weight > 0,
     )
     trainer = Retrainer(config, genotype, network, run, images, held_out)
     for _ in trainer.epochs():

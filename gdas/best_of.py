@@ -90,7 +90,7 @@ def best_of(config: BestOfConfig) -> None:
         cells.append(train_briefly(recipe, run, genotypes[-1], number, train, valid))
     searching = sum(result["search_seconds"] for _, result in there)
     conclude(recipe, run, genotypes, cells, searching + seconds(cells))
-    run.say(f"next: {retrain_command(config, run.folder, len(images), images.shape)}")
+    run.say(f"next: {retrain_command(config, run.folder, len(images))}")
     run.close()
 
 

@@ -126,6 +126,7 @@ class PRDARTSConfig(SearchConfig):
 
     def check_images(self, images: Images) -> None:
         """See `RunConfig.check_images`: the largest batch must fit, too."""
+        super().check_images(images)
         split = self.split(images)
         least = min(len(split.train), len(split.valid))
         if self.batch_max > least:

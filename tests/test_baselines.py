@@ -248,10 +248,3 @@ def test_started_as_a_module_it_says_so(tmp_path):
 def test_no_cells_to_sample_is_refused(tmp_path, command):
     status, _, err = command(RANDOM, *SMALL, "--samples", 0, "--output", tmp_path / "run")
     assert status == 2 and "--samples 0" in err and not (tmp_path / "run").exists()
-
-
-def test_a_head_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path, command):
-    status, _, err = command(
-        RANDOM, *SMALL, "--auxiliary-weight", 0.4, "--output", tmp_path / "run"
-    )
-    assert status == 2 and "--auxiliary-weight 0.4" in err and not (tmp_path / "run").exists()

@@ -39,6 +39,15 @@ def set_version(data):
     data["version"] = 2
 
 
+def small(root):
+    """An image folder of pictures that two reductions would leave nothing of."""
+    for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+        (root / name).mkdir(parents=True)
+        for k in range(2):
+            Image.new("RGB", (5, 3)).save(root / name / f"{k}.png")
+    return root
+
+
 def image_folder(root, classes):
     for name in classes:
         (root / "train" / name).mkdir(parents=True)
@@ -82,6 +91,10 @@ BAD_SEARCHES = {
     "unknown preset": (lambda d: ["--preset", "mnist"], "--preset"),
     "unknown mask": (lambda d: ["--mask", "last"], "--mask"),
     "resume nothing": (lambda d: ["--resume", d / "no"], "--resume .*no run there"),
+    "small images": (
+        lambda d: ["--dataset", "folder", "--data-root", small(d), "--batch-size", 2],
+        "images of 3x5 pixels are too small",
+    ),
 }
 BAD_TRAININGS = {
     "no genotype": (lambda d: ["--preset", "digits"], "--genotype.*\n?.*pc_darts_cifar10"),
@@ -96,9 +109,9 @@ BAD_TRAININGS = {
     "version": (lambda d: ["--genotype", genotype_file(d, set_version)], "reads version 1"),
     "broken": (lambda d: ["--genotype", genotype_file(d, lambda _: "{")], "not valid JSON"),
     "empty folder": (lambda d: ["--genotype", d], "holds no genotype.json"),
-    "auxiliary": (
-        lambda d: ["--preset", "digits", "--genotype", "darts_v1", "--auxiliary-weight", 0.4],
-        "--auxiliary-weight 0.4.*29 to 40",
+    "small images": (
+        lambda d: ["--genotype", "darts_v1", "--dataset", "folder", "--data-root", small(d)],
+        "images of 3x5 pixels are too small: .* 4 pixels a side; --image-size 4",
     ),
     "drop path": (
         lambda d: ["--preset", "digits", "--genotype", "darts_v1", "--drop-path", 1], "--drop-path"

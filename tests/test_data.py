@@ -363,7 +363,7 @@ def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
         "--output", tmp_path / "run",
     )  # fmt: skip
     assert status == 0 and opened == [], err
-    assert "--auxiliary-weight 0 --batch-size 3" in out  # the next command fits these images
+    assert "images --batch-size 3 --genotype" in out  # the next command fits these images
     with pytest.raises(InputError, match="no readable image"):
         train = data.load_train("folder", tmp_path / "images")
         data.load_test("folder", tmp_path / "images", train)  # a retraining does open it

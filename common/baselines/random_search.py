@@ -68,7 +68,7 @@ def search(config: RandomSearchConfig) -> None:
         run.say(f"\ncell {number + 1} of {config.samples}")
         cells.append(train_briefly(config, run, genotype, number, train, valid))
     conclude(config, run, genotypes, cells, seconds(cells))
-    run.say(f"next: {retrain_command(config, run.folder, len(images), images.shape)}")
+    run.say(f"next: {retrain_command(config, run.folder, len(images))}")
     run.close()
 
 
