@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from common.errors import InputError
-from common.genotype import Genotype
+from common.genotype import Cell, Genotype
+from common.macro import check_size, large
 from common.network import Network
 
 
@@ -36,13 +37,36 @@ class Setting:
     image_size: int
     channels: int
     cells: int
-    large_images: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a colour image, [C, H, W]."""
+        return 3, self.image_size, self.image_size
+
+    @property
+    def large_images(self) -> bool:
+        """Whether they get ImageNet's stem."""
+        return large(self.shape)
 
 
 SETTINGS = {
     "cifar10": Setting(classes=10, image_size=32, channels=36, cells=20),
     "cifar100": Setting(classes=100, image_size=32, channels=36, cells=20),
-    "imagenet": Setting(classes=1000, image_size=224, channels=48, cells=14, large_images=True),
+    "imagenet": Setting(classes=1000, image_size=224, channels=48, cells=14),
+}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A text's vocabulary, and the size of the model that DARTS and GDAS evaluate on it."""
+
+    words: int
+    units: int
+
+
+LANGUAGE_MODELS = {
+    "ptb": LanguageModel(words=10_000, units=850),
+    "wikitext2": LanguageModel(words=33_278, units=700),
 }
 
 
@@ -62,35 +86,40 @@ def complexity(genotype: Genotype, setting: Setting) -> Complexity:
     Raises:
         InputError: the genotype describes no image network, or the network is too small.
     """
-    check_size(setting)
-    with torch.device("meta"):
-        network = Network(
-            genotype,
-            setting.channels,
-            setting.cells,
-            setting.classes,
-            large_images=setting.large_images,
-            auxiliary=True,
-        )
-        image = torch.empty(1, 3, setting.image_size, setting.image_size)
+    network = on_meta(genotype, setting, auxiliary=True)
+    image = torch.empty(1, *setting.shape, device="meta")
     every = parameters(network)
     return Complexity(every - parameters(network.auxiliary), every, *multiply_adds(network, image))
 
 
-def check_size(setting: Setting) -> None:
-    """Refuse a network without channels or without normal cells.
+def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
+    """The network without values for its weights.
 
     Raises:
-        InputError: naming the flag.
+        InputError: the genotype describes no image network, or it would have no channels or no
+            normal cells.
     """
-    least = 2 if setting.large_images else 1  # ImageNet's stem begins with half of the channels
-    if setting.channels < least:
-        raise InputError(f"--channels {setting.channels}: must be at least {least}")
+    check_size(setting.shape, setting.channels)
     if setting.cells < 3:
         raise InputError(
             f"--cells {setting.cells}: must be at least 3; the reduction cells stand at a third "
             "and at two thirds, which leaves no normal cell in a smaller network"
         )
+    with torch.device("meta"):
+        return Network(
+            genotype, setting.channels, setting.cells, setting.classes,
+            large_images=setting.large_images, auxiliary=auxiliary,
+        )
+
+
+def recurrent_parameters(cell: Cell, model: LanguageModel) -> int:
+    """Of a language model around a recurrent cell: an embedding and a matrix for each node.
+
+    The decoder's matrix is the embedding, beside which it has a bias; state 0 is made of a word
+    and the state before, every other state of one before it; each by a gate and a candidate.
+    """
+    words, units = model.words, model.units
+    return words * units + words + 2 * units * 2 * units + cell.nodes * units * 2 * units
 
 
 def parameters(module: nn.Module) -> int:

@@ -33,7 +33,7 @@ def check_size(shape: tuple[int, int, int], channels: int) -> None:
         )
     least = 2 if large(shape) else 1  # ImageNet's stem begins with half of the channels
     if channels < least:
-        raise InputError(f"--channels {channels}: must be {least} or more for these images")
+        raise InputError(f"--channels {channels}: must be at least {least} for these images")
 
 
 @dataclass(frozen=True)

@@ -212,8 +212,10 @@ def check_images(genotype: Genotype, channels: int) -> None:
     """
     missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
     if missing:
+        recurrent = "; this one is recurrent" if "recurrent" in genotype.cells else ""
         raise InputError(
             f"genotype {genotype.name}: an image network needs a {' and a '.join(missing)} cell"
+            f"{recurrent}"
         )
     if isinstance(genotype.cells["normal"], FixedCell):
         raise InputError(

@@ -1,6 +1,7 @@
 """Print the parameters and multiply-adds of the network that a genotype describes.
 
     python evaluate/complexity.py --genotype pc_darts_imagenet --dataset imagenet
+    python evaluate/complexity.py --list        the published cells, beside what papers print
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any, Literal
 
 import tyro
 
-from common.complexity import SETTINGS, complexity
-from common.errors import errors_are_messages
+from common import zoo
+from common.complexity import complexity
+from common.errors import InputError, errors_are_messages
 from common.genotype import load
 
 # key of the JSON form -> what a person reads
@@ -28,28 +30,37 @@ CONVENTIONS = {
 class Options:
     """Size of the network that a genotype describes."""
 
-    genotype: str
+    genotype: str | None = None
     """A published name, a genotype file or the folder of a search."""
+    list: bool = False
+    """Instead: every published cell, its sizes and those that papers print, and its source."""
     dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
     """Sets the image size, the stem, the classes and the defaults of channels and cells."""
     channels: int | None = None
-    """Of the first cell's nodes (default: 36, on ImageNet 48)."""
+    """Of the first cell's nodes (default: 36, on ImageNet 48, for GDAS' cells 50 and 52)."""
     cells: int | None = None
     """How many cells (default: 20, on ImageNet 14)."""
     json: bool = False
-    """Print one JSON object."""
+    """Print JSON: one object, or with --list a list of them."""
 
 
 def report(options: Options) -> dict[str, Any]:
     """The network and its counts, as the JSON form prints them.
 
     Raises:
-        InputError: no such genotype, or a size that makes no network.
+        InputError: no genotype, no such one or not of images, or a size that makes no network.
     """
+    if options.genotype is None:
+        raise InputError("--genotype: say of what: a published name, a file or a search's folder")
     sizes = {"channels": options.channels, "cells": options.cells}
     given = {key: value for key, value in sizes.items() if value is not None}
-    setting = replace(SETTINGS[options.dataset], **given)
+    setting = replace(zoo.setting(options.genotype, options.dataset), **given)
     genotype = load(options.genotype)
+    if zoo.is_recurrent(genotype):
+        raise InputError(
+            f"--genotype {options.genotype}: is a recurrent cell, and only image networks are "
+            "counted here; --list has the language models of published ones"
+        )
     return {
         "genotype": genotype.name,
         "dataset": options.dataset,
@@ -71,8 +82,35 @@ def table(counts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def entry(cell: dict[str, Any]) -> str:
+    """A published cell as a person reads it, a line a network."""
+    provenance = "; ".join(str(value) for value in cell["provenance"].values())
+    lines = [f"{cell['name']}  ({provenance})"]
+    for network in cell["networks"]:
+        size = "channels" if "channels" in network else "units"
+        line = f"  {network['dataset']:<10}{network[size]:>4} {size:<9}"
+        line += f"{network['params']:>11,} parameters"
+        printed = network["printed"]
+        if printed and printed["multiply_adds"]:
+            convention = printed["convention"] or "multiply_adds"
+            line += f", {network[convention] / 1e6:.0f} M {CONVENTIONS[convention]}"
+        if printed:
+            figures = [printed["params"], printed["multiply_adds"]]
+            figures = " and ".join(f"{figure} M" for figure in figures if figure)
+            line += f"; {printed['where']} prints {figures}"
+            line += f" ({printed['slip']})" if printed["slip"] else ""
+        lines.append(line)
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
     options = tyro.cli(Options, description=__doc__)
     with errors_are_messages():
-        counts = report(options)
-        print(json.dumps(counts) if options.json else table(counts))
+        if options.list and options.json:
+            print(json.dumps(list(zoo.listing())))
+        elif options.list:
+            for cell in zoo.listing():
+                print(entry(cell), flush=True)
+        else:
+            counts = report(options)
+            print(json.dumps(counts) if options.json else table(counts))

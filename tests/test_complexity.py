@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from common import zoo
 from common.complexity import SETTINGS, complexity, multiply_adds, parameters
 from common.errors import InputError
-from common.genotype import load, published
+from common.genotype import Cell, Edge, Genotype, Op, load, published, save
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,16 +44,6 @@ def test_imagenet(name, params, products):
     counts = complexity(load(name), SETTINGS["imagenet"])
     assert (counts.params, counts.multiply_adds) == (params, products)
     assert counts.params_with_auxiliary > params
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "products"),
-    [("pc_darts_cifar10", "5.3", "586"), ("pc_darts_imagenet", "5.3", "597")],
-)
-def test_figures_that_pc_darts_prints(name, params, products):
-    counts = complexity(load(name), SETTINGS["imagenet"])
-    assert f"{counts.params / 1e6:.1f}" == params
-    assert f"{counts.multiply_adds_paper / 1e6:.0f}" == products
 
 
 @pytest.mark.parametrize(
@@ -179,11 +170,13 @@ def start(*flags):
 
 @pytest.fixture(scope="module")
 def runs():
-    """A good run and a bad one, side by side: most of their time is the import of torch."""
+    """A good run, a bad one and the list, side by side: most of it is the import of torch."""
     flags = ("--dataset", "imagenet", "--channels", "12", "--cells", "8", "--json")
     good = start("--genotype", "gdas_frc", *flags)
     bad = start("--genotype", "darts_v3")
-    return [(*process.communicate(timeout=120), process.returncode) for process in (good, bad)]
+    zoo = start("--list", "--json")
+    processes = (good, bad, zoo)
+    return [(*process.communicate(timeout=120), process.returncode) for process in processes]
 
 
 def test_command(runs):
@@ -208,3 +201,45 @@ def test_command_on_an_unknown_name(runs):
     assert (status, printed) == (2, "")
     assert "Traceback" not in errors
     assert [name for name in ["darts_v3", *published()] if name not in errors] == []
+
+
+def test_command_lists_the_zoo(runs):
+    printed, errors, status = runs[2]
+    assert (status, errors) == (0, "")
+    listed = {cell["name"]: cell for cell in json.loads(printed)}
+    assert list(listed) == published()
+    gdas = listed["gdas"]
+    assert gdas["kind"] == "image" and gdas["params"] == 3_368_782
+    assert "GDAS_V1" in gdas["provenance"]["source"]
+    assert [network["printed"]["params"] for network in gdas["networks"]] == ["3.4", "3.3", "5.3"]
+    assert "Table 1 is right" in gdas["networks"][1]["printed"]["slip"]
+    large = listed["pc_darts_imagenet"]  # its paper prints figures of ImageNet alone
+    assert [network["dataset"] for network in large["networks"]] == ["cifar10", "imagenet"]
+    assert large["params"] == 3_721_510 and large["networks"][0]["printed"] is None
+
+
+def test_the_list_as_a_person_reads_it(command, monkeypatch):
+    monkeypatch.setattr(zoo, "published", lambda: ["darts_v1", "pc_darts_cifar10"])
+    status, out, err = command("evaluate/complexity.py", "--list")
+    assert status == 0, err
+    (line,) = [line for line in out.splitlines() if "prints 5.3 M and 586 M" in line]
+    assert "586 M multiply-adds, PC-DARTS' convention" in line
+    assert "darts_v1  (Liu et al., DARTS (ICLR 2019), first order; quark0/darts, " in out
+
+
+def test_nothing_to_count(command, tmp_path):
+    status, _, err = command("evaluate/complexity.py")
+    assert status == 2 and "--genotype: say of what" in err
+    cell = Cell(1, (Edge(0, 1, Op("tanh")),), (1,))
+    save(Genotype("words", {"recurrent": cell}), tmp_path / "words.json")
+    status, _, err = command("evaluate/complexity.py", "--genotype", tmp_path / "words.json")
+    assert status == 2 and "is a recurrent cell" in err
+
+
+def test_gdas_widths_on_imagenet_are_its_papers(command):
+    for words, channels in (([], 50), (["--channels", 48], 48)):
+        status, out, err = command(
+            "evaluate/complexity.py", "--genotype", "gdas", "--dataset", "imagenet", "--json",
+            "--cells", 3, *words,
+        )  # fmt: skip
+        assert status == 0 and json.loads(out)["channels"] == channels, err

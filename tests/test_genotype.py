@@ -79,6 +79,16 @@ PUBLISHED = {
             "sep_conv_3x3 2, sep_conv_3x3 1, sep_conv_5x5 0, sep_conv_3x3 3"
         ),
     },
+    "p_darts": {
+        "normal": pairs(
+            "skip_connect 0, dil_conv_3x3 1, skip_connect 0, sep_conv_3x3 1, "
+            "sep_conv_3x3 1, sep_conv_3x3 3, sep_conv_3x3 0, dil_conv_5x5 4"
+        ),
+        "reduction": pairs(
+            "avg_pool_3x3 0, sep_conv_5x5 1, sep_conv_3x3 0, dil_conv_5x5 2, "
+            "max_pool_3x3 0, dil_conv_3x3 1, dil_conv_3x3 1, dil_conv_5x5 3"
+        ),
+    },
     "gdas": {"normal": GDAS_NORMAL, "reduction": GDAS_REDUCTION},
     "gdas_frc": {"normal": FRC_NORMAL, "reduction": FRC_REDUCTION},
     "gdas_normal_frc_reduction": {"normal": GDAS_NORMAL, "reduction": FRC_REDUCTION},

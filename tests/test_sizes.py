@@ -192,7 +192,7 @@ def test_four_pixels_are_enough():
 
 def test_a_large_image_needs_two_channels():
     check_size((3, 128, 128), channels=2)
-    with pytest.raises(InputError, match="--channels 1: must be 2"):
+    with pytest.raises(InputError, match="--channels 1: must be at least 2"):
         check_size((3, 128, 128), channels=1)
 
 
