@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import ops
+from common.drop_path import DropPath
 from common.errors import InputError
 from common.genotype import Cell, FixedCell, Genotype, Op
 from common.macro import CellInputs, LargeStem, Place, SmallStem, places
@@ -194,7 +194,7 @@ class Network(nn.Module):
         """Drop each edge of each image with this probability, in training."""
         for module in self.modules():
             if isinstance(module, DropPath):
-                module.drop_prob = probability
+                module.set(probability)
 
 
 def outputs(cell: Cell | FixedCell) -> int:

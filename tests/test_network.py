@@ -1,9 +1,9 @@
 import pytest
 import torch
-from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional as F
 
+from common.drop_path import DropPath
 from common.errors import InputError
 from common.genotype import Cell, Edge, FixedCell, Genotype, Op, cell_from_pairs, load
 from common.macro import CellInputs, LargeStem, Place, SmallStem, places
@@ -137,7 +137,7 @@ def test_set_drop_path_reaches_every_edge():
     network.set_drop_path(0.25)
     drops = [module for module in network.modules() if isinstance(module, DropPath)]
     assert len(drops) == 6 + 2 * 5  # all but two edges of a normal cell, three of a reduction cell
-    assert {module.drop_prob for module in drops} == {0.25}
+    assert {module.probability.item() for module in drops} == {0.25}
 
 
 def test_drop_path_drops_the_branches_of_the_fixed_cell_one_by_one():
