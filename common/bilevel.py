@@ -210,7 +210,7 @@ class BilevelTrainer(Loop):
     def report(self) -> dict[str, Any]:
         """Validate and measure; write the architecture and the genotype it stands for."""
         self._draw_anew()
-        loss, top1 = self.held_out(self.network, self.valid_batches)
+        loss, top1, _ = self.held_out(self.network, self.valid_batches)
         figures = {
             "valid_loss": loss, "valid_top1": top1,
             **self._cut_accuracies(), **self.measures.epoch(self.supernet),
@@ -246,7 +246,7 @@ class BilevelTrainer(Loop):
                 self._draw_anew()
                 mixes = None if cut is None else supernet.per_cell(cut)
                 forward = functools.partial(self.network, mixes=mixes)
-                _, figures[name] = self.evaluate(forward, self.valid_batches)
+                _, figures[name], _ = self.evaluate(forward, self.valid_batches)
         return {**figures, "cut_statistics": state}
 
     def _draw_anew(self) -> None:
@@ -295,7 +295,7 @@ class BilevelTrainer(Loop):
         })
         self.run.say(f"\n{genotype}\n\nrun folder: {folder} (pictures of both cells inside)")
         images = len(self.split.train) + len(self.split.valid)
-        self.run.say(f"next: {retrain_command(self.config, folder, images)}")
+        self.run.say(f"next: {retrain_command(self.config, self.run.method, folder, images)}")
 
     @torch.no_grad()
     def architecture(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ at the same steps.
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import time
@@ -19,7 +18,7 @@ import psutil  # accelerate brings it
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from timm.scheduler import CosineLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import AverageMeter, accuracy
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,11 +29,9 @@ from common.distributed import average, seed_of
 from common.errors import NotFinite
 from common.run import Run
 from common.running_statistics import average_statistics
+from common.schedules import schedule
 
 MEND = "no checkpoint was written since. A smaller --learning-rate is the usual mend."
-
-# It warns that a cosine over one epoch is flat.
-logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
 
 
 class Loop:
@@ -44,7 +41,7 @@ class Loop:
         config: the run's flags.
         run: its folder.
         network: on its device already.
-        optimizer: of the weights; its learning rate follows a cosine.
+        optimizer: of the weights.
         batches: of training images.
         optimizers: further ones that belong to the state.
     """
@@ -56,9 +53,7 @@ class Loop:
         self.config, self.run, self.accelerator = config, run, run.accelerator
         self.network, self.optimizer, self.train_batches = network, optimizer, batches
         self.optimizers = (optimizer, *optimizers)
-        self.schedule = CosineLRScheduler(
-            optimizer, t_initial=config.epochs, lr_min=config.learning_rate_min
-        )
+        self.schedule = self.new_schedule()
         self.steps_per_epoch = len(batches)
         self.epoch = self.step = 0  # the step counts within the epoch
         self.seconds = 0.0  # that the epoch has taken so far, in runs before this one too
@@ -69,6 +64,11 @@ class Loop:
         self._resume()
 
     # --------------------------------------------------------------------- what subclasses say
+
+    def new_schedule(self) -> Scheduler:
+        """Of the weights' learning rate, from `self.optimizer`'s on."""
+        config = self.config
+        return schedule("cosine", self.optimizer, config.epochs, config.learning_rate_min)
 
     def begin_epoch(self) -> None:
         """Before an epoch's first step, also when resuming within it."""
@@ -163,34 +163,36 @@ class Loop:
     @torch.no_grad()
     def evaluate(
         self, network: Callable[[Tensor], Tensor], batches: Passes
-    ) -> tuple[float, float]:
-        """Mean loss and top-1 accuracy (percent) over all images.
+    ) -> tuple[float, float, float]:
+        """Mean loss, top-1 and top-5 accuracy (percent) over all images.
 
         Args:
             network: images to logits, in the mode (train or eval) that the caller put it in.
             batches: of the images.
         """
-        sums = torch.zeros(3, device=self.accelerator.device)
+        sums = torch.zeros(4, device=self.accelerator.device)
         for images, labels in batches.evaluate():
             logits = network(images)
-            correct = (logits.argmax(1) == labels).sum()
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            sums += torch.stack([loss, correct, torch.full_like(loss, len(labels))])
-        loss, correct, count = self.accelerator.reduce(sums).tolist()
-        return loss / count, 100 * correct / count
+            first = (logits.argmax(1) == labels).sum()
+            five = logits.topk(min(5, logits.shape[1])).indices  # [B, 5]
+            among_five = (five == labels[:, None]).sum()
+            sums += torch.stack([loss, first, among_five, torch.full_like(loss, len(labels))])
+        loss, top1, top5, count = self.accelerator.reduce(sums).tolist()
+        return loss / count, 100 * top1 / count, 100 * top5 / count
 
-    def held_out(self, network: nn.Module, batches: Passes) -> tuple[float, float]:
-        """Mean loss and top-1 accuracy (percent) by running statistics.
+    def held_out(self, network: nn.Module, batches: Passes) -> tuple[float, float, float]:
+        """Mean loss, top-1 and top-5 accuracy (percent) by running statistics.
 
         Raises:
             NotFinite: the loss is not.
         """
-        loss, top1 = self.evaluate(network.eval(), batches)
+        loss, top1, top5 = self.evaluate(network.eval(), batches)
         if not math.isfinite(loss):
             raise NotFinite(
                 f"the loss on held-out images was not finite after epoch {self.epoch + 1}; {MEND}"
             )
-        return loss, top1
+        return loss, top1, top5
 
     def _end_epoch(self) -> None:
         self._synchronise()  # which waits for the device
@@ -219,7 +221,10 @@ class Loop:
             if figures.get(f"{split}_loss") is not None:
                 loss, top1 = figures[f"{split}_loss"], figures[f"{split}_top1"]
                 parts.append(f"{split} loss {loss:.3f} top-1 {top1:5.2f} %")
-        parts.append(f"{figures['seconds']:.1f} s")
+        parts.append(
+            f"{figures['seconds']:.1f} s   {figures['images_per_second']:,.0f} img/s   "
+            f"{figures['peak_memory_mib']:,.0f} MiB"
+        )
         if self.accelerator.is_main_process:
             self.bar.write("   ".join(parts))
 

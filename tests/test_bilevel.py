@@ -203,12 +203,12 @@ def test_an_epoch_leaves_its_figures_architecture_and_genotype(trainer):
     alpha = torch.tensor(architecture[1]["parameters"]["alpha_normal"])
     torch.testing.assert_close(weights, alpha.softmax(-1))
     assert architecture[0]["edges"] == [[0, 2], [1, 2], [0, 3], [1, 3], [2, 3]]
-    loss, top1 = trainer.evaluate(trainer.supernet.eval(), trainer.valid_batches)
+    loss, top1, _ = trainer.evaluate(trainer.supernet.eval(), trainer.valid_batches)
     assert (loss, top1) == (metrics[1]["valid_loss"], metrics[1]["valid_top1"])
 
 
 def test_evaluation_is_the_mean_over_all_images(trainer):
-    loss, top1 = trainer.evaluate(trainer.supernet.eval(), trainer.valid_batches)
+    loss, top1, _ = trainer.evaluate(trainer.supernet.eval(), trainer.valid_batches)
     parts = list(trainer.valid_batches.evaluate())
     with torch.no_grad():
         logits = torch.cat([trainer.supernet(x) for x, _ in parts])
