@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from common import data
+from common import data, recipes
 from common.config import ConfigT, RunConfig
 from common.data import Images
 from common.distributed import seed_of
@@ -51,12 +51,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         accelerator.print(f"{config.resume} is finished: see its result.json and pictures/")
         accelerator.end_training()
         raise SystemExit(0)
-    processes = accelerator.num_processes
-    if config.batch_size % processes or config.batch_size < 2 * processes:
-        raise InputError(
-            f"--batch-size {config.batch_size}: is shared by {processes} processes; it must be a "
-            f"multiple of {processes} and give each at least 2 images to normalise over"
-        )
+    config.check_processes(accelerator.num_processes)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     return config, accelerator
@@ -124,17 +119,28 @@ def share_of_cores() -> int:
     return max(1, usable // processes)
 
 
-def retrain_command(config: RunConfig, folder: Path, images: int) -> str:
-    """The command line that trains what a search of this config left in its folder."""
+def retrain_command(config: RunConfig, method: str, folder: Path, images: int) -> str:
+    """The command line that trains what a search left in its folder, by its own paper's recipe.
+
+    Args:
+        config: the search's.
+        method: the search's.
+        folder: of its run.
+        images: how many there are to train on.
+    """
     words = ["python", "evaluate/train.py"]
     if config.dataset == "digits":
-        words += ["--preset", "digits"]
-    elif config.dataset != "cifar10":
+        return shlex.join([*words, "--preset", "digits", "--genotype", str(folder)])
+    own_images = config.dataset == "folder"
+    recipe = recipes.of_method(method, None if own_images else config.dataset)
+    preset = recipes.of_folder(recipe, config.image_size) if own_images else config.dataset
+    words += ["--recipe", recipe]
+    if config.dataset != "cifar10":
         words += ["--dataset", config.dataset]
-    if config.dataset != "digits" and config.data_root != RunConfig.data_root:
+    if config.data_root != RunConfig.data_root:
         words += ["--data-root", config.data_root]
     if config.image_size is not None:
         words += ["--image-size", str(config.image_size)]
-    if config.dataset == "folder" and images < 256:
+    if own_images and images < 2 * recipes.settings(recipe, preset)["batch_size"]:
         words += ["--batch-size", str(config.batch_size)]
     return shlex.join([*words, "--genotype", str(folder)])

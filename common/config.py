@@ -68,7 +68,8 @@ class RunConfig:
     cells: int = 8
     """How many are stacked; the reduction cells are at a third and at two thirds."""
     learning_rate: float = 0.025
-    """Of the weights' SGD at the start; a cosine takes it down epoch by epoch."""
+    """Of the weights' SGD at the start; it falls epoch by epoch, along a cosine where no --schedule
+    says otherwise."""
     learning_rate_min: float = 0.0
     """Where the cosine ends."""
     momentum: float = 0.9
@@ -111,6 +112,18 @@ class RunConfig:
             raise InputError(
                 f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
                 "explicit gradients do not go through the loss scaling of others"
+            )
+
+    def check_processes(self, processes: int) -> None:
+        """Refuse a batch that cannot be shared out.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        if self.batch_size % processes or self.batch_size < 2 * processes:
+            raise InputError(
+                f"--batch-size {self.batch_size}: is shared by {processes} processes; it must be "
+                f"a multiple of {processes} and give each at least 2 images to normalise over"
             )
 
     def check_images(self, images: Images) -> None:
@@ -224,7 +237,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         InputError: the run cannot be resumed, or a flag contradicts it.
         SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
     """
-    preset, resume = _given(argv, "--preset"), _given(argv, "--resume")
+    preset, resume = given(argv, "--preset"), given(argv, "--resume")
     default = presets.get(preset, next(iter(presets.values())))
     if resume is not None:
         default = saved(type(default), Path(resume), method)
@@ -237,11 +250,11 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         # Images may have moved: that they are the same is checked by their SHA-256. How many
         # workers read them changes no bit.
         if field.name not in ("resume", "data_root", "workers") and was != now:
-            given = f"{flag(field.name)} {now}"
+            said = f"{flag(field.name)} {now}"
             if isinstance(now, bool):
-                given = flag(field.name) if now else flag(f"no_{field.name}")
+                said = flag(field.name) if now else flag(f"no_{field.name}")
             raise InputError(
-                f"{given} contradicts the run {resume}, which has {was}; leave the flag out to go "
+                f"{said} contradicts the run {resume}, which has {was}; leave the flag out to go "
                 "on, or start a new run without --resume"
             )
     try:
@@ -260,14 +273,20 @@ def module_form() -> str | None:
     return f"python -m {spec.name}" if started_so else None
 
 
-def _given(argv: list[str], name: str) -> str | None:
-    """The value that a flag is given (last), before the command line is parsed as a whole."""
+def given(argv: list[str], name: str) -> str | None:
+    """The value that a flag is given (last), before the command line is parsed as a whole.
+
+    Its words may be joined by - or _, its value may follow a space or =, as when it is parsed.
+    """
     value = None
     for k, word in enumerate(argv):
-        if word == name and k + 1 < len(argv):
+        key, equals, text = word.partition("=")
+        if key.replace("_", "-") != name:
+            continue
+        if equals:
+            value = text
+        elif k + 1 < len(argv):
             value = argv[k + 1]
-        elif word.startswith(name + "="):
-            value = word.removeprefix(name + "=")
     return value
 
 

@@ -257,6 +257,15 @@ class Split:
             parts[1].append(order[counts[0] : sum(counts)])
         return cls(torch.cat(parts[0]), torch.cat(parts[1]))
 
+    @classmethod
+    def holding_out(cls, count: int, share: float, seed: int) -> Split:
+        """A seeded random share is held out for validation; of one half, a search's halves."""
+        if share == 0.5:
+            return cls.halves(count, seed)
+        order = torch.randperm(count, generator=generator_of(seed, "split"))
+        kept = count - round(share * count)
+        return cls(order[:kept].clone(), order[kept:].clone())
+
     def to_json(self) -> dict:
         """Both lists and their SHA-256."""
         halves = {"train": self.train.tolist(), "valid": self.valid.tolist()}

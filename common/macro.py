@@ -75,11 +75,6 @@ def places(
         after_reduction = reduction
 
 
-def large(shape: tuple[int, int, int]) -> bool:
-    """Whether images [C, H, W] take ImageNet's stem: their smaller side is 128 pixels or more."""
-    return min(shape[1:]) >= 128
-
-
 class CellInputs(nn.Module):
     """Brings the outputs of the two cells before to this cell's width and resolution."""
 

@@ -15,7 +15,7 @@ from common.config import RunConfig
 from common.data import Images
 from common.errors import InputError, NotFinite
 from common.genotype import Genotype, save
-from common.retrain import RetrainConfig, TrainConfig
+from common.retrain_config import RetrainConfig, TrainConfig
 from common.run import Run
 
 

@@ -1,110 +1,36 @@
 """Trains the network that a genotype describes, from scratch (`evaluate/train.py` is the command).
 
-Defaults are PC-DARTS' CIFAR-10 recipe (4.2; auxiliary head and cutout length from DARTS, whose
-evaluation it follows).
+Its flags are in `retrain_config.py`, the papers' values of them in `recipes.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+import json
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
+from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import draw
 from common.batches import Augmentation, Batch
 from common.command import start, test_images, training_images
-from common.config import RunConfig, at_least, flag
 from common.data import Images, Split
 from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
-from common.genotype import Genotype, load, published, save
+from common.genotype import Genotype, load, parse, save
 from common.loop import Loop, prepare
 from common.macro import large
-from common.network import Network, check_images
+from common.network import Network
+from common.retrain_config import RetrainConfig
 from common.run import Run
+from common.schedules import schedule, warm_up
 
 METHOD = "retrain"
-
-
-@dataclass(frozen=True)
-class TrainConfig(RunConfig):
-    """What training a derived network asks for."""
-
-    drop_path: float = 0.0
-    """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
-    auxiliary_weight: float = 0.0
-    """Weight of the auxiliary head's loss; 0: no such head."""
-    ema_decay: float = 0.0
-    """Report an exponential moving average of the weights with this decay; 0: off."""
-
-    def check(self) -> None:
-        """See `RunConfig.check`."""
-        super().check()
-        at_least(self, 0, "drop_path", "auxiliary_weight", "ema_decay")
-        for name in ("drop_path", "ema_decay"):
-            if getattr(self, name) >= 1:
-                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
-
-    def check_images(self, images: Images) -> None:
-        """See `RunConfig.check_images`: a batch must fit, too."""
-        super().check_images(images)
-        if self.batch_size > len(images):
-            raise InputError(
-                f"--batch-size {self.batch_size}: there are only {len(images)} training images"
-            )
-
-
-@dataclass(frozen=True)
-class RetrainConfig(TrainConfig):
-    """PC-DARTS' CIFAR-10 recipe: 20 cells, 36 channels, 600 epochs."""
-
-    preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's recipe (4.2); digits: a minute on two CPU cores."""
-    genotype: str | None = None
-    """What to train: a published name, a genotype file or a search's run folder."""
-    held_out: Literal["test", "valid"] = "test"
-    """Train on all training images and report on the test split, or train on one half of them (a
-    search's) and report on the other; then no test image is looked at."""
-    epochs: int = 600
-    """Passes over the training images."""
-    batch_size: int = 128
-    """Images of a step, over all processes together."""
-    channels: int = 36
-    """Of the first cell's nodes; they double at each reduction cell."""
-    cells: int = 20
-    """How many are stacked; the reduction cells are at a third and at two thirds."""
-    cutout: int = 16
-    """Side of the square cut out of each training image; 0: none."""
-    drop_path: float = 0.3
-    """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
-    auxiliary_weight: float = 0.4
-    """Weight of the auxiliary head's loss; 0: no such head."""
-
-    def check(self) -> None:
-        """See `RunConfig.check`."""
-        super().check()
-        if self.genotype is None:
-            raise InputError(
-                "--genotype: say what to train: a run folder, a genotype file, or one of "
-                f"{', '.join(published())}"
-            )
-        if self.resume is None:  # a run holds its own
-            check_images(load(self.genotype), self.channels)
-
-
-PRESETS = {
-    "cifar10": RetrainConfig(),
-    "digits": RetrainConfig(
-        preset="digits", dataset="digits", epochs=20, batch_size=64, channels=16, cells=5,
-        crop_padding=1, flip=False, cutout=0, drop_path=0.1, auxiliary_weight=0,
-        learning_rate=0.05,
-    ),
-}
 
 
 def retrain(config: RetrainConfig) -> None:
@@ -112,7 +38,7 @@ def retrain(config: RetrainConfig) -> None:
     config, accelerator = start(config)
     images = training_images(config, accelerator)
     if config.held_out == "valid":
-        split = Split.halves(len(images), config.seed)
+        split = Split.holding_out(len(images), config.held_out_share, config.seed)
         images, held_out = images.subset(split.train), images.subset(split.valid)
     else:
         held_out = test_images(config, accelerator, images)
@@ -170,6 +96,9 @@ class Retrainer(Loop):
         network = prepare(accelerator, network.to(memory_format=torch.channels_last))
         self.weights = list(network.parameters())
         self.ema = ModelEmaV3(network, config.ema_decay) if config.ema_decay else None
+        if config.compile:  # in place: the names in checkpoints stay
+            for compiled in (network, *([] if self.ema is None else [self.ema.module])):
+                compiled.compile()
         optimizer = torch.optim.SGD(
             self.weights, config.learning_rate, config.momentum,
             weight_decay=config.weight_decay, fused=accelerator.device.type in ("cpu", "cuda"),
@@ -190,6 +119,17 @@ class Retrainer(Loop):
         if self.ema is not None:
             self.averaged.append(self.ema.module)
 
+    def new_schedule(self) -> Scheduler:
+        """See `Loop.new_schedule`."""
+        config = self.config
+        return schedule(config.schedule, self.optimizer, config.epochs, config.learning_rate_min)
+
+    def set_learning_rate(self) -> None:
+        """See `Loop.set_learning_rate`."""
+        super().set_learning_rate()
+        config = self.config
+        warm_up(self.optimizer, config.learning_rate, self.epoch, config.learning_rate_warmup)
+
     def begin_epoch(self) -> None:
         """Drop-path grows linearly: p(e) = p e / E (authors' code)."""
         share = self.epoch / self.config.epochs
@@ -202,39 +142,63 @@ class Retrainer(Loop):
 
     def weight_step(self, batch: Batch) -> None:
         """One clipped step of SGD."""
-        images, labels = batch
-        outputs = self.network(images)
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        loss = F.cross_entropy(logits, labels)
-        total = loss
-        if self.config.auxiliary_weight > 0:
-            total = loss + self.config.auxiliary_weight * F.cross_entropy(outputs[1], labels)
-        # A written cell need not use all its inputs; what it leaves out has gradient zero.
-        gradients = torch.autograd.grad(total, self.weights, materialize_grads=True)
+        gradients = self.gradients(batch)
         set_gradients(self.weights, average(self.accelerator, gradients))
         if self.config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.network)
+
+    def gradients(self, batch: Batch) -> Sequence[Tensor]:
+        """Of the batch's mean loss, added up over its parts (`--accumulate`)."""
+        count, total = self.config.accumulate, None
+        for images, labels in zip(*(tensor.chunk(count) for tensor in batch), strict=True):
+            loss = self.loss(images, labels) / count
+            # A written cell need not use all its inputs; what it leaves out has gradient zero.
+            found = torch.autograd.grad(loss, self.weights, materialize_grads=True)
+            total = found if total is None else torch._foreach_add(total, found)
+        return total
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Of the classifier and, by its weight, of the auxiliary head; the first is recorded."""
+        outputs = self.network(images)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        smoothing, weight = self.config.label_smoothing, self.config.auxiliary_weight
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         self.record(loss, logits, labels)
-        self.watch(total)
+        if weight > 0:
+            loss = loss + weight * F.cross_entropy(outputs[1], labels, label_smoothing=smoothing)
+            self.watch(loss)
+        return loss
 
     def report(self) -> dict[str, Any]:
         """Figures on the images held out; those of the other split are None."""
         network = self.network if self.ema is None else self.ema.module
-        loss, top1 = self.held_out(network, self.held_out_batches)
+        found = self.held_out(network, self.held_out_batches)
+        names = ("loss", "top1", "top5")
+        none = {f"{part}_{name}": None for part in ("valid", "test") for name in names}
         part = self.config.held_out
-        none = dict.fromkeys(("valid_loss", "valid_top1", "test_loss", "test_top1"))
-        return {**none, f"{part}_loss": loss, f"{part}_top1": top1}
+        return none | {f"{part}_{name}": value for name, value in zip(names, found, strict=True)}
 
     def state(self) -> dict[str, Any]:
         """See `Loop.state`."""
         ema = None if self.ema is None else self.ema.module.state_dict()
-        return {**super().state(), "ema": ema}
+        return {**super().state(), "ema": ema, "genotype": json.dumps(self.genotype.to_json())}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`."""
+        """See `Loop.load_state`.
+
+        Raises:
+            InputError: it is the state of another genotype's network.
+        """
+        found = parse(state["genotype"], "the checkpoint")
+        if found.cells != self.genotype.cells:
+            raise InputError(
+                f"--resume {self.run.folder}: its checkpoints are of the genotype {found.name}, "
+                f"its genotype.json is {self.genotype.name}, of other cells; put the one back "
+                "that it began with, or start a new run with --genotype"
+            )
         super().load_state(state)
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
@@ -254,11 +218,13 @@ class Retrainer(Loop):
             "epochs": len(epochs),
             f"{part}_loss": last[f"{part}_loss"],
             f"{part}_top1": last[f"{part}_top1"],
+            f"{part}_top5": last[f"{part}_top5"],
+            f"{part}_top1_last_five": statistics.mean(line[f"{part}_top1"] for line in epochs[-5:]),
             "train_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
-        images = {"test": "test images", "valid": "validation half"}[part]
+        images = {"test": "test", "valid": "validation"}[part]
         self.run.say(
-            f"\n{self.genotype.name}: {last[f'{part}_top1']:.2f} % of the {images} after "
+            f"\n{self.genotype.name}: {last[f'{part}_top1']:.2f} % of the {images} images after "
             f"{len(epochs)} epochs, {parameters - extra:,} parameters\nrun folder: {folder}"
         )

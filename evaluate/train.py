@@ -1,7 +1,12 @@
 """Trains the network of any genotype from scratch and reports its test accuracy.
 
-    python evaluate/train.py --genotype pc_darts_cifar10        the paper's CIFAR-10 recipe
+    python evaluate/train.py --genotype gdas_frc                its paper's recipe on CIFAR-10
+    python evaluate/train.py --genotype gdas_frc --recipe darts --dataset imagenet
     python evaluate/train.py --preset digits --genotype RUN     what a search on digits found
+
+Without --recipe it is that of the genotype's own paper, of the method that found it, or else
+PC-DARTS'; evaluate/README.md shows all of them. With --recipe, --preset or --dataset before --help,
+the defaults below are theirs.
 """
 
 from __future__ import annotations
@@ -10,8 +15,10 @@ import sys
 
 from common.config import parse
 from common.errors import errors_are_messages
-from common.retrain import METHOD, PRESETS, retrain
+from common.retrain import METHOD, retrain
+from common.retrain_config import chosen_preset
 
 if __name__ == "__main__":
     with errors_are_messages():
-        retrain(parse(PRESETS, METHOD, sys.argv[1:], __doc__))
+        argv = sys.argv[1:]
+        retrain(parse(chosen_preset(argv), METHOD, argv, __doc__))

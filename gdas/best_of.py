@@ -23,7 +23,7 @@ from common.distributed import seed_of
 from common.errors import NotFinite, errors_are_messages
 from common.genotype import load
 from common.ranking import check_log, conclude, seconds, train_briefly
-from common.retrain import TrainConfig
+from common.retrain_config import TrainConfig
 from common.run import Run
 from gdas import search
 from gdas.search import GDASConfig, algorithm_1
@@ -90,7 +90,7 @@ def best_of(config: BestOfConfig) -> None:
         cells.append(train_briefly(recipe, run, genotypes[-1], number, train, valid))
     searching = sum(result["search_seconds"] for _, result in there)
     conclude(recipe, run, genotypes, cells, searching + seconds(cells))
-    run.say(f"next: {retrain_command(config, run.folder, len(images))}")
+    run.say(f"next: {retrain_command(config, METHOD, run.folder, len(images))}")
     run.close()
 
 

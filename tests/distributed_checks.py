@@ -16,7 +16,8 @@ from common.distributed import seed_of
 from common.genotype import load
 from common.network import Network
 from common.ranking import train_briefly
-from common.retrain import RetrainConfig, Retrainer, TrainConfig
+from common.retrain import Retrainer
+from common.retrain_config import RetrainConfig, TrainConfig
 from common.run import Run
 from common.running_statistics import average_statistics
 from common.unrolled import second_order

@@ -12,7 +12,8 @@ from common.batches import Augmentation
 from common.data import Images, Split, load_train
 from common.genotype import load
 from common.network import Network
-from common.retrain import PRESETS, RetrainConfig, Retrainer
+from common.retrain import Retrainer
+from common.retrain_config import PRESETS, RetrainConfig
 from common.run import Run
 from test_resume import figures, identical, last_checkpoint
 
@@ -54,7 +55,7 @@ def test_held_out_valid_trains_on_a_searchs_half_and_opens_no_test_image(
     assert status == 0, err
     result, last = json.loads((folder / "result.json").read_text()), figures(folder)[-1]
     assert "test_top1" not in result and result["valid_top1"] == last["valid_top1"]
-    assert last["test_top1"] is None and "validation half" in out
+    assert last["test_top1"] is None and "validation images" in out
     images = load_train("digits", "").limited(256, 2)
     split = Split.halves(256, 2)
     digests = json.loads((folder / "images.json").read_text())

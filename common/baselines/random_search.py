@@ -20,7 +20,7 @@ from common.distributed import generator_of
 from common.errors import errors_are_messages
 from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
 from common.ranking import check_log, conclude, seconds, train_briefly
-from common.retrain import TrainConfig
+from common.retrain_config import TrainConfig
 from common.supernet import KINDS
 
 METHOD = "random_search"
@@ -68,7 +68,7 @@ def search(config: RandomSearchConfig) -> None:
         run.say(f"\ncell {number + 1} of {config.samples}")
         cells.append(train_briefly(config, run, genotype, number, train, valid))
     conclude(config, run, genotypes, cells, seconds(cells))
-    run.say(f"next: {retrain_command(config, run.folder, len(images))}")
+    run.say(f"next: {retrain_command(config, METHOD, run.folder, len(images))}")
     run.close()
 
 
