@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from common.errors import InputError
 from common.genotype import FixedCell, Genotype
+from common.macro import LARGE
 
 Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts"]
 Preset = Literal["cifar10", "cifar100", "svhn", "cinic10", "imagenet", "digits"]
@@ -78,8 +79,6 @@ DIGITS: Settings = CIFAR | {
     "drop_path": 0.1, "auxiliary_weight": 0.0,
     "crop_padding": 1, "flip": False, "cutout": 0,
 }  # fmt: skip
-
-LARGE = 128  # pixels from which a folder's images are trained as ImageNet's
 
 
 def settings(recipe: str, images: str, genotype: Genotype | None = None) -> Settings:

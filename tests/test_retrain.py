@@ -1,5 +1,6 @@
 """Retraining: the recipe, its loop, and that it resumes."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from common.data import Images, Split, load_train
 from common.genotype import load
 from common.network import Network
 from common.retrain import Retrainer
-from common.retrain_config import PRESETS, RetrainConfig
+from common.retrain_config import PRESETS
 from common.run import Run
 from test_resume import figures, identical, last_checkpoint
 
@@ -46,20 +47,22 @@ def test_a_run_and_what_it_leaves(tmp_path, command):
     assert (folder / "pictures" / "normal.svg").exists()
 
 
-def test_held_out_valid_trains_on_a_searchs_half_and_opens_no_test_image(
-    tmp_path, command, monkeypatch
-):
+@pytest.mark.parametrize(("share", "count"), [(None, 128), ("0.1", 26)])
+def test_held_out_valid_opens_no_test_image(tmp_path, command, monkeypatch, share, count):
+    """It trains on a search's half, or on all but another share."""
     monkeypatch.setattr("common.retrain.test_images", lambda *_: pytest.fail("opened"))
-    folder = tmp_path / "run"
-    status, out, err = command(TRAIN, *TINY, "--held-out", "valid", "--output", folder)
+    folder, flags = tmp_path / "run", [] if share is None else ["--held-out-share", share]
+    flags += ["--epochs", 1, "--held-out", "valid"]
+    status, out, err = command(TRAIN, *TINY, *flags, "--output", folder)
     assert status == 0, err
     result, last = json.loads((folder / "result.json").read_text()), figures(folder)[-1]
     assert "test_top1" not in result and result["valid_top1"] == last["valid_top1"]
     assert last["test_top1"] is None and "validation images" in out
     images = load_train("digits", "").limited(256, 2)
-    split = Split.halves(256, 2)
-    digests = json.loads((folder / "images.json").read_text())
-    assert digests == {
+    split = Split.halves(256, 2) if share is None else Split.holding_out(256, 0.1, 2)
+    assert len(split.valid) == count and len(split.train) == 256 - count
+    assert not {*split.train.tolist()} & {*split.valid.tolist()}
+    assert json.loads((folder / "images.json").read_text()) == {
         "dataset": "digits", **images.described(),
         "train_sha256": images.subset(split.train).sha256(),
         "valid_sha256": images.subset(split.valid).sha256(),
@@ -118,12 +121,13 @@ def test_drop_path_grows_linearly_from_zero(tmp_path, command, monkeypatch):
     assert seen == pytest.approx([0, 0.5 / 3, 1 / 3])
 
 
-def make_trainer(folder, accelerator):
+def make_trainer(folder, accelerator, **changes):
     torch.manual_seed(0)
     images = Images(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) % 2,
                     ("a", "b"), (0.5,) * 3, (0.3,) * 3)
-    config = RetrainConfig(batch_size=4, channels=4, cells=3, epochs=1, genotype="darts_v1",
-                           learning_rate=0.1, grad_clip=0, momentum=0, weight_decay=0)
+    tiny = dict(batch_size=4, channels=4, cells=3, epochs=1, genotype="darts_v1",
+                learning_rate=0.1, grad_clip=0, momentum=0, weight_decay=0)
+    config = dataclasses.replace(PRESETS["cifar10"], **{**tiny, **changes})
     genotype = load("darts_v1")
     network = Network(genotype, 4, 3, 2, auxiliary=True)
     return Retrainer(config, genotype, network, Run(folder, "t", accelerator), images, images)
