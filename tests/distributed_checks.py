@@ -1,5 +1,6 @@
 """Run by test_distributed.py in two processes; what fails here fails there."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from common.baselines.random_search import random_genotype
 from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
-from common.data import Images, Split
+from common.data import Images, Split, load_train
 from common.distributed import seed_of
 from common.genotype import load
 from common.network import Network
@@ -20,6 +21,7 @@ from common.retrain import Retrainer
 from common.retrain_config import RetrainConfig, TrainConfig
 from common.run import Run
 from common.running_statistics import average_statistics
+from common.supernet import SuperNet
 from common.unrolled import second_order
 from edas.search import EDASConfig, iteration
 from edas.supernet import EDASSuperNet
@@ -30,6 +32,7 @@ from pr_darts import batch_size
 from pr_darts.search import PRDARTSConfig, next_cycle
 from pr_darts.supernet import PRDARTSSuperNet
 from pr_darts.trainer import CycleTrainer
+from test_streamed_batches import make_files
 
 CYCLES = PRDARTSConfig(
     space="ur", cycle_epochs=(1, 1, 1), grace_epochs=(0, 0, 0), morphisms=(3, 3, 0),
@@ -56,6 +59,17 @@ def make_cycles(accelerator, folder):
     supernet = PRDARTSSuperNet(CYCLES.first(), channels=4, cells=3, nodes=2, classes=3).double()
     run = Run(folder, "test", accelerator)
     return CycleTrainer(CYCLES, supernet, run, images, Split.halves(80, 0))
+
+
+def make_reading(accelerator, folder):
+    if accelerator.is_main_process:
+        make_files(folder / "images", splits=("train",), count=8, size=(20, 30))
+    accelerator.wait_for_everyone()
+    images = load_train("imagenet", folder / "images", 16, workers=1)
+    config = dataclasses.replace(CONFIG, batch_size=8, arch_grad_clip=1.0)
+    supernet = SuperNet(channels=4, cells=3, nodes=2, classes=2, large_images=True)
+    split = Split.per_class(images, (0.5, 0.5), 0)
+    return BilevelTrainer(config, supernet, Run(folder, "test", accelerator), images, split)
 
 
 def make_retrainer(accelerator, folder):
@@ -200,6 +214,16 @@ def main(folder):
     torch.testing.assert_close(trainer.supernet.state_dict()[name], both.mean(0))
     for buffer in trainer.supernet.buffers():
         everywhere_equal(accelerator, buffer.double())
+
+    # Large images, read from their files: equal parameters again.
+    reading = make_reading(accelerator, folder)
+    for step in range(2):
+        reading.arch_step(reading.valid_batches.train(step))
+        reading.weight_step(reading.train_batches.train(step))
+    labels = accelerator.gather(reading.train_batches.train(0)[1])
+    assert labels.bincount().tolist() == [4, 4]  # a pass in one batch: all of its images once
+    for parameter in reading.supernet.parameters():
+        everywhere_equal(accelerator, parameter)
 
     # A derived network, channels last in memory: averaged gradients reach the right weights.
     retrainer = make_retrainer(accelerator, folder)

@@ -14,6 +14,7 @@ from common.config import saved
 from common.run import Run
 from conftest import SEARCH, TINY, launch
 from pc_darts.search import METHOD, PCDARTSConfig
+from test_streamed_batches import make_files
 
 EXEMPT = ("second", "images_per", "memory")
 
@@ -142,6 +143,31 @@ def test_two_processes_killed_within_an_epoch(tmp_path):
     resume(killed, processes=2)
     assert_same_run(whole, killed)
     assert json.loads((whole / "config.json").read_text())["processes"] == 2
+
+
+def test_a_search_on_imagenets_layout(tmp_path, command):
+    """From within its last epoch, where a worker had read ahead; resumed without workers."""
+    make_files(tmp_path / "images", splits=("train",), count=24, size=(140, 130))
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    status, _, err = command(
+        SEARCH, "--preset", "imagenet", "--data-root", tmp_path / "images", "--image-size", 128,
+        "--channels", 4, "--cells", 3, "--nodes", 4, "--epochs", 2, "--warmup-epochs", 1,
+        "--batch-size", 6, "--train-share", 0.5, "--valid-share", 0.25, "--learning-rate", 0.05,
+        "--checkpoint-steps", 2, "--workers", 1, "--threads", 1, "--output", whole,
+    )  # fmt: skip
+    assert status == 0, err
+    shutil.copytree(whole, resumed)
+    (resumed / "result.json").unlink()
+    (resumed / "checkpoints" / last_checkpoint(whole)[0]).unlink()
+    status, out, err = command(SEARCH, "--resume", resumed, "--workers", 0)
+    assert status == 0 and "resuming at epoch 2, step 3" in out, err
+    assert_same_run(whole, resumed)
+    split = json.loads((whole / "split.json").read_text())
+    assert len(split["train"]) == 24 and len(split["valid"]) == 12
+    assert split["classes"] == ["n01", "n02"]
+    last = last_checkpoint(whole)[1]["network"]  # the stem is three times as wide as a cell's nodes
+    assert last["stem.eighth.1.weight"].shape == (12, 12, 3, 3)
+    assert last["arch.alpha_normal"].abs().max() > 6e-3  # moved, by Adam at 6e-3
 
 
 @pytest.mark.parametrize("line", ['{"epoch": 1, "tra', '{"epoch": 7}\n'])
