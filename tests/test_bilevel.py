@@ -31,10 +31,10 @@ def make(folder, accelerator, kind, **how):
     torch.manual_seed(0)
     pixels = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8)
     images = Images(pixels, torch.arange(40) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
-    config = how.pop("config", CONFIG)
+    config, split = how.pop("config", CONFIG), how.pop("split", Split.halves(40, 0))
     supernet = kind(channels=4, cells=3, nodes=2, classes=3, **how)
     run = Run(folder, "test", accelerator)
-    return BilevelTrainer(config, supernet, run, images, Split.halves(40, 0))
+    return BilevelTrainer(config, supernet, run, images, split)
 
 
 def snapshot(parameters):
@@ -148,6 +148,35 @@ def test_batches_pair_the_two_halves(trainer):
         assert not torch.equal(train[0], valid[0])
     assert trainer.train_batches.indices.tolist() == split.train.tolist()
     assert trainer.valid_batches.indices.tolist() == split.valid.tolist()
+
+
+def test_batches_for_the_architecture_are_read_only_where_wanted(trainer, monkeypatch):
+    monkeypatch.setattr(trainer.valid_batches, "train", lambda step: pytest.fail("read"))
+    next(trainer.epochs())
+    assert [valid for _, valid in trainer.batches(valid=False)] == [None, None]
+
+
+def test_parts_of_different_sizes(tmp_path, accelerator):
+    """An epoch is a pass over the first; the second is gone through again and again."""
+    split = Split(torch.arange(31), torch.arange(32, 40))
+    trainer = make(tmp_path, accelerator, SuperNet, split=split)
+    next(trainer.epochs())
+    pairs = list(trainer.batches())
+    assert len(pairs) == 31 // 8
+    for _, (_, labels) in pairs:
+        assert labels.bincount().tolist() == (torch.arange(32, 40) % 3).bincount().tolist()
+
+
+@pytest.mark.parametrize("verb", ["arch_step", "unrolled_arch_step"])
+def test_the_architectures_gradient_is_clipped_where_asked(tmp_path, accelerator, verb):
+    norms = []
+    for limit in (0.0, 1e-3):
+        config = dataclasses.replace(CONFIG, arch_grad_clip=limit)
+        trainer = make(tmp_path, accelerator, SuperNet, config=config)
+        valid = trainer.valid_batches.train(0)
+        getattr(trainer, verb)(*((valid,) if verb == "arch_step" else (batch(trainer), valid)))
+        norms.append(torch.cat([p.grad.flatten() for p in trainer.arch]).norm().item())
+    assert norms[0] > 2e-3 and norms[1] == pytest.approx(1e-3, rel=1e-2)
 
 
 def test_the_learning_rate_is_a_cosine_over_epochs(tmp_path, accelerator):

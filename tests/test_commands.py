@@ -15,6 +15,7 @@ from common.batches import Augmentation
 from common.bilevel import BilevelTrainer
 from common.cell import SearchCell
 from conftest import ROOT, SEARCH, TINY
+from test_streamed_batches import make_files
 
 TRAIN = "evaluate/train.py"
 
@@ -56,6 +57,11 @@ def image_folder(root, classes):
     return root
 
 
+def unreadable(root):
+    (image_folder(root, ["cat", "dog"]) / "train" / "dog" / "0.png").write_bytes(b"no image")
+    return root
+
+
 # arguments (made from a fresh folder), and what the message must name
 BAD_SEARCHES = {
     "data missing": (lambda d: ["--dataset", "folder", "--data-root", d / "no"], "--data-root"),
@@ -87,6 +93,29 @@ BAD_SEARCHES = {
     "batch too large": (lambda d: ["--preset", "digits", "--batch-size", 800], "--batch-size 800"),
     "limit": (lambda d: ["--preset", "digits", "--limit-images", 9999], "--limit-images 9999"),
     "image size": (lambda d: ["--preset", "digits", "--image-size", 16], "--image-size"),
+    "image size 3": (
+        lambda d: ["--dataset", "folder", "--image-size", 3], "--image-size 3: must be 4 or more"
+    ),
+    "workers": (lambda d: ["--workers", -1], "--workers -1: must be 0"),
+    "one share": (lambda d: ["--train-share", 0.1], "--train-share, --valid-share: give both"),
+    "shares": (
+        lambda d: ["--train-share", 0.6, "--valid-share", 0.5], "--train-share 0.6.*more than 1"
+    ),
+    "a share of nothing": (
+        lambda d: ["--preset", "digits", "--train-share", 0.5, "--valid-share", 0.001],
+        "--valid-share 0.001: of the 142 training images of class 0 that is not one",
+    ),
+    "a small share": (
+        lambda d: ["--preset", "digits", "--train-share", 0.5, "--valid-share", 0.02],
+        "--batch-size 64: a part of the 1438 training images, 20, is less than one batch",
+    ),
+    "ImageNet missing": (
+        lambda d: ["--preset", "imagenet", "--data-root", d / "no"], "no folder train/.*ImageNet"
+    ),
+    "an unreadable file": (
+        lambda d: ["--dataset", "folder", "--image-size", 128, "--data-root", unreadable(d)],
+        "dog/0.png is no readable image",
+    ),
     "unknown flag": (lambda d: ["--no-such-flag"], "--no-such-flag"),
     "unknown preset": (lambda d: ["--preset", "mnist"], "--preset"),
     "unknown mask": (lambda d: ["--mask", "last"], "--mask"),
@@ -138,6 +167,18 @@ def test_a_search_refuses(case, tmp_path, command):
     words = arguments(tmp_path / "in")
     output = tmp_path / "out"
     assert_refused(command(SEARCH, *words, "--output", output), message, output)
+
+
+def test_a_large_image_that_cannot_be_read_in_the_middle_of_a_search(tmp_path, command):
+    files = make_files(tmp_path / "images", splits=("train",))
+    (files / "train" / "n02" / "3.JPEG").write_bytes(b"no image")
+    output = tmp_path / "run"
+    result = command(
+        SEARCH, "--dataset", "imagenet", "--data-root", files, "--image-size", 8, "--epochs", 1,
+        "--channels", 4, "--cells", 3, "--batch-size", 2, "--workers", 1, "--output", output,
+    )  # fmt: skip
+    assert_refused(result, r"n02/3.JPEG is no readable image \(.*--resume goes on; else mend it")
+    assert (output / "split.json").exists() and not (output / "result.json").exists()
 
 
 @pytest.mark.parametrize("case", BAD_TRAININGS)

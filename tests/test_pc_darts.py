@@ -1,18 +1,22 @@
 """PC-DARTS against its equations."""
 
 import dataclasses
+import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from common.cell import Mix
+from common.data import Images, Split
 from common.errors import InputError
 from common.genotype import CANDIDATES
 from common.macro import Place
+from common.run import Run
 from common.supernet import SuperNet
 from pc_darts.equation_form import EquationPCDARTS
-from pc_darts.search import PRESETS, PCDARTSConfig
+from pc_darts.search import PRESETS, PCDARTSConfig, PCDARTSTrainer
 from pc_darts.supernet import PartialCell, PCDARTSSuperNet, RandomMaskCell, bypass
 
 SMALL = {"channels": 8, "cells": 4, "classes": 5}
@@ -245,6 +249,51 @@ def test_the_default_is_section_4_2():
         "mask": "first", "limit_images": None, "grad_clip": 5.0, "cutout": 0,
     }  # fmt: skip
     assert {key: getattr(config, key) for key in paper} == paper
+
+
+def test_the_imagenet_preset_is_section_4_3():
+    config = PRESETS["imagenet"].resolved()
+    config.check()
+    paper = {
+        "dataset": "imagenet", "cells": 8, "channels": 16, "nodes": 6, "epochs": 50, "K": 2,
+        "batch_size": 1024, "warmup_epochs": 35, "learning_rate": 0.5, "learning_rate_min": 0.0,
+        "momentum": 0.9, "weight_decay": 3e-5, "arch_learning_rate": 6e-3, "arch_beta1": 0.5,
+        "arch_beta2": 0.999, "arch_weight_decay": 1e-3, "train_share": 0.1, "valid_share": 0.025,
+        "edge_normalization": True, "mask": "first", "limit_images": None,
+    }  # fmt: skip
+    code = {"grad_clip": 5.0, "arch_grad_clip": 5.0, "learning_rate_warmup": 5, "cutout": 0,
+            "flip": True, "image_size": None}
+    assert {key: getattr(config, key) for key in (*paper, *code)} == {**paper, **code}
+
+
+def test_the_imagenet_supernet_reduces_eightfold_before_its_cells():
+    files = SimpleNamespace(classes=range(1000), shape=(3, 224, 224))
+    with torch.device("meta"):
+        supernet = PCDARTSSuperNet(K=2, **PRESETS["imagenet"].shape(files))
+        s0, s1 = supernet.stem(torch.rand(2, 3, 224, 224))
+    assert (s0.shape, s1.shape) == ((2, 48, 56, 56), (2, 48, 28, 28))
+    widths = [layer.weight.shape[:2] for layer in supernet.stem.modules()
+              if isinstance(layer, torch.nn.Conv2d)]
+    assert widths == [(24, 3), (48, 24), (48, 48)]  # the authors' supernet
+    assert [place.reduction for place in supernet.places] == [k in (2, 5) for k in range(8)]
+    assert supernet.classifier.weight.shape == (1000, 4 * 64)
+
+
+def test_the_learning_rate_of_the_imagenet_search(tmp_path, accelerator):
+    """The authors' code: a fifth of it more in each of the first five epochs, then the cosine."""
+    torch.manual_seed(0)
+    images = Images(torch.zeros(16, 1, 8, 8, dtype=torch.uint8), torch.arange(16) % 2,
+                    ("a", "b"), (0.5,), (0.5,))
+    config = dataclasses.replace(PRESETS["imagenet"].resolved(), batch_size=4, channels=4, cells=3)
+    supernet = PCDARTSSuperNet(K=2, channels=4, cells=3, nodes=2, classes=2, image_channels=1)
+    run = Run(tmp_path, "test", accelerator)
+    trainer, rates = PCDARTSTrainer(config, supernet, run, images, Split.halves(16, 0)), []
+    for trainer.epoch in range(50):
+        trainer.set_learning_rate()
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    cosine = [0.25 * (1 + math.cos(math.pi * e / 50)) for e in range(50)]
+    assert rates[5:] == pytest.approx(cosine[5:])
 
 
 @pytest.mark.parametrize(("K", "size", "rate"), [(1, 64, 0.025), (2, 128, 0.05), (8, 512, 0.2)])

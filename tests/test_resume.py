@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from common.config import saved
+from common.errors import InputError
 from common.run import Run
 from conftest import SEARCH, TINY, launch
 from pc_darts.search import METHOD, PCDARTSConfig
@@ -178,6 +179,18 @@ def test_half_a_line_and_later_epochs_are_forgotten(finished_search, tmp_path, a
     run = Run(tmp_path, "test", accelerator)
     run.rewind(2)
     assert [entry["epoch"] for entry in run.lines("metrics.jsonl")] == [0, 1]
+
+
+def test_other_classes_than_the_run_began_with(tmp_path, accelerator):
+    run = Run(tmp_path, "test", accelerator)
+    began = {"classes": ["ant", "bee", "cat", "dog"], "train_sha256": "a"}
+    for _ in range(2):
+        run.pin_images("images.json", began)
+    with pytest.raises(InputError, match=r"began with 4 classes \(ant, bee, cat, ...\), the images "
+                                         r"at --data-root are of 2 classes \(ant, bee\)"):
+        run.pin_images("images.json", {**began, "classes": ["ant", "bee"]})
+    with pytest.raises(InputError, match="are not those that the run began with"):
+        run.pin_images("images.json", {**began, "train_sha256": "b"})
 
 
 def test_another_number_of_processes_is_refused(finished_search, tmp_path, command):
