@@ -144,6 +144,10 @@ class Network(nn.Module):
         large_images: the ImageNet stem instead of CIFAR's.
         auxiliary: add the auxiliary head behind the second reduction cell.
 
+    Attributes:
+        places: where each cell stands.
+        widths: channels of each cell's output.
+
     Raises:
         InputError: the genotype has no such cells, or a fixed cell does not fit the channels.
     """
@@ -163,22 +167,21 @@ class Network(nn.Module):
         check_images(genotype, channels)
         stem = LargeStem if large_images else SmallStem
         self.stem = stem(image_channels, channels)
-        self.cells = nn.ModuleList()
-        self.auxiliary_at = 2 * cells // 3
         nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
-        for place in places(
-            cells, channels, nodes, self.stem.outputs, self.stem.after_reduction
-        ):
-            cell = genotype.cells[place.kind]
-            fixed = isinstance(cell, FixedCell)
-            self.cells.append(FixedReductionCell(place) if fixed else DerivedCell(cell, place))
-            width = nodes[place.kind] * place.channels
-            if auxiliary and place.index == self.auxiliary_at:
-                self.auxiliary = AuxiliaryHead(width, classes, large_images=large_images)
-        if not auxiliary:
-            self.auxiliary = None
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(width, classes) if classes else nn.Identity()
+        self.places = list(
+            places(cells, channels, nodes, self.stem.outputs, self.stem.after_reduction)
+        )
+        self.widths = [nodes[place.kind] * place.channels for place in self.places]
+        self.cells = nn.ModuleList(
+            make_cell(genotype.cells[place.kind], place) for place in self.places
+        )
+        self.auxiliary_at = 2 * cells // 3
+        self.auxiliary = None
+        if auxiliary:
+            width = self.widths[self.auxiliary_at]
+            self.auxiliary = AuxiliaryHead(width, classes, large_images=large_images)
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(self.widths[-1], classes) if classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, channels, H, W] -> logits [B, classes], in training the auxiliary head's too."""
@@ -187,7 +190,7 @@ class Network(nn.Module):
             s0, s1 = s1, cell(s0, s1)
             if self.training and self.auxiliary is not None and index == self.auxiliary_at:
                 auxiliary = self.auxiliary(s1)
-        logits = self.classifier(self.pool(s1).flatten(1))
+        logits = self.classifier(self.global_pool(s1).flatten(1))
         return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
 
     def set_drop_path(self, probability: float) -> None:
@@ -195,6 +198,12 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, DropPath):
                 module.set(probability)
+
+
+def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
+    """The module of a cell where it stands."""
+    fixed = isinstance(cell, FixedCell)
+    return FixedReductionCell(place) if fixed else DerivedCell(cell, place)
 
 
 def outputs(cell: Cell | FixedCell) -> int:
