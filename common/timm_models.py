@@ -242,7 +242,7 @@ def retrained_nas(pretrained: bool = True, *, folder: str | Path, **kwargs: Any)
     """The network of a finished retraining with its weights, whatever `pretrained` says.
 
     Other `num_classes` or `in_chans` than the run's replace its last layer or adapt its first, as
-    in every pretrained model of timm.
+    timm does (which learnt only lately to adapt other weights than those of three channels).
 
     Args:
         pretrained: timm's; a run is.

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from common import ops
+from common import checkpoint, ops
 from common.config import SearchConfig
 from common.data import Images
 from common.equation_form import EquationSuperNet
@@ -199,12 +199,13 @@ def test_a_large_image_needs_two_channels():
 # -------------------------------------------------------------------------------- from the command
 
 
-def test_an_odd_folder_retrains_with_the_auxiliary_head(tmp_path, command):
+@pytest.mark.parametrize(("size", "stem"), [((33, 30), "stem.0"), ((129, 128), "stem.quarter.0")])
+def test_a_folder_retrains_with_its_stem_and_the_auxiliary_head(tmp_path, command, size, stem):
     draws = np.random.default_rng(0)
     for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
         (tmp_path / name).mkdir(parents=True)
         for k in range(4):
-            pixels = draws.integers(0, 256, (33, 30), dtype=np.uint8)
+            pixels = draws.integers(0, 256, size, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{k}.png")
     status, out, err = command(
         "evaluate/train.py", "--dataset", "folder", "--data-root", tmp_path, "--genotype", "gdas",
@@ -212,6 +213,8 @@ def test_an_odd_folder_retrains_with_the_auxiliary_head(tmp_path, command):
         "--output", tmp_path / "run",
     )  # fmt: skip
     assert status == 0 and "of the test images" in out, err
+    _, state = next(checkpoint.newest(tmp_path / "run" / "checkpoints"))
+    assert f"{stem}.weight" in state["network"]
 
 
 def test_a_network_without_a_classifier_puts_out_the_averages():
