@@ -104,7 +104,7 @@ class PoolTo2x2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, 2, 2]."""
         size = x.shape[-2:]
-        if min(size) < 3:  # single pixels, which one row or column of them lends twice
+        if min(size) < 3:  # of 2 pixels a side windows are single ones; of 1 it fills both
             return F.adaptive_avg_pool2d(x, 2)
         window = [-(-5 * side // 8) for side in size]  # rounded up
         stride = [side - length for side, length in zip(size, window, strict=True)]
