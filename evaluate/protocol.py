@@ -1,0 +1,280 @@
+"""How the papers come to the figures that they print, each as one command.
+
+    python evaluate/protocol.py pc_darts --output FOLDER
+        five searches; each one's cells are trained on 90 % of the training images and ranked by the
+        other 10 %; the best are trained on all of them and tested (Table 1)
+    python evaluate/protocol.py gdas --output FOLDER
+        four searches, the best by validation (gdas/best_of.py), trained and tested (4.2)
+    python evaluate/protocol.py pr_darts --output FOLDER --genotype pr_darts_dl2
+        trained with three seeds; the mean of each one's last five epochs, averaged (IV-C)
+
+Searches and trainings are the repository's commands, started one after another; their run folders
+lie in FOLDER. Stopped, the same command goes on within the run that it was in. In a minute or two:
+
+    python evaluate/protocol.py pc_darts --output FOLDER --preset digits --searches 2 --epochs 2
+        --rank-epochs 2 --search-flags="--epochs 2 --warmup-epochs 1"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import tyro
+
+from common.config import at_least, flag, parse
+from common.errors import InputError, errors_are_messages
+from common.files import write_whole
+from common.genotype import load
+from common.launch import result
+from common.retrain import METHOD
+from common.retrain_config import chosen_preset
+
+FREE = ("data_root", "threads", "launcher")  # what may differ when a protocol goes on
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What every protocol asks for."""
+
+    recipe: ClassVar[str]
+    output: str
+    """The folder for all its runs and its result; one that is there is gone on with."""
+    preset: Literal["cifar10", "digits"] = "cifar10"
+    """cifar10: the paper's own settings throughout; digits: minutes on two CPU cores."""
+    dataset: str | None = None
+    """The images, as of the commands themselves; by default the preset's."""
+    data_root: str = "data"
+    """Where they lie."""
+    limit_images: int | None = None
+    """Use only this many training images."""
+    seed: int = 2
+    """Of the first search and the first training; others count on from it."""
+    epochs: int | None = None
+    """Of the final trainings; by default the recipe's."""
+    cutout: int | None = None
+    """Side of the square cut out in every training; 0: none; by default the recipe's."""
+    threads: int | None = None
+    """CPU threads of each process."""
+    search_flags: str = ""
+    """More flags for the searches, in one word: --search-flags="--epochs 10"."""
+    train_flags: str = ""
+    """More flags for all trainings, in one word."""
+    launcher: str = ""
+    """What starts the commands, e.g. "accelerate launch --mixed_precision bf16"; by default this
+    Python."""
+
+    def images(self) -> list[str]:
+        """The flags that searches and trainings share."""
+        words = ["--data-root", self.data_root]
+        for name in ("dataset", "limit_images", "threads"):
+            if getattr(self, name) is not None:
+                words += [flag(name), str(getattr(self, name))]
+        return words
+
+    def search(self, name: str, script: str, *words: str) -> str:
+        """A search in the folder of this name, whose path is returned."""
+        folder = Path(self.output) / name
+        flags = ["--preset", self.preset, *self.images(), *words, *shlex.split(self.search_flags)]
+        result(folder, script, flags, self.launcher)
+        return str(folder)
+
+    def flags(self, genotype: str, *words: str) -> list[str]:
+        """Of a training."""
+        settings = ["--preset", "digits"] if self.preset == "digits" else ["--recipe", self.recipe]
+        flags = [*settings, *self.images(), *words]
+        if self.cutout is not None:
+            flags += ["--cutout", str(self.cutout)]
+        return [*flags, *shlex.split(self.train_flags), "--genotype", genotype]
+
+    def train(self, name: str, genotype: str, *words: str) -> dict[str, Any]:
+        """The result of a training in the folder of this name."""
+        folder = Path(self.output) / name
+        return result(folder, "evaluate/train.py", self.flags(genotype, *words), self.launcher)
+
+    def final(self, name: str, genotype: str, seed: int) -> dict[str, Any]:
+        """The result of a training on all training images, with its test figures."""
+        epochs = [] if self.epochs is None else ["--epochs", str(self.epochs)]
+        return self.train(name, genotype, "--seed", str(seed), *epochs)
+
+    def cells(self) -> Sequence[str]:
+        """Those that are there already."""
+        return ()
+
+    def check(self) -> None:
+        """Refuse what a training would refuse, before the searches.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        at_least(self, 1, "epochs")
+        for genotype in self.cells() or ("darts_v1",):
+            flags = self.flags(genotype)
+            parse(chosen_preset(flags), METHOD, flags, "The flags of the trainings.")
+
+
+@dataclass(frozen=True)
+class PCDARTS(Protocol):
+    """PC-DARTS, Table 1: the best of five searches on 45,000/5,000, trained on 50,000, tested."""
+
+    recipe = "pc_darts"
+    genotypes: tuple[str, ...] = ()
+    """Cells to rank instead of searching: run folders, genotype files or names."""
+    searches: int = 5
+    """How many, with the seeds from --seed on."""
+    rank_epochs: int | None = None
+    """Of the trainings by which the cells are ranked; by default the recipe's, too."""
+
+    def cells(self) -> Sequence[str]:
+        """See `Protocol.cells`."""
+        return self.genotypes
+
+    def check(self) -> None:
+        """See `Protocol.check`."""
+        at_least(self, 1, "searches", "rank_epochs")
+        super().check()
+
+    def run(self) -> dict[str, Any]:
+        """Search, rank by validation, train the best one's cells, test them."""
+        found = self.genotypes or [
+            self.search(f"searches/{k}", "pc_darts/search.py", "--seed", str(self.seed + k))
+            for k in range(self.searches)
+        ]
+        words = ["--held-out", "valid", "--held-out-share", "0.1", "--seed", str(self.seed)]
+        if self.rank_epochs is not None:
+            words += ["--epochs", str(self.rank_epochs)]
+        ranked = [self.train(f"ranked/{k}", what, *words) for k, what in enumerate(found)]
+        order = [(-one["valid_top1"], one["valid_loss"]) for one in ranked]
+        best = order.index(min(order))
+        final = self.final("final", found[best], self.seed)
+        return {
+            "cells": list(found),
+            "valid_top1": [one["valid_top1"] for one in ranked],
+            "winner": found[best],
+            "test_top1": final["test_top1"],
+        }
+
+
+@dataclass(frozen=True)
+class GDAS(Protocol):
+    """GDAS, 4.2: the best of four searches by validation, trained and tested."""
+
+    recipe = "gdas"
+    searches: int = 4
+    """How many, with the seeds from --seed on."""
+
+    def check(self) -> None:
+        """See `Protocol.check`."""
+        at_least(self, 1, "searches")
+        super().check()
+
+    def run(self) -> dict[str, Any]:
+        """Search and choose, train the best one's cells, test them."""
+        words = ("--seed", str(self.seed), "--searches", str(self.searches))
+        found = self.search("best_of", "gdas/best_of.py", *words)
+        ranked = json.loads((Path(found) / "result.json").read_text())["cells"]
+        number = load(found).provenance["number"]
+        final = self.final("final", found, self.seed)
+        return {
+            "cells": [f"{found}/searches/{one['number']:03d}" for one in ranked],
+            "valid_top1": [one.get("valid_top1") for one in ranked],
+            "winner": f"{found}/searches/{number:03d}",
+            "test_top1": final["test_top1"],
+        }
+
+
+@dataclass(frozen=True)
+class PRDARTS(Protocol):
+    """PR-DARTS, IV-C: the mean of the last five epochs over three trainings."""
+
+    recipe = "pr_darts"
+    genotype: str | None = None
+    """Cells to train instead of searching: a run folder, a genotype file or a name."""
+    trainings: int = 3
+    """How many, with the seeds from --seed on."""
+
+    def cells(self) -> Sequence[str]:
+        """See `Protocol.cells`."""
+        return () if self.genotype is None else (self.genotype,)
+
+    def check(self) -> None:
+        """See `Protocol.check`."""
+        at_least(self, 1, "trainings")
+        super().check()
+
+    def run(self) -> dict[str, Any]:
+        """Search, if there are no cells yet; train them with three seeds; average."""
+        found = self.genotype or self.search(
+            "search", "pr_darts/search.py", "--seed", str(self.seed)
+        )
+        seeds = list(range(self.seed, self.seed + self.trainings))
+        trained = [self.final(f"final/{seed}", found, seed) for seed in seeds]
+        means = [one["test_top1_last_five"] for one in trained]
+        return {
+            "genotype": found,
+            "seeds": seeds,
+            "test_top1_last_five": means,
+            "test_top1": statistics.mean(means),
+            "test_top1_std": statistics.stdev(means) if len(means) > 1 else None,
+        }
+
+
+PROTOCOLS = {"pc_darts": PCDARTS, "gdas": GDAS, "pr_darts": PRDARTS}
+
+
+def main(argv: list[str]) -> None:
+    """Run a protocol to its result, or go on with one."""
+    config = tyro.extras.subcommand_cli_from_dict(PROTOCOLS, args=argv, description=__doc__)
+    config.check()
+    folder = Path(config.output)
+    begin(folder, {"protocol": config.recipe, **dataclasses.asdict(config)})
+    try:
+        figures = config.run()
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    write_whole(folder / "result.json", (json.dumps(figures, indent=2) + "\n").encode())
+    print()
+    for name, value in figures.items():
+        print(f"{name:>20}  {value}")
+    print(f"{config.recipe}: test error {100 - figures['test_top1']:.2f} % ({folder}/result.json)")
+
+
+def begin(folder: Path, asked: dict[str, Any]) -> None:
+    """Make the folder with what was asked for, or see that it was the same before.
+
+    Raises:
+        InputError: it was not, or the folder is in use.
+    """
+    asked = json.loads(json.dumps(asked))
+    file = folder / "protocol.json"
+    if file.exists():
+        before = json.loads(file.read_text())
+        for name in {**asked, **before}:
+            if name not in FREE and asked.get(name) != before.get(name):
+                raise InputError(
+                    f"--output {folder}: was begun with {name} {before.get(name)}, not "
+                    f"{asked.get(name)}; repeat the command as it was, or name another folder"
+                )
+        return
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"--output {folder}: exists and is not empty; name another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, (json.dumps(asked, indent=2) + "\n").encode())
+    except OSError as error:
+        raise InputError(
+            f"--output {folder}: cannot be written ({error.strerror}); name another folder"
+        ) from None
+
+
+if __name__ == "__main__":
+    with errors_are_messages():
+        main(sys.argv[1:])
