@@ -68,8 +68,8 @@ class RunConfig:
     cells: int = 8
     """How many are stacked; the reduction cells are at a third and at two thirds."""
     learning_rate: float = 0.025
-    """Of the weights' SGD at the start; it falls epoch by epoch, along a cosine where no --schedule
-    says otherwise."""
+    """Of the weights' SGD at the start; a cosine (--schedule, in a retraining) takes it down epoch
+    by epoch."""
     learning_rate_min: float = 0.0
     """Where the cosine ends."""
     momentum: float = 0.9

@@ -39,6 +39,10 @@ def retrain(config: RetrainConfig) -> None:
     images = training_images(config, accelerator)
     if config.held_out == "valid":
         split = Split.holding_out(len(images), config.held_out_share, config.seed)
+        if len(split.valid) == 0:
+            raise InputError(
+                f"--held-out-share {config.held_out_share}: is no image of {len(images)}"
+            )
         images, held_out = images.subset(split.train), images.subset(split.valid)
     else:
         held_out = test_images(config, accelerator, images)

@@ -51,7 +51,7 @@ class TrainConfig(RunConfig):
         if self.schedule != "cosine" and self.learning_rate_min > 0:
             raise InputError(
                 f"--learning-rate-min {self.learning_rate_min}: is where --schedule cosine ends, "
-                f"and this is {self.schedule}; leave it at 0"
+                f"and this is {self.schedule}; --learning-rate-min 0"
             )
 
     def check_processes(self, processes: int) -> None:
@@ -113,9 +113,9 @@ class RetrainConfig(TrainConfig):
             check_images(load(self.genotype), self.channels)
 
 
-def preset(recipe: str, name: str, genotype: Genotype | None = None) -> RetrainConfig:
-    """A recipe's settings for a data set, as flags."""
-    if name == "digits" and recipe is None:
+def preset(recipe: str | None, name: str, genotype: Genotype | None = None) -> RetrainConfig:
+    """A recipe's settings for a data set, or those of digits, which are no recipe's, as flags."""
+    if recipe is None:
         return RetrainConfig(preset=name, dataset=name, **recipes.DIGITS)
     return RetrainConfig(
         recipe=recipe, preset=name, dataset=name, **recipes.settings(recipe, name, genotype)
@@ -136,8 +136,9 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
         for field in ("recipe", "preset", "dataset", "genotype", "image_size")
     )
     known = {*get_args(recipes.Preset), "folder", None}
-    if not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}:
-        return PRESETS  # whose parser says so
+    unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
+    if unknown or given(argv, "--resume") is not None:
+        return PRESETS  # `parse` says what is known, or takes the run's own config
     images = name or dataset or "cifar10"
     if images == "digits" and recipe is None:
         return {images: PRESETS[images]}

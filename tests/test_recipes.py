@@ -131,6 +131,8 @@ def test_gdas_frc_is_wider_on_imagenet():
     (("--genotype", "darts_v1", "--accumulate", 5), "(?s)--accumulate 5: .*multiple of 5"),
     (("--genotype", "darts_v1", "--held-out-share", 0.1), "is of --held-out valid"),
     (("--genotype", "darts_v1", "--held-out-share", 1), "must be between 0 and 1"),
+    (("--genotype", "darts_v1", "--preset", "digits", "--held-out", "valid", "--held-out-share",
+      1e-4), "--held-out-share 0.0001: is no image of 1438"),
     (("--genotype", "darts_v1", "--schedule", "linear", "--learning-rate-min", 0.1),
      "--learning-rate-min 0.1.*linear"),
 ])  # fmt: skip

@@ -128,11 +128,10 @@ def test_top_5_counts_the_five_largest(tmp_path, accelerator):
 # ------------------------------------------------------------------------- what does not fit a run
 
 
-def test_resume_with_another_genotype(unfinished, command):
-    assert_refused(
-        command(TRAIN, "--resume", unfinished, "--genotype", "darts_v1"),
-        "--genotype darts_v1 contradicts the run .*pc_darts_cifar10",
-    )
+@pytest.mark.parametrize(("flag", "value"), [("--genotype", "darts_v1"), ("--recipe", "gdas")])
+def test_resume_with_another_genotype_or_recipe(unfinished, command, flag, value):
+    result = command(TRAIN, "--resume", unfinished, flag, value, "--dataset", "digits")
+    assert_refused(result, f"{flag} {value} contradicts the run")
 
 
 def test_a_checkpoint_of_another_genotype(unfinished, command):
