@@ -240,7 +240,10 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
     preset, resume = given(argv, "--preset"), given(argv, "--resume")
     default = presets.get(preset, next(iter(presets.values())))
     if resume is not None:
-        default = saved(type(default), Path(resume), method)
+        try:
+            default = saved(type(default), Path(resume), method)
+        except InputError as error:
+            raise InputError(f"--resume {error}") from None
     config = tyro.cli(
         type(default), default=default, args=argv, description=description,
         console_outputs=is_main_process(), prog=module_form(),
@@ -296,24 +299,31 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     Raises:
         InputError: no run there, or one of another method.
     """
-    file = folder / "config.json"
-    try:
-        data: dict[str, Any] = json.loads(file.read_text())
-        found = data["method"]
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"--resume {folder}: no run there (it would hold a config.json)"
-        ) from None
-    except OSError as error:
-        raise InputError(f"--resume {folder}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(f"--resume {folder}: its config.json is damaged") from None
-    if found != method:
-        raise InputError(f"--resume {folder}: is a run of {found}, not of {method}")
+    data = described(folder)
+    if data["method"] != method:
+        raise InputError(f"{folder}: is a run of {data['method']}, not of {method}")
     names = [field.name for field in dataclasses.fields(kind)]
     missing = [name for name in (*names, "mixed_precision", "processes") if name not in data]
     if missing:
-        raise InputError(f"--resume {folder}: its config.json lacks {', '.join(missing)}")
+        raise InputError(f"{folder}: its config.json lacks {', '.join(missing)}")
     values = {name: data[name] for name in names}
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has none
     return kind(**{**values, "resume": str(folder)})
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What a run folder's config.json holds; its `method` is there.
+
+    Raises:
+        InputError: no run there, or it cannot be read.
+    """
+    try:
+        data = json.loads((folder / "config.json").read_text())
+        data["method"]
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder}: no run there (it would hold a config.json)") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(f"{folder}: its config.json is damaged") from None
+    return data

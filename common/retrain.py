@@ -66,16 +66,23 @@ def train(
     if run.accelerator.is_main_process:
         save(genotype, run.folder / "genotype.json")
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
-    network = Network(
-        genotype, config.channels, config.cells, len(images.classes),
-        image_channels=images.shape[0], large_images=large(images.shape),
-        auxiliary=config.auxiliary_weight > 0,
-    )
+    network = build(config, genotype, len(images.classes), images.shape)
     trainer = Retrainer(config, genotype, network, run, images, held_out)
     for _ in trainer.epochs():
         for batch in trainer.batches():
             trainer.weight_step(batch)
     trainer.finish()
+
+
+def build(
+    config: RetrainConfig, genotype: Genotype, classes: int, shape: tuple[int, int, int]
+) -> Network:
+    """The network that a retraining trains, for images [C, H, W]."""
+    return Network(
+        genotype, config.channels, config.cells, classes,
+        image_channels=shape[0], large_images=large(shape),
+        auxiliary=config.auxiliary_weight > 0,
+    )
 
 
 class Retrainer(Loop):

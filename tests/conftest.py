@@ -2,6 +2,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from common import draw
+from common.retrain import PRESETS, retrain
 
 ROOT = Path(__file__).parent.parent
 SEARCH = "pc_darts/search.py"
@@ -81,3 +83,19 @@ def finished_search(tmp_path_factory):
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return folder, output
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """The folder of a tiny finished retraining on digits that reports its moving average."""
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    config = replace(
+        PRESETS["digits"], genotype="gdas_frc", channels=4, cells=3, epochs=3, ema_decay=0.5,
+        threads=1, output=str(folder),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw, "run", lambda folder: None)
+        retrain(config)
+    return folder
