@@ -116,7 +116,7 @@ def load_test(
 
 def _check_classes(root: Path, split: str, classes: tuple[str, ...]) -> None:
     if class_names(root, split) != classes:
-        raise InputError(f"--data-root {root}: {split}/ has other classes than train/")
+        raise InputError(f"--data-root {root}: {split}/ has other classes than the training images")
 
 
 def _stay_in_files(files: ImageFiles, image_size: int | None) -> bool:

@@ -15,6 +15,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from common.draw_cell import FAMILIES, INK, STYLE, cell_figure, cells_figure
+from common.draw_confusion import confusion_figure
 from common.draw_search import (
     alone,
     architecture_figure,
@@ -50,6 +51,8 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
         evolution(json_lines(folder / "genotypes.jsonl"), folder / "pictures")
     if (folder / "genotype.json").is_file():
         cells(load(folder), folder / "pictures")
+    if (folder / "test.json").is_file():
+        confusion(json.loads((folder / "test.json").read_text()), folder / "pictures")
 
 
 @rc_context(STYLE)
@@ -147,6 +150,19 @@ def spread(cells: Sequence[dict], folder: Path) -> None:
         folder: where to.
     """
     save_figure(spread_figure(cells), folder / "spread")
+
+
+@rc_context(STYLE)
+def confusion(tested: dict, folder: Path) -> None:
+    """Write `confusion.svg` and `.png`: what the test images of each class were taken for.
+
+    Args:
+        tested: `per_class`, whose K keys are the classes, and `confusion` [K, K], images of each
+            class by what they were taken for.
+        folder: where to.
+    """
+    counts = np.array(tested["confusion"])
+    save_figure(confusion_figure(counts, list(tested["per_class"])), folder / "confusion")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Run by test_distributed.py in two processes; what fails here fails there."""
 
 import dataclasses
+import runpy
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from accelerate.utils import tqdm
 from torch.nn import functional as F
 
 from common.baselines.random_search import random_genotype
+from common.batches import Augmentation, Batches
 from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
 from common.data import Images, Split, load_train
@@ -34,6 +36,7 @@ from pr_darts.supernet import PRDARTSSuperNet
 from pr_darts.trainer import CycleTrainer
 from test_streamed_batches import make_files
 
+ROOT = Path(__file__).parent.parent
 CYCLES = PRDARTSConfig(
     space="ur", cycle_epochs=(1, 1, 1), grace_epochs=(0, 0, 0), morphisms=(3, 3, 0),
     kept=(6, 6, 1), batch_size=8, batch_max=32, crop_padding=1, learning_rate=0.1,
@@ -236,6 +239,19 @@ def main(folder):
     assert any(not p.is_contiguous() for p in retrainer.weights)
     for weight, old, gradient in zip(retrainer.weights, before, expected, strict=True):
         torch.testing.assert_close(weight, old - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+
+    # evaluate/test.py: each process looks at its share, both know what all images gave.
+    measure = runpy.run_path(str(ROOT / "evaluate/test.py"))["measure"]
+    network, images = retrainer.derived.eval(), trainer_images()
+    whole, shared = (
+        measure(network, Batches(images, None, 16, Augmentation(), seed=0, stream="test", **ours),
+                images.classes, accelerator)
+        for ours in ({}, {"rank": accelerator.process_index, "processes": 2})
+    )
+    assert shared[0]["images"] == 80 and whole[0]["images"] == 160  # each looked at all of them
+    assert shared[0]["top1"] == whole[0]["top1"]
+    assert abs(shared[0]["loss"] - whole[0]["loss"]) < 1e-6
+    assert torch.equal(2 * torch.tensor(shared[1]), torch.tensor(whole[1]))
 
     # Random cells, trained briefly: one result, the same for both.
     genotype = random_genotype(2, 0, 0)

@@ -132,7 +132,7 @@ def test_cinic10_trains_on_two_splits_and_tests_on_the_third(tmp_path):
     assert train.mean == pytest.approx(values.mean((0, 2, 3)).tolist(), abs=1e-6)
     assert test.mean == train.mean
     (tmp_path / "valid" / "cat").rename(tmp_path / "valid" / "owl")
-    with pytest.raises(InputError, match="valid/ has other classes than train/"):
+    with pytest.raises(InputError, match="valid/ has other classes than the training images"):
         data.load_train("cinic10", tmp_path)
     for path in sorted((tmp_path / "valid").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()

@@ -1,0 +1,193 @@
+"""Tests a trained network: top-1, top-5, loss, the accuracy of each class and what it confuses.
+
+    python evaluate/test.py RUN                       on the test images of the run's data set
+    python evaluate/test.py RUN --dataset folder --data-root FOLDER    on FOLDER/test/<class>/*
+
+RUN is the folder of a finished `evaluate/train.py`; test.json and pictures/confusion.svg and .png
+are written there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional as F
+
+from common import draw
+from common.batches import Augmentation, Batches
+from common.command import set_threads, test_images
+from common.config import at_least, described
+from common.data import Dataset, Images
+from common.errors import InputError, errors_are_messages
+from common.files import write_whole
+from common.loop import prepare
+from common.retrain import RetrainConfig
+from common.run import commit
+from common.trained import Trained, load_trained
+
+SHOWN = 20  # classes that a person is told of
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to test, and on what."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a finished retraining."""
+    dataset: Dataset | None = None
+    """Whose test images (default: the run's); a folder's are brought to the run's image size."""
+    data_root: str | None = None
+    """Where they lie (default: where the run's lay)."""
+    batch_size: int | None = None
+    """Images of a batch, over all processes together (default: the run's)."""
+    threads: int | None = None
+    """CPU threads of this process; by default the usable cores divided by the processes here."""
+    json: bool = False
+    """Print one JSON object: test.json without the confusion matrix."""
+
+
+def test(options: Options) -> None:
+    """Test a run, say what was found and write it down.
+
+    Raises:
+        InputError: no such run, it is not finished, or there are no test images for it.
+    """
+    at_least(options, 1, "batch_size", "threads")
+    trained = load_trained(options.run)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=described(options.run)["mixed_precision"],  # as it was reported on
+    )
+    set_threads(options.threads)
+    config = settled(options, trained)
+    images = test_images(config, accelerator, like(trained))
+    if images.classes != trained.classes:
+        raise InputError(f"--dataset {config.dataset}: has other classes than {options.run}")
+    batches = Batches(
+        images.to(accelerator.device), None, config.batch_size, Augmentation(),
+        seed=config.seed, stream="test", rank=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    network = prepare(accelerator, trained.network.to(memory_format=torch.channels_last))
+    measured, confusion = measure(network, batches, trained.classes, accelerator)
+    if accelerator.is_main_process:
+        figures = {
+            "genotype": trained.genotype.name,
+            "dataset": config.dataset,
+            **measured,
+            "test_sha256": images.sha256(),
+            "batch_size": config.batch_size,
+            "mixed_precision": str(accelerator.mixed_precision),
+            "device": accelerator.device.type,
+            "torch": torch.__version__,
+            "commit": commit(),
+        }
+        print(json.dumps(figures) if options.json else report(options.run, figures))
+        write(options.run, figures, confusion)
+        if not options.json:
+            print(f"\nwritten: {options.run}/test.json, pictures/confusion.svg and .png")
+    accelerator.end_training()
+
+
+def settled(options: Options, trained: Trained) -> RetrainConfig:
+    """The run's config with the flags that were given."""
+    names = ("dataset", "data_root", "batch_size")
+    given = {name: getattr(options, name) for name in names}
+    config = replace(trained.config, **{k: v for k, v in given.items() if v is not None})
+    _, height, width = trained.shape
+    if config.dataset == "folder" and trained.config.dataset != "folder" and height == width:
+        config = replace(config, image_size=height)
+    return config
+
+
+def like(trained: Trained) -> Images:
+    """No images, of the kind that the network was trained on."""
+    none = torch.empty(0, *trained.shape, dtype=torch.uint8)
+    labels = torch.empty(0, dtype=torch.int64)
+    return Images(none, labels, trained.classes, trained.mean, trained.std)
+
+
+@torch.no_grad()
+def measure(
+    network: nn.Module, batches: Batches, classes: Sequence[str], accelerator: Accelerator
+) -> tuple[dict[str, Any], list[list[int]]]:
+    """The figures, accuracies in percent, and the confusion matrix, a row for each true class.
+
+    Top-5 is None where there are not more classes than five.
+    """
+    count = len(classes)
+    loss = torch.zeros((), device=accelerator.device)
+    confusion = torch.zeros(count**2, dtype=torch.int64, device=accelerator.device)
+    among_five = torch.zeros((), dtype=torch.int64, device=accelerator.device)
+    for images, labels in batches.evaluate():
+        logits = network(images)  # [B, K]
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        among_five += logits.topk(min(5, count)).indices.eq(labels[:, None]).any(1).sum()
+        confusion += torch.bincount(labels * count + logits.argmax(1), minlength=count**2)
+    confusion = accelerator.reduce(confusion).view(count, count).tolist()
+    right = [row[k] for k, row in enumerate(confusion)]
+    every = sum(map(sum, confusion))
+    figures = {
+        "images": every,
+        "top1": 100 * sum(right) / every,
+        "top5": 100 * accelerator.reduce(among_five).item() / every if count > 5 else None,
+        "loss": accelerator.reduce(loss).item() / every,
+        "per_class": {
+            name: 100 * right[k] / sum(row) if sum(row) > 0 else None
+            for k, (name, row) in enumerate(zip(classes, confusion, strict=True))
+        },
+    }
+    return figures, confusion
+
+
+def report(run: Path, figures: dict[str, Any]) -> str:
+    """What a person reads: the figures, and the classes, the hardest first."""
+    known = json.loads((run / "images.json").read_text()).get("test_sha256")
+    if known == figures["test_sha256"]:
+        top1 = json.loads((run / "result.json").read_text())["test_top1"]
+        compared = f"(the run's result: {top1:.2f} %)"
+    else:
+        compared = "(the run's result is about other images)"
+    lines = [
+        f"{figures['genotype']} on {figures['images']:,} test images",
+        f"  top-1  {figures['top1']:6.2f} %   {compared}",
+    ]
+    if figures["top5"] is not None:
+        lines.append(f"  top-5  {figures['top5']:6.2f} %")
+    lines += [f"  loss   {figures['loss']:8.4f}", "", "top-1 of each class, the lowest first"]
+    per_class = {k: v for k, v in figures["per_class"].items() if v is not None}
+    ranked = sorted(per_class, key=per_class.get)
+    width = max(map(len, ranked[:SHOWN]))
+    lines += [f"  {name:<{width}}  {per_class[name]:6.2f} %" for name in ranked[:SHOWN]]
+    if len(ranked) > SHOWN:
+        lines.append(f"  ... {len(ranked) - SHOWN} more in test.json")
+    return "\n".join(lines)
+
+
+def write(run: Path, figures: dict[str, Any], confusion: list[list[int]]) -> None:
+    """test.json, a row of the matrix a line, and the picture.
+
+    Raises:
+        InputError: the run folder cannot be written.
+    """
+    head = json.dumps(figures, indent=2, allow_nan=False).removesuffix("\n}")
+    rows = ",\n".join(f"    {row}" for row in confusion)
+    try:
+        write_whole(run / "test.json", f'{head},\n  "confusion": [\n{rows}\n  ]\n}}\n'.encode())
+        draw.confusion({**figures, "confusion": confusion}, run / "pictures")
+    except OSError as error:
+        raise InputError(f"{run}: cannot be written ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    with errors_are_messages():
+        test(options)
