@@ -1,0 +1,194 @@
+"""Exports a trained network as ONNX and by torch.export, checks both and times them.
+
+    python evaluate/export.py RUN                   needs pip install -e '.[export]'
+    python evaluate/export.py RUN --formats pt2     torch.export alone needs no more than torch
+
+RUN is the folder of a finished `evaluate/train.py`. It then holds network.onnx (for onnxruntime),
+network.pt2 (for torch.export.load) and export.json: what the network takes and gives, how far the
+files are from it, and how long a forward pass takes on this machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from common.command import set_threads
+from common.config import at_least
+from common.distributed import generator_of
+from common.errors import InputError, errors_are_messages
+from common.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
+from common.files import write_whole
+from common.run import commit
+from common.trained import Trained, load_trained
+
+TOLERANCE = 1e-4  # of a logit
+WARM_UP = 3  # passes that are not timed
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
+WRITERS = {"onnx": to_onnx, "pt2": to_pt2}
+READERS = {"onnx": from_onnx, "pt2": from_pt2}
+COLUMNS = {"eager": "eager", "onnx": "onnxruntime", "pt2": "torch.export"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export, and how to time it."""
+
+    run: tyro.conf.Positional[Path]
+    """The folder of a finished retraining."""
+    formats: tuple[Literal["onnx", "pt2"], ...] = ("onnx", "pt2")
+    """onnx: network.onnx; pt2: network.pt2, by torch.export."""
+    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    """Images of a forward pass, to check and to time."""
+    rounds: int = 30
+    """Timed passes at each batch size."""
+    threads: int | None = None
+    """CPU threads; by default the usable cores."""
+
+
+def export(options: Options) -> None:
+    """Write the formats asked for into the run folder, if they compute what the network does.
+
+    Raises:
+        InputError: no such run, it is not finished, or a package is missing.
+        SystemExit: 1, a format differs from the network; nothing was written.
+    """
+    check(options)
+    trained = load_trained(options.run)
+    threads = set_threads(options.threads)
+    trained.network.to(memory_format=torch.channels_last)  # how convolutions run fastest
+    program = trace(trained)
+    data = {name: WRITERS[name](program, trained) for name in options.formats}
+    sizes = sorted({1, 3, *options.batch_sizes})  # others than the example's too
+    files = {}
+    for name, content in data.items():
+        worst = difference(trained, READERS[name](content, torch.device("cpu")), sizes)
+        files[f"network.{name}"] = {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content), "max_difference": worst,
+        }
+        print(f"network.{name:<4}  largest difference from the network {worst:.1e}")
+        if not worst < TOLERANCE:
+            raise SystemExit(
+                f"error: network.{name} must be within {TOLERANCE} of the network; nothing was "
+                "written. --formats without it exports the rest"
+            )
+    for name, content in data.items():
+        write(options.run / f"network.{name}", content)
+    here = torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if here else torch.device("cpu")
+    forms = {"eager": trained.network.to(device)}
+    forms |= {name: READERS[name](content, device) for name, content in data.items()}
+    times = latencies(forms, trained.shape, options, device)
+    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
+    packages = ("torch", *PACKAGES) if "onnx" in data else ("torch",)
+    content = {
+        **describe(trained), "files": files, "checked_batch_sizes": sizes,
+        "latency_ms": times, "rounds": options.rounds,
+        "device": gpu or device.type, "threads": threads,
+        "versions": {name: importlib.import_module(name).__version__ for name in packages},
+        "commit": commit(),
+    }
+    write(options.run / "export.json", (json.dumps(content, indent=2) + "\n").encode())
+    print(table(times, options, gpu or f"{device}, {threads} thread{'s' * (threads > 1)}"))
+
+
+def check(options: Options) -> None:
+    """Refuse flags that cannot work, before anything is loaded.
+
+    Raises:
+        InputError: naming the flag and the mend.
+    """
+    at_least(options, 1, "threads")
+    at_least(options, 2, "rounds")
+    if not options.formats:
+        raise InputError("--formats: name one or both of onnx, pt2")
+    if not options.batch_sizes or min(options.batch_sizes) < 1:
+        raise InputError("--batch-sizes: give one or more, each 1 or more")
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if "onnx" in options.formats and missing:
+        raise InputError(
+            f"--formats onnx: {', '.join(missing)} not installed; pip install -e '.[export]', or "
+            "--formats pt2 for torch.export alone"
+        )
+
+
+@torch.no_grad()
+def difference(trained: Trained, form: Form, sizes: list[int]) -> float:
+    """The largest difference of a logit from the network's, over batches of several sizes."""
+    found = []
+    for size in sizes:
+        images = torch.randn(size, *trained.shape, generator=generator_of("images", size))
+        found.append((form(images) - trained.network(images)).abs().max())
+    return torch.stack(found).max().item()  # NaN where there is any
+
+
+@torch.no_grad()
+def latencies(
+    forms: dict[str, Form], shape: tuple[int, int, int], options: Options, device: torch.device
+) -> list[dict[str, Any]]:
+    """Milliseconds of a forward pass; forms take turns, so a machine's drift slows them alike."""
+    found = []
+    for size in options.batch_sizes:
+        images = torch.randn(size, *shape, generator=generator_of("images", size)).to(device)
+        times: dict[str, list[float]] = {name: [] for name in forms}
+        for _ in range(WARM_UP + options.rounds):
+            for name, form in forms.items():
+                synchronise(device)
+                started = time.perf_counter()
+                form(images)
+                synchronise(device)
+                times[name].append(1000 * (time.perf_counter() - started))
+        for name, every in times.items():
+            twentieths = statistics.quantiles(every[WARM_UP:], n=20, method="inclusive")
+            p50, p95 = round(twentieths[9], 3), round(twentieths[18], 3)
+            found.append({"form": name, "batch_size": size, "p50": p50, "p95": p95})
+    return found
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what an accelerator still computes."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+
+
+def table(times: list[dict[str, Any]], options: Options, where: str) -> str:
+    """The latencies as a person reads them, a row a batch size."""
+    cells = {(line["form"], line["batch_size"]): line for line in times}
+    forms = list(dict.fromkeys(form for form, _ in cells))
+    lines = [
+        f"\nmilliseconds of a forward pass, p50 / p95 of {options.rounds}, on {where}",
+        "batch" + "".join(f"{COLUMNS[form]:>22}" for form in forms),
+    ]
+    for size in options.batch_sizes:
+        row = [cells[form, size] for form in forms]
+        lines.append(f"{size:>5}" + "".join(f"{c['p50']:>12.2f} / {c['p95']:>7.2f}" for c in row))
+    return "\n".join(lines)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file of the run.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    options = tyro.cli(Options, description=__doc__)
+    with errors_are_messages():
+        export(options)

@@ -1,0 +1,171 @@
+"""evaluate/export.py: files that compute what the network does, timed."""
+
+import hashlib
+import importlib.util
+import json
+import runpy
+import shutil
+import sys
+
+import pytest
+import torch
+
+from common import exported
+from common.genotype import load
+from common.network import Network
+from common.trained import Trained, load_trained
+from conftest import ROOT
+from test_commands import assert_refused
+
+EXPORT = "evaluate/export.py"
+QUICK = ["--batch-sizes", 1, 5, "--rounds", 4, "--threads", 1]
+WRITTEN = ("network.onnx", "network.pt2", "export.json")
+
+
+@pytest.fixture
+def run(trained_run, tmp_path):
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def images_of(trained, count):
+    return torch.randn(count, *trained.shape, generator=torch.Generator().manual_seed(count))
+
+
+def assert_tells_all(run, out, formats):
+    """export.json and the table have a figure for each form and batch size."""
+    told, trained = read(run / "export.json"), load_trained(run)
+    for key in ("classes", "shape", "mean", "std"):
+        assert told[key] == list(getattr(trained, key))
+    assert set(told["files"]) == {f"network.{name}" for name in formats}
+    for name, file in told["files"].items():
+        data = (run / name).read_bytes()
+        assert file["sha256"] == hashlib.sha256(data).hexdigest() and file["bytes"] == len(data)
+        assert 0 <= file["max_difference"] < 1e-4
+    times = told["latency_ms"]
+    pairs = [(form, size) for size in (1, 5) for form in ("eager", *formats)]
+    assert [(line["form"], line["batch_size"]) for line in times] == pairs
+    assert all(0 < line["p50"] <= line["p95"] for line in times)
+    rows = out.strip().splitlines()[-2:]
+    assert [int(row.split()[0]) for row in rows] == [1, 5]
+    for line in times:
+        assert f"{line['p50']:.2f} / " in rows[line["batch_size"] == 5]
+
+
+def test_torch_export_alone(run, command, monkeypatch):
+    """It needs none of the extra's packages."""
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+    status, out, err = command(EXPORT, run, "--formats", "pt2", *QUICK)
+    assert status == 0, err
+    assert not (run / "network.onnx").exists()
+    assert_tells_all(run, out, ["pt2"])
+    about = {"about.json": ""}
+    program = torch.export.load(run / "network.pt2", extra_files=about)
+    trained = load_trained(run)
+    for count in (1, 2, 7, 40):
+        images = images_of(trained, count)
+        torch.testing.assert_close(
+            program.module()(images), trained.network(images), rtol=0, atol=1e-5
+        )
+    about = json.loads(about["about.json"])
+    assert about["mean"] == list(trained.mean) and about["classes"] == list("0123456789")
+
+
+def test_onnx(run, command):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    status, out, err = command(EXPORT, run, *QUICK)
+    assert status == 0, err
+    assert_tells_all(run, out, ["onnx", "pt2"])
+    model = onnx.load(run / "network.onnx")
+    onnx.checker.check_model(model)
+    about = {prop.key: prop.value for prop in model.metadata_props}
+    trained = load_trained(run)
+    assert json.loads(about["std"]) == list(trained.std)
+    assert json.loads(about["classes"]) == list("0123456789") and about["genotype"] == "gdas_frc"
+    session = onnxruntime.InferenceSession(run / "network.onnx")
+    (takes,), (gives,) = session.get_inputs(), session.get_outputs()
+    assert takes.name == "images" and takes.shape[1:] == [1, 8, 8] and gives.name == "logits"
+    for count in (1, 2, 7, 40):
+        images = images_of(trained, count)
+        logits = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+        torch.testing.assert_close(logits, trained.network(images), rtol=0, atol=1e-4)
+    assert "test" not in sys.modules  # see test_tested.py
+
+
+def test_pools_skips_and_dilations_at_an_odd_size():
+    genotype = load("darts_v2")
+    network = Network(genotype, 4, 3, 3).eval()
+    trained = Trained(network, genotype, None, tuple("abc"), (3, 9, 9), (), ())
+    data = exported.to_pt2(exported.trace(trained), trained)
+    form = exported.from_pt2(data, torch.device("cpu"))
+    for count in (1, 3):
+        images = images_of(trained, count)
+        torch.testing.assert_close(form(images), network(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("by", "agrees"), [(5e-5, True), (2e-4, False), (float("nan"), False)])
+def test_what_differs_is_not_written(run, command, monkeypatch, by, agrees):
+    network = load_trained(run).network
+
+    def spoilt(data, device):
+        return lambda images: network(images) + by * (len(images) == 3)
+
+    monkeypatch.setattr(exported, "trace", lambda trained: None)
+    monkeypatch.setattr(exported, "to_pt2", lambda program, trained: b"program")
+    monkeypatch.setattr(exported, "from_pt2", spoilt)
+    status, out, err = command(EXPORT, run, "--formats", "pt2", *QUICK)
+    assert [(run / name).exists() for name in WRITTEN[1:]] == [agrees] * 2
+    assert status == (0 if agrees else "error: network.pt2 must be within 0.0001 of the network; "
+                      "nothing was written. --formats without it exports the rest")
+
+
+def test_p50_and_p95_are_those_of_the_passes_after_the_warm_up(monkeypatch):
+    script = runpy.run_path(str(ROOT / EXPORT))
+    clock = [0.0]
+    passes = []
+
+    def form(images):
+        passes.append(len(images))
+        clock[0] += 1e-3 * len(passes)  # ever slower: 4 to 24 ms after three passes
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    options = script["Options"]("run", batch_sizes=(6,), rounds=21)
+    (line,) = script["latencies"]({"eager": form}, (1, 2, 2), options, torch.device("cpu"))
+    assert passes == [6] * 24
+    assert (line["p50"], line["p95"]) == (14, 23)
+
+
+BAD = {
+    "no run": (["no", "--formats", "pt2"], "no: no run there"),
+    "no format": (["RUN", "--formats"], "--formats: name one"),
+    "format": (["RUN", "--formats", "tflite"], "tflite"),
+    "batch": (["RUN", "--formats", "pt2", "--batch-sizes", 0], "--batch-sizes: .* each 1 or more"),
+    "no batch": (["RUN", "--formats", "pt2", "--batch-sizes"], "--batch-sizes: give one"),
+    "rounds": (["RUN", "--formats", "pt2", "--rounds", 1], "--rounds 1: must be 2"),
+    "threads": (["RUN", "--formats", "pt2", "--threads", 0], "--threads 0: must be 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_it_refuses(trained_run, command, case):
+    arguments, message = BAD[case]
+    words = [trained_run if word == "RUN" else word for word in arguments]
+    assert_refused(command(EXPORT, *words), message)
+    assert not any((trained_run / name).exists() for name in WRITTEN)
+
+
+def test_without_the_extra_it_is_named(trained_run, command, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec",
+        lambda name, *rest: None if name == "onnxruntime" else find(name, *rest),
+    )
+    result = command(EXPORT, trained_run)
+    assert_refused(result, r"onnxruntime not installed; pip install -e '\.\[export\]'.*\n?.*pt2")
+    assert not any((trained_run / name).exists() for name in WRITTEN)
