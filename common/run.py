@@ -8,6 +8,8 @@
     genotypes.jsonl     what they stood for, one object an epoch
     genotype.json       the cells found (a search) or trained (a retraining)
     result.json         last of all: the run is finished
+    test.json           what evaluate/test.py found of a finished retraining
+    export.json, network.onnx, network.pt2    what evaluate/export.py made of it
     checkpoints/        the newest two
     pictures/           cells, now and over time, curves, measures, architecture weights
     cells/, searches/   of a run that ranks: the runs within it, each such a folder
