@@ -67,7 +67,7 @@ def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
         accelerator,
         lambda: data.load_train(
             config.dataset, config.data_root, config.image_size,
-            workers=min(16, share_of_cores()) if config.workers is None else config.workers,
+            workers=workers(config),
         ),
     )
     return images.limited(config.limit_images, config.seed)
@@ -108,6 +108,11 @@ def set_threads(count: int | None) -> int:
     """
     torch.set_num_threads(share_of_cores() if count is None else count)
     return torch.get_num_threads()
+
+
+def workers(config: RunConfig) -> int:
+    """How many processes read large images' files for each stream of batches."""
+    return min(16, share_of_cores()) if config.workers is None else config.workers
 
 
 def share_of_cores() -> int:

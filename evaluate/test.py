@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
@@ -22,13 +23,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import draw
-from common.batches import Augmentation, Batches
-from common.command import set_threads, test_images
+from common.batches import Augmentation, Passes
+from common.command import set_threads, test_images, workers
 from common.config import at_least, described
-from common.data import Dataset, Images
+from common.data import Dataset
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
+from common.images import ImageFiles, Images
 from common.loop import prepare
+from common.macro import large
 from common.retrain import RetrainConfig
 from common.run import commit
 from common.trained import Trained, load_trained
@@ -68,13 +71,12 @@ def test(options: Options) -> None:
     )
     set_threads(options.threads)
     config = settled(options, trained)
-    images = test_images(config, accelerator, like(trained))
+    images = test_images(config, accelerator, like(trained, config))
     if images.classes != trained.classes:
         raise InputError(f"--dataset {config.dataset}: has other classes than {options.run}")
-    batches = Batches(
-        images.to(accelerator.device), None, config.batch_size, Augmentation(),
-        seed=config.seed, stream="test", rank=accelerator.process_index,
-        processes=accelerator.num_processes,
+    batches = images.batches(
+        accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
+        stream="test", rank=accelerator.process_index, processes=accelerator.num_processes,
     )
     network = prepare(accelerator, trained.network.to(memory_format=torch.channels_last))
     measured, confusion = measure(network, batches, trained.classes, accelerator)
@@ -108,16 +110,21 @@ def settled(options: Options, trained: Trained) -> RetrainConfig:
     return config
 
 
-def like(trained: Trained) -> Images:
-    """No images, of the kind that the network was trained on."""
-    none = torch.empty(0, *trained.shape, dtype=torch.uint8)
+def like(trained: Trained, config: RetrainConfig) -> Images | ImageFiles:
+    """No images, of the kind that the network was trained on; large ones stay in their files."""
     labels = torch.empty(0, dtype=torch.int64)
-    return Images(none, labels, trained.classes, trained.mean, trained.std)
+    known = {"classes": trained.classes, "mean": trained.mean, "std": trained.std}
+    if large(trained.shape):
+        return ImageFiles(
+            Path(config.data_root), np.array([], "S"), labels, shape=trained.shape,
+            workers=workers(config), **known,
+        )
+    return Images(torch.empty(0, *trained.shape, dtype=torch.uint8), labels, **known)
 
 
 @torch.no_grad()
 def measure(
-    network: nn.Module, batches: Batches, classes: Sequence[str], accelerator: Accelerator
+    network: nn.Module, batches: Passes, classes: Sequence[str], accelerator: Accelerator
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The figures, accuracies in percent, and the confusion matrix, a row for each true class.
 

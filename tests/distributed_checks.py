@@ -11,7 +11,7 @@ from accelerate.utils import tqdm
 from torch.nn import functional as F
 
 from common.baselines.random_search import random_genotype
-from common.batches import Augmentation, Batches
+from common.batches import Augmentation
 from common.bilevel import BilevelTrainer
 from common.config import SearchConfig
 from common.data import Images, Split, load_train
@@ -244,7 +244,7 @@ def main(folder):
     measure = runpy.run_path(str(ROOT / "evaluate/test.py"))["measure"]
     network, images = retrainer.derived.eval(), trainer_images()
     whole, shared = (
-        measure(network, Batches(images, None, 16, Augmentation(), seed=0, stream="test", **ours),
+        measure(network, images.batches("cpu", None, 16, Augmentation(), seed=0, stream="test", **ours),
                 images.classes, accelerator)
         for ours in ({}, {"rank": accelerator.process_index, "processes": 2})
     )
