@@ -44,7 +44,15 @@ class Loop:
         optimizer: of the weights.
         batches: of training images.
         optimizers: further ones that belong to the state.
+
+    Attributes:
+        unit: what the progress bar counts.
+        items: what `metrics.jsonl` counts.
+        quantities: of a step, averaged over an epoch.
     """
+
+    unit, items = "img", "images"
+    quantities = ("loss", "top1")
 
     def __init__(
         self, config: RunConfig, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer,
@@ -57,7 +65,7 @@ class Loop:
         self.steps_per_epoch = len(batches)
         self.epoch = self.step = 0  # the step counts within the epoch
         self.seconds = 0.0  # that the epoch has taken so far, in runs before this one too
-        self.loss_meter, self.top1_meter = AverageMeter(), AverageMeter()
+        self.meters = {name: AverageMeter() for name in self.quantities}
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
         self.averaged = [network]  # whose running statistics differ between processes
         self.bar = None
@@ -89,6 +97,14 @@ class Loop:
         """The most memory used so far."""
         return peak_memory_mib(self.accelerator.device)
 
+    def train_figures(self) -> dict[str, float]:
+        """Of the epoch's training steps so far."""
+        return {f"train_{name}": float(meter.avg) for name, meter in self.meters.items()}
+
+    def summary(self, split: str, figures: dict[str, Any]) -> str:
+        """What a person reads of a split's figures."""
+        return f"loss {figures[f'{split}_loss']:.3f} top-1 {figures[f'{split}_top1']:5.2f} %"
+
     def report(self) -> dict[str, Any]:
         """After an epoch's last step: its figures, and whatever files an epoch leaves."""
         raise NotImplementedError
@@ -101,7 +117,7 @@ class Loop:
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
-    def images_seen(self) -> int:
+    def items_seen(self) -> int:
         """In this epoch so far, by all processes together."""
         return self.step * self.config.batch_size
 
@@ -114,8 +130,8 @@ class Loop:
         until = self.config.epochs if until is None else until
         per_epoch = self.steps_per_epoch * self.config.batch_size
         self.bar = tqdm(
-            total=self.config.epochs * per_epoch, initial=self.epoch * per_epoch + self.images_seen,
-            unit="img", unit_scale=True, dynamic_ncols=True,
+            total=self.config.epochs * per_epoch, initial=self.epoch * per_epoch + self.items_seen,
+            unit=self.unit, unit_scale=True, dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
         )
         try:
@@ -137,13 +153,13 @@ class Loop:
             torch.manual_seed(
                 seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
             )
-            seen = self.images_seen
+            seen = self.items_seen
             yield self.global_step
             self.step += 1
             if time.perf_counter() - shown > 0.5:  # reading a figure waits for the device
                 shown = time.perf_counter()
                 self._show()
-            self.bar.update(self.images_seen - seen)
+            self.bar.update(self.items_seen - seen)
             if self.more_steps() and self.step % self.config.checkpoint_steps == 0:
                 self.seconds = time.perf_counter() - self.started
                 self._save()
@@ -151,8 +167,8 @@ class Loop:
     def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a training step's loss and accuracy, on the device."""
         loss = loss.detach()
-        self.loss_meter.update(loss, len(labels))
-        self.top1_meter.update(accuracy(logits.detach(), labels)[0], len(labels))
+        self.meters["loss"].update(loss, len(labels))
+        self.meters["top1"].update(accuracy(logits.detach(), labels)[0], len(labels))
         self.watch(loss)
 
     def watch(self, loss: Tensor) -> None:
@@ -199,19 +215,18 @@ class Loop:
         trained = time.perf_counter() - self.started
         figures = {
             "epoch": self.epoch,
-            "train_loss": float(self.loss_meter.avg),
-            "train_top1": float(self.top1_meter.avg),
+            **self.train_figures(),
             **self.report(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self.started, 3),
-            "images_per_second": round(self.images_seen / trained, 1),
+            f"{self.items}_per_second": round(self.items_seen / trained, 1),
             "peak_memory_mib": round(self.peak_memory_mib(), 1),
         }
         self.run.append("metrics.jsonl", figures)
         self.accelerator.log(figures, step=self.epoch)
         self._say(figures)
-        self.loss_meter.reset()
-        self.top1_meter.reset()
+        for meter in self.meters.values():
+            meter.reset()
         self.next_epoch()
         self._save()
 
@@ -219,18 +234,17 @@ class Loop:
         parts = [f"epoch {self.epoch + 1:>3}/{self.config.epochs}"]
         for split in ("train", "valid", "test"):
             if figures.get(f"{split}_loss") is not None:
-                loss, top1 = figures[f"{split}_loss"], figures[f"{split}_top1"]
-                parts.append(f"{split} loss {loss:.3f} top-1 {top1:5.2f} %")
+                parts.append(f"{split} {self.summary(split, figures)}")
+        rate = figures[f"{self.items}_per_second"]
         parts.append(
-            f"{figures['seconds']:.1f} s   {figures['images_per_second']:,.0f} img/s   "
+            f"{figures['seconds']:.1f} s   {rate:,.0f} {self.unit}/s   "
             f"{figures['peak_memory_mib']:,.0f} MiB"
         )
         if self.accelerator.is_main_process:
             self.bar.write("   ".join(parts))
 
     def _show(self) -> None:
-        loss, top1 = float(self.loss_meter.avg), float(self.top1_meter.avg)
-        self.bar.set_postfix_str(f"loss {loss:.3f}, top-1 {top1:.1f} %", refresh=False)
+        self.bar.set_postfix_str(self.summary("train", self.train_figures()), refresh=False)
 
     # -------------------------------------------------------------------------------- the state
 
@@ -244,7 +258,7 @@ class Loop:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "meters": [
                 {"sum": meter.sum, "count": meter.count, "avg": meter.avg}
-                for meter in (self.loss_meter, self.top1_meter)
+                for meter in self.meters.values()
             ],
         }
 
@@ -254,8 +268,7 @@ class Loop:
         self.network.load_state_dict(state["network"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
-        meters = (self.loss_meter, self.top1_meter)
-        for meter, values in zip(meters, state["meters"], strict=True):
+        for meter, values in zip(self.meters.values(), state["meters"], strict=True):
             for key, value in values.items():
                 on_device = isinstance(value, Tensor)
                 setattr(meter, key, value.to(self.accelerator.device) if on_device else value)
@@ -288,8 +301,8 @@ class Loop:
             )
         for network in self.averaged:
             average_statistics(self.accelerator, network)
-        if self.accelerator.num_processes > 1 and self.loss_meter.count > 0:
-            meters = (self.loss_meter, self.top1_meter)
+        meters = list(self.meters.values())
+        if self.accelerator.num_processes > 1 and meters[0].count > 0:
             means = average(self.accelerator, [meter.sum for meter in meters])
             for meter, mean in zip(meters, means, strict=True):
                 meter.sum, meter.avg = mean.clone(), mean / meter.count

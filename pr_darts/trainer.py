@@ -95,8 +95,8 @@ class CycleTrainer(BilevelTrainer):
         return self.train_batches.batch_size
 
     @property
-    def images_seen(self) -> int:
-        """See `Loop.images_seen`."""
+    def items_seen(self) -> int:
+        """See `Loop.items_seen`."""
         return self.seen
 
     @property

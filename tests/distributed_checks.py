@@ -243,8 +243,9 @@ def main(folder):
     # evaluate/test.py: each process looks at its share, both know what all images gave.
     measure = runpy.run_path(str(ROOT / "evaluate/test.py"))["measure"]
     network, images = retrainer.derived.eval(), trainer_images()
+    draws = {"seed": 0, "stream": "test"}
     whole, shared = (
-        measure(network, images.batches("cpu", None, 16, Augmentation(), seed=0, stream="test", **ours),
+        measure(network, images.batches("cpu", None, 16, Augmentation(), **draws, **ours),
                 images.classes, accelerator)
         for ours in ({}, {"rank": accelerator.process_index, "processes": 2})
     )

@@ -187,8 +187,8 @@ def test_the_learning_rate_is_a_cosine_over_epochs(tmp_path, accelerator):
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         assert trainer.arch_optimizer.param_groups[0]["lr"] == 0.01
         trainer.step = trainer.steps_per_epoch
-        trainer.loss_meter.update(torch.tensor(1.0), 1)
-        trainer.top1_meter.update(torch.tensor(1.0), 1)
+        trainer.meters["loss"].update(torch.tensor(1.0), 1)
+        trainer.meters["top1"].update(torch.tensor(1.0), 1)
         assert epoch == len(rates) - 1
     expected = [0.01 + 0.09 * (1 + math.cos(math.pi * e / 5)) / 2 for e in range(5)]
     assert rates == pytest.approx(expected)

@@ -147,7 +147,7 @@ def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
         moved = network.get_parameter(name)
         torch.testing.assert_close(moved, before[name] - 0.1 * gradient, rtol=1e-4, atol=1e-6)
     reported = F.cross_entropy(logits, y).item()  # comparable with the loss on test images
-    assert float(trainer.loss_meter.avg) == pytest.approx(reported)
+    assert float(trainer.meters["loss"].avg) == pytest.approx(reported)
 
 
 def test_a_written_cell_may_leave_an_input_or_a_node_unused(tmp_path, command):
