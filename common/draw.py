@@ -84,11 +84,11 @@ def evolution(history: Sequence[dict], folder: Path) -> None:
 
 @rc_context(STYLE)
 def curves(metrics: Sequence[dict], folder: Path) -> None:
-    """Write `curves.svg` and `.png`: loss and top-1 accuracy over epochs.
+    """Write `curves.svg` and `.png`: loss and top-1 accuracy (a detector's AP) over epochs.
 
     Args:
         metrics: a line an epoch; `epoch`, and of train, valid and test what is there of `_loss`
-            and `_top1` (percent). A value that is missing or None leaves a gap.
+            `_top1` and `_AP` (percent). A value that is missing or None leaves a gap.
         folder: where to.
     """
     figure = Figure((7.2, 2.7))
@@ -98,6 +98,8 @@ def curves(metrics: Sequence[dict], folder: Path) -> None:
     parts = {"train": FAMILIES["sep_conv"], "valid": FAMILIES["skip"], "test": INK}
     drawn = {}
     quantities = {"loss": "loss", "top1": "top-1 accuracy (%)"}
+    if any("valid_AP" in line for line in metrics):
+        quantities = {"loss": "loss", "AP": "average precision (%)"}
     for axes, (what, label) in zip(panels, quantities.items(), strict=True):
         for part, colour in parts.items():
             values = np.array([line.get(f"{part}_{what}") for line in metrics], float)

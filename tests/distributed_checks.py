@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch.nn import functional as F
 
+from common import detector_loop
 from common.baselines.random_search import random_genotype
 from common.batches import Augmentation
 from common.bilevel import BilevelTrainer
@@ -34,6 +35,8 @@ from pr_darts import batch_size
 from pr_darts.search import PRDARTSConfig, next_cycle
 from pr_darts.supernet import PRDARTSSuperNet
 from pr_darts.trainer import CycleTrainer
+from shapes import make as make_shapes
+from test_detection import make_trainer as make_detector_trainer
 from test_streamed_batches import make_files
 
 ROOT = Path(__file__).parent.parent
@@ -253,6 +256,22 @@ def main(folder):
     assert shared[0]["top1"] == whole[0]["top1"]
     assert abs(shared[0]["loss"] - whole[0]["loss"]) < 1e-6
     assert torch.equal(2 * torch.tensor(shared[1]), torch.tensor(whole[1]))
+
+    # A detector: the weights stay equal, and each validation image is looked at once.
+    if accelerator.is_main_process:
+        make_shapes(folder / "coco", train=8, valid=3)
+    accelerator.wait_for_everyone()
+    detecting = make_detector_trainer(folder / "coco", folder, accelerator)
+    for images, targets in detecting.train_batches.from_step(0, 2):
+        assert len(images) == 4
+        detecting.network.train()
+        detecting.weight_step(images / 255, targets)
+    for parameter in detecting.weights:
+        everywhere_equal(accelerator, parameter)
+    scored = []
+    detector_loop.average_precision = lambda split, found: scored.extend(found)
+    detecting.score()
+    assert [one.image for one in scored] == ([0, 1, 2] if accelerator.is_main_process else [])
 
     # Random cells, trained briefly: one result, the same for both.
     genotype = random_genotype(2, 0, 0)
