@@ -18,6 +18,8 @@ from common.distributed import generator_of, seed_of
 from common.errors import InputError
 
 Target = dict[str, Tensor]  # training: boxes [N, 4] in pixels of the resized image, labels [N]
+Sample = tuple[Tensor, Target]  # the image uint8 [3, S, S]
+Batch = tuple[Tensor, list[Target]]  # images [B, 3, S, S]
 GREY = (123, 117, 104)  # ImageNet's mean colour, around images that were zoomed out
 
 
@@ -76,13 +78,13 @@ class TrainBatches:
         """Whole batches in one pass; the rest waits for another order."""
         return len(self.indices) // self.batch_size
 
-    def from_step(self, first: int, end: int) -> Iterator[tuple[Tensor, list[Target]]]:
+    def from_step(self, first: int, end: int) -> Iterator[Batch | InputError]:
         """This process' shares of batches `first` to `end` - 1, counted from the run's first.
 
         Passes follow one another, each in its own random order; the workers read ahead across.
 
         Yields:
-            uint8 [B, 3, S, S], and for each image its boxes and labels.
+            Images and their boxes and labels; see `received`.
         """
         return iter(DataLoader(
             self.images, batch_sampler=self._plan(first, end), num_workers=self.workers,
@@ -107,16 +109,27 @@ class TrainBatches:
 
 def plain_batches(
     split: Coco, numbers: Sequence[int], image_size: int, batch_size: int, workers: int = 0
-) -> Iterable[tuple[Tensor, list[Target]]]:
+) -> Iterable[Batch | InputError]:
     """Images of these numbers, once, unchanged but for their size.
 
     Yields:
-        uint8 [B, 3, S, S], and for each image its `number` and the `size` [H, W] of its file.
+        Images, and for each its `number` and the `size` [H, W] of its file; see `received`.
     """
     return DataLoader(
         Subset(PlainImages(split, image_size), numbers), batch_size, num_workers=workers,
         collate_fn=_collate, pin_memory=torch.cuda.is_available(), generator=torch.Generator(),
     )  # fmt: skip
+
+
+def received(batch: Batch | InputError) -> Batch:
+    """A batch as it came from a worker.
+
+    Raises:
+        InputError: the worker met an unreadable image.
+    """
+    if isinstance(batch, InputError):
+        raise batch
+    return batch
 
 
 class AugmentedImages(Dataset):
@@ -125,20 +138,22 @@ class AugmentedImages(Dataset):
     def __init__(self, split: Coco, augment: v2.Transform):
         self.split, self.augment = split, augment
 
-    def __getitem__(self, draw: tuple[int, int]) -> tuple[Tensor, Target]:
+    def __getitem__(self, draw: tuple[int, int]) -> Sample | InputError:
         number, seed = draw
-        image = read_image(self.split.files[number])
         boxes = self.split.boxes_of(number)
         boxes = boxes[~boxes.crowd]
+        try:
+            image = read_image(self.split.files[number])
+        except InputError as error:  # returned: raised, a worker's traceback would be its message
+            return error
         corners = tv_tensors.BoundingBoxes(
             boxes.corners, format="XYXY", canvas_size=image.shape[1:]
         )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # without workers the generator is the step's
             torch.manual_seed(seed)
             image, target = self.augment(image, {"boxes": corners, "labels": boxes.labels})
-        return image.as_subclass(Tensor), {
-            "boxes": target["boxes"].as_subclass(Tensor), "labels": target["labels"]
-        }  # fmt: skip
+        corners = target["boxes"].as_subclass(Tensor)
+        return image.as_subclass(Tensor), {"boxes": corners, "labels": target["labels"]}
 
 
 class PlainImages(Dataset):
@@ -147,12 +162,18 @@ class PlainImages(Dataset):
     def __init__(self, split: Coco, image_size: int):
         self.split, self.resize = split, v2.Resize((image_size, image_size), antialias=True)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Target]:
-        image = read_image(self.split.files[number])
+    def __getitem__(self, number: int) -> Sample | InputError:
+        try:
+            image = read_image(self.split.files[number])
+        except InputError as error:
+            return error
         file = {"number": torch.tensor(number), "size": torch.tensor(image.shape[1:])}
         return self.resize(image).as_subclass(Tensor), file
 
 
-def _collate(samples: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, list[Target]]:
+def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
     images, targets = zip(*samples, strict=True)
     return torch.stack(images), list(targets)

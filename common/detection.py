@@ -91,7 +91,7 @@ def detector(network: Network, classes: int, image_size: int) -> SSD:
     return SSD(maps, default_boxes, (image_size, image_size), classes + 1)
 
 
-def multiply_adds(ssd: SSD) -> int:
+def detector_multiply_adds(ssd: SSD) -> int:
     """Of a whole detector for one image: convolutions, from the stem to the heads."""
     size, like = ssd.transform.fixed_size, next(ssd.parameters())
     was_training = ssd.training

@@ -13,7 +13,7 @@ from torchvision.models.detection.ssd import SSD
 from common import draw
 from common.average_precision import METRICS, Found, average_precision
 from common.coco import Coco, read_image
-from common.coco_batches import Target, TrainBatches, plain_batches
+from common.coco_batches import Target, TrainBatches, plain_batches, received
 from common.config import RunConfig
 from common.distributed import average, set_gradients
 from common.draw_detection import Scene, detections
@@ -34,7 +34,7 @@ class DetectorTrainer(Loop):
         valid: images to score on; nothing is chosen by them.
     """
 
-    measured = ("loss",)
+    quantities = ("loss",)
 
     def __init__(
         self, config: RunConfig, network: SSD, run: Run, batches: TrainBatches, valid: Coco
@@ -54,7 +54,7 @@ class DetectorTrainer(Loop):
             if self.stream is None:  # one for the whole run: its workers outlive the epochs
                 end = self.config.epochs * self.steps_per_epoch
                 self.stream = self.train_batches.from_step(step, end)
-            images, targets = next(self.stream)
+            images, targets = received(next(self.stream))
             yield self._send(images), [
                 {name: value.to(self.accelerator.device) for name, value in target.items()}
                 for target in targets
@@ -83,11 +83,10 @@ class DetectorTrainer(Loop):
         values = self.score() if scored else dict.fromkeys(METRICS)
         return {f"valid_{name}": value for name, value in values.items()}
 
-    def in_words(self, figures: dict[str, Any]) -> Iterator[str]:
-        """See `Loop.in_words`."""
-        yield f"train loss {figures['train_loss']:.3f}"
-        if figures["valid_AP"] is not None:
-            yield f"AP {figures['valid_AP']:5.2f} %"
+    def summary(self, split: str, figures: dict[str, Any]) -> str:
+        """See `Loop.summary`."""
+        text, found = f"loss {figures[f'{split}_loss']:.3f}", figures.get("valid_AP")
+        return text if found is None else f"{text}   AP {found:.2f} %"
 
     def score(self) -> dict[str, float | None]:
         """COCO's metrics of all validation images; of the main process only."""
@@ -106,7 +105,7 @@ class DetectorTrainer(Loop):
         batches = plain_batches(
             self.valid, numbers, size, self.config.batch_size // share, self.config.workers
         )
-        for images, files in batches:
+        for images, files in map(received, batches):
             for one, file in zip(self.network(list(self._send(images))), files, strict=True):
                 scale = file["size"].flip(0).repeat(2) / size  # of x, y, x, y
                 yield Found(

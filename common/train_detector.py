@@ -19,9 +19,9 @@ from common.average_precision import check_installed
 from common.coco import read_split
 from common.coco_batches import TrainBatches
 from common.command import start
-from common.complexity import SETTINGS, complexity, parameters
+from common.complexity import multiply_adds, parameters
 from common.config import RunConfig, at_least
-from common.detection import STRIDE, detector, multiply_adds
+from common.detection import STRIDE, detector, detector_multiply_adds
 from common.detector_loop import DetectorTrainer
 from common.distributed import seed_of
 from common.errors import InputError
@@ -182,18 +182,16 @@ def counts(genotype: Genotype, config: DetectConfig, classes: int) -> dict[str, 
 
     Multiply-adds are of one image: convolutions and linear layers.
     """
-    setting = replace(
-        SETTINGS["imagenet"], channels=config.channels, cells=config.cells,
-        image_size=config.image_size,
-    )
     with torch.device("meta"):
-        network = Network(genotype, config.channels, config.cells, 1, large_images=True)
+        network = Network(genotype, config.channels, config.cells, 1000, large_images=True)
+        image = torch.empty(1, 3, config.image_size, config.image_size)
+        backbone, _ = multiply_adds(network, image)
         ssd = detector(network, classes, config.image_size)
     return {
         "classes": classes,
         "params": parameters(ssd),
-        "backbone_multiply_adds": complexity(genotype, setting).multiply_adds,
-        "multiply_adds": multiply_adds(ssd),
+        "backbone_multiply_adds": backbone,
+        "multiply_adds": detector_multiply_adds(ssd),
     }
 
 

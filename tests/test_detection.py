@@ -11,13 +11,13 @@ import torch
 from common.coco import read_image, read_split
 from common.coco_batches import TrainBatches
 from common.complexity import SETTINGS, complexity
-from common.detection import FeatureMaps, detector, multiply_adds
+from common.detection import FeatureMaps, detector, detector_multiply_adds
 from common.detector_loop import DetectorTrainer
 from common.errors import InputError
 from common.genotype import load, save
 from common.network import Network
 from common.run import Run
-from common.train_detector import DetectConfig, backbone
+from common.train_detector import DetectConfig, backbone, counts
 from shapes import make
 from test_resume import figures, identical, last_checkpoint
 
@@ -43,20 +43,23 @@ def small(genotype="pc_darts_imagenet", channels=4, cells=6):
 
 def test_table_5_counts_the_backbone():
     """1.2 billion at 320 pixels, by either convention; with SSD's heads it would be far more."""
-    setting = replace(SETTINGS["imagenet"], image_size=320)
-    counts = complexity(load("pc_darts_imagenet"), setting)
-    assert f"{counts.multiply_adds / 1e9:.2f}" == "1.19"
-    assert f"{counts.multiply_adds_paper / 1e9:.1f}" == "1.2"
+    genotype, setting = load("pc_darts_imagenet"), replace(SETTINGS["imagenet"], image_size=320)
+    network = complexity(genotype, setting)
+    assert f"{network.multiply_adds / 1e9:.2f}" == "1.19"
+    assert f"{network.multiply_adds_paper / 1e9:.1f}" == "1.2"
+    found = counts(genotype, DetectConfig(), 80)
+    assert found["backbone_multiply_adds"] == network.multiply_adds
+    assert f"{found['multiply_adds'] / 1e9:.1f}" == "3.2"
     with torch.device("meta"):
         ssd = detector(small(channels=48, cells=14), 80, 320)
-    cells = counts.multiply_adds - 768 * 1000  # without the classifier
+    cells = network.multiply_adds - 768 * 1000  # without the classifier
     extra = sum(
         128 * (before * size**2 + 9 * 256 * after**2)
         for before, size, after in ((768, 10, 5), (256, 5, 3), (256, 3, 1))
     )
     heads = [(192, 40, 4), (384, 20, 6), (768, 10, 6), (256, 5, 6), (256, 3, 4), (256, 1, 4)]
     heads = sum(width * 9 * size**2 * boxes * (81 + 4) for width, size, boxes in heads)
-    assert multiply_adds(ssd) == cells + extra + heads
+    assert found["multiply_adds"] == detector_multiply_adds(ssd) == cells + extra + heads
 
 
 @pytest.mark.parametrize(
@@ -278,6 +281,17 @@ def test_other_categories_in_the_validation_split_are_refused(tmp_path, command,
     file.write_text(json.dumps(content))
     status, _, err = command(DETECT, *TINY, "--data-root", tmp_path / "coco")
     assert status == 2 and "--valid-split val2017: has other categories" in err
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_one_message(tmp_path, command, monkeypatch, workers):
+    monkeypatch.setattr("common.train_detector.check_installed", lambda: None)
+    make(tmp_path / "coco", train=8, valid=2)
+    (tmp_path / "coco" / "train2017" / "000003.png").write_bytes(b"no image")
+    flags = ["--data-root", tmp_path / "coco", *TINY, "--workers", workers]
+    status, _, err = command(DETECT, *flags, "--output", tmp_path / "run")
+    assert status == 2 and "error: --data-root: " in err and "Traceback" not in err
+    assert "000003.png is no readable image" in err
 
 
 def test_count_needs_no_images(command):
