@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def average_precision(split: Coco, found: Sequence[Found]) -> dict[str, float | 
     }
 
 
-def _rows(boxes: Boxes) -> zip:
+def _rows(boxes: Boxes) -> Iterator[tuple]:
     columns = (boxes.corners, boxes.labels, boxes.areas, boxes.crowd)
     return zip(*(column.tolist() for column in columns), strict=True)
 

@@ -75,8 +75,8 @@ class Coco:
 
     def trainable(self) -> Tensor:
         """int64: the images with an object to train on, one that is no crowd."""
-        single = torch.cat([torch.zeros(1), (~self.boxes.crowd).cumsum(0)])[self.first]
-        return (single.diff() > 0).nonzero().flatten()
+        single = running_count(~self.boxes.crowd)[self.first]
+        return single.diff().nonzero().flatten()
 
 
 def read_split(root: str | Path, split: str) -> Coco:
@@ -147,7 +147,12 @@ def _boxes(
     table = table[table[:, 0].argsort(stable=True)]
     counts = torch.bincount(table[:, 0].long(), minlength=len(images))
     boxes = Boxes(table[:, 1:5].float(), table[:, 5].long(), table[:, 6].float(), table[:, 7] > 0)
-    return boxes, torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    return boxes, running_count(counts)
+
+
+def running_count(counts: Tensor) -> Tensor:
+    """int64 [N + 1]: how many there are before each, and in all."""
+    return torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
 
 
 def read_image(path: Path) -> tv_tensors.Image:

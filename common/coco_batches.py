@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from common.coco import Coco, read_image
 from common.distributed import generator_of, seed_of
-from common.errors import InputError
+from common.errors import InputError, UnreadableFile
 
 Target = dict[str, Tensor]  # training: boxes [N, 4] in pixels of the resized image, labels [N]
 Sample = tuple[Tensor, Target]  # the image uint8 [3, S, S]
@@ -51,7 +51,7 @@ class TrainBatches:
         processes: how many; divides the batch size.
 
     Raises:
-        InputError: there are fewer images than a batch or the limit takes.
+        InputError: there are fewer images than a batch or the limit asks for.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TrainBatches:
         """Whole batches in one pass; the rest waits for another order."""
         return len(self.indices) // self.batch_size
 
-    def from_step(self, first: int, end: int) -> Iterator[Batch | InputError]:
+    def from_step(self, first: int, end: int) -> Iterator[Batch | UnreadableFile]:
         """This process' shares of batches `first` to `end` - 1, counted from the run's first.
 
         Passes follow one another, each in its own random order; the workers read ahead across.
@@ -109,7 +109,7 @@ class TrainBatches:
 
 def plain_batches(
     split: Coco, numbers: Sequence[int], image_size: int, batch_size: int, workers: int = 0
-) -> Iterable[Batch | InputError]:
+) -> Iterable[Batch | UnreadableFile]:
     """Images of these numbers, once, unchanged but for their size.
 
     Yields:
@@ -121,13 +121,13 @@ def plain_batches(
     )  # fmt: skip
 
 
-def received(batch: Batch | InputError) -> Batch:
+def received(batch: Batch | UnreadableFile) -> Batch:
     """A batch as it came from a worker.
 
     Raises:
-        InputError: the worker met an unreadable image.
+        UnreadableFile: a worker met an image that cannot be read.
     """
-    if isinstance(batch, InputError):
+    if isinstance(batch, UnreadableFile):
         raise batch
     return batch
 
@@ -138,14 +138,14 @@ class AugmentedImages(Dataset):
     def __init__(self, split: Coco, augment: v2.Transform):
         self.split, self.augment = split, augment
 
-    def __getitem__(self, draw: tuple[int, int]) -> Sample | InputError:
+    def __getitem__(self, draw: tuple[int, int]) -> Sample | UnreadableFile:
         number, seed = draw
         boxes = self.split.boxes_of(number)
         boxes = boxes[~boxes.crowd]
         try:
             image = read_image(self.split.files[number])
         except InputError as error:  # returned: raised, a worker's traceback would be its message
-            return error
+            return UnreadableFile(error)
         corners = tv_tensors.BoundingBoxes(
             boxes.corners, format="XYXY", canvas_size=image.shape[1:]
         )
@@ -162,18 +162,18 @@ class PlainImages(Dataset):
     def __init__(self, split: Coco, image_size: int):
         self.split, self.resize = split, v2.Resize((image_size, image_size), antialias=True)
 
-    def __getitem__(self, number: int) -> Sample | InputError:
+    def __getitem__(self, number: int) -> Sample | UnreadableFile:
         try:
             image = read_image(self.split.files[number])
         except InputError as error:
-            return error
+            return UnreadableFile(error)
         file = {"number": torch.tensor(number), "size": torch.tensor(image.shape[1:])}
         return self.resize(image).as_subclass(Tensor), file
 
 
-def _collate(samples: Sequence[Sample | InputError]) -> Batch | InputError:
+def _collate(samples: Sequence[Sample | UnreadableFile]) -> Batch | UnreadableFile:
     for sample in samples:
-        if isinstance(sample, InputError):
+        if isinstance(sample, UnreadableFile):
             return sample
     images, targets = zip(*samples, strict=True)
     return torch.stack(images), list(targets)

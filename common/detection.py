@@ -72,7 +72,7 @@ def extra_layers(channels: int, size: int) -> nn.ModuleList:
 
 
 def detector(network: Network, classes: int, image_size: int) -> SSD:
-    """SSD with the network as its backbone.
+    """SSD with the network as its backbone; its images, 0 to 1, are normalised as ImageNet's.
 
     Box scales are SSD300's for COCO (Liu et al. 3.4): 0.07 of the image on the first map, then
     from 0.15 in equal steps; aspect ratios 1:3 and 3:1 on all but the first and the last two maps.

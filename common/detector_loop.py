@@ -101,9 +101,10 @@ class DetectorTrainer(Loop):
     def find(self, numbers: Iterable[int]) -> Iterator[Found]:
         """What the detector finds in these validation images."""
         self.network.eval()
-        size, share = self.config.image_size, self.accelerator.num_processes
+        size, batch_size = self.config.image_size, self.config.batch_size
         batches = plain_batches(
-            self.valid, numbers, size, self.config.batch_size // share, self.config.workers
+            self.valid, numbers, size, batch_size // self.accelerator.num_processes,
+            self.config.workers,
         )
         for images, files in map(received, batches):
             for one, file in zip(self.network(list(self._send(images))), files, strict=True):

@@ -43,9 +43,9 @@ class DetectConfig(RunConfig):
     """That folder."""
     train_split: str = "train2017"
     """Images to train on."""
+    # Deviation: the paper scores on test-dev, whose boxes are not published.
     valid_split: str = "val2017"
     """Images to score on; nothing is chosen by them."""
-    # Deviation: the paper scores on test-dev, whose boxes are not published.
     image_size: int = 320
     """Images are brought to a square of this side, a multiple of 32."""
     genotype: str | None = None
@@ -70,7 +70,8 @@ class DetectConfig(RunConfig):
     """Of the first cell's nodes; they double at each reduction cell."""
     cells: int = 14
     """How many are stacked; the reduction cells are at a third and at two thirds."""
-    # Deviation: SSD divides the learning rate by 10 at 2/3 and 5/6 of the training.
+    # Deviation: SSD divides its learning rate by 10 at 2/3 and at 5/6 of the training and limits
+    # no gradient's norm; this is the falling rate and the limit of all trainings here.
     learning_rate: float = 0.002
     """Of SGD at the start; a cosine takes it down epoch by epoch."""
     weight_decay: float = 5e-4
@@ -146,11 +147,11 @@ def backbone(config: DetectConfig) -> tuple[Genotype, Network]:
     Raises:
         InputError: there is no such genotype, or the weights are another network's.
     """
-    own = Path(config.resume or "") / "genotype.json"
-    genotype = load(own.parent if config.resume and own.exists() else config.genotype)
+    run = None if config.resume is None else Path(config.resume)
+    genotype = load(run if run and (run / "genotype.json").exists() else config.genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     network = Network(genotype, config.channels, config.cells, 1, large_images=True)
-    begun = config.resume and any(Path(config.resume, "checkpoints").glob("*.pt"))
+    begun = run is not None and any((run / "checkpoints").glob("*.pt"))
     if config.weights is not None and not begun:
         take_weights(network, genotype, config.weights)
     return genotype, network
