@@ -21,10 +21,7 @@ from torch.nn import functional as F
 from common import ops
 from common.genotype import Op
 from common.macro import CellInputs, Place
-
-# Up to this many channels an edge, a depthwise and a pointwise convolution are faster as one dense
-# one (fewer, larger kernels); beyond, its C times more products cost more than they save.
-COMPOSED_UP_TO = 16
+from common.separable import separable
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,16 @@ class SearchCell(nn.Module):
             return states[i]
 
         for step in self.steps:
-            flow = self.flow(step, [state(i) for i in step.sources], mix)  # [B, T, C, H, W]
-            for j, x in zip(step.targets, flow.unbind(1), strict=True):
+            flows = self.flows(step, [state(i) for i in step.sources], mix)
+            for j, x in zip(step.targets, flows, strict=True):
                 arrived[j].append(x)
         return torch.cat([state(j) for j in range(2, self.edges[-1][1] + 1)], 1)
 
-    def flow(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Tensor:
-        """What a step's S sources send to its T targets: S x [B, C, H, W] -> [B, T, C, H', W']."""
+    def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
+        """What a step's S sources send to its T targets: S x [B, C, H, W] -> T x [B, C, H', W']."""
         op, edge = mix.of(step)
-        return step(sources, op if edge is None else op * edge[..., None])
+        flow = step(sources, op if edge is None else op * edge[..., None])
+        return flow.chunk(len(step.targets), 1)
 
     def node(self, x: Tensor) -> Tensor:
         """A node's output from the sum of its edges."""
@@ -159,7 +157,7 @@ class MixedEdges(nn.Module):
             weight: [S, T, candidates].
 
         Returns:
-            [B, T, C, H', W'].
+            [B, T * C, H', W'].
         """
         x = torch.cat(list(sources), 1) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
         relu = F.relu(x)
@@ -177,46 +175,27 @@ class MixedEdges(nn.Module):
                 continue
             total = y if total is None else total.add_(y)  # a normalisation's output is not saved
         first, *others = total.chunk(len(self.sources), 1)
-        flow = sum(others, first).unflatten(1, (len(self.targets), self.channels))
-        return flow + self.weightless(x, weight)
+        return sum(others, first) + self.weightless(x, weight)
 
     def separable(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
         """A separable convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W']."""
         *units, last = conv.units
-        x, groups = relu, len(self.sources)
+        x = relu
         for unit in units:
-            x = F.relu(self.unit(x, unit, groups))
-            groups = len(self.sources) * len(self.targets)
-        return self.unit(x, last, groups, scale)
+            x = F.relu(self.unit(x, unit), inplace=True)
+        return self.unit(x, last, scale)
 
-    def unit(
-        self, x: Tensor, unit: nn.Module, groups: int, scale: Tensor | None = None
-    ) -> Tensor:
+    def unit(self, x: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
         """Depthwise and pointwise convolution of every edge, normalisation; x is past its ReLU.
 
         Args:
-            x: [B, groups * C, H, W]; with one group a source, all its edges share it.
+            x: [B, S * C, H, W], shared by the edges of a source, or [B, S * T * C, H, W].
             unit: a `SeparableUnit`, stacked over the edges.
-            groups: S or S * T.
             scale: [S * T * C], see `normalise`.
         """
-        depthwise, pointwise = unit.depthwise.weight, unit.pointwise.weight
-        edges, c = depthwise.shape[:2]
-        stride, padding, dilation = (
-            getattr(unit.depthwise, key) for key in ("stride", "padding", "dilation")
-        )
-        if c <= COMPOSED_UP_TO:
-            # Nothing non-linear lies between the two: together they are one dense convolution,
-            # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i].
-            dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [S*T*C, C, k, k]
-            x = F.conv2d(x, dense, None, stride, padding, dilation, groups)
-        else:
-            fan_out = edges // groups
-            x = x.unflatten(1, (groups, 1, c)).expand(-1, -1, fan_out, -1, -1, -1).flatten(1, 3)
-            x = F.conv2d(
-                x, depthwise.flatten(0, 1), None, stride, padding, dilation, edges * c
-            )
-            x = F.conv2d(x, pointwise.flatten(0, 1), groups=edges)
+        depthwise, pointwise = unit.depthwise, unit.pointwise
+        (stride, _), (dilation, _) = depthwise.stride, depthwise.dilation
+        x = separable(x, depthwise.weight, pointwise.weight, stride, dilation)
         return normalise(x, unit.norm, scale)
 
     def reduce(self, relu: Tensor, skip: nn.Module, scale: Tensor) -> Tensor:
@@ -228,20 +207,27 @@ class MixedEdges(nn.Module):
         return normalise(x, skip.norm, scale)
 
     def weightless(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Pools and identities: [B, S*C, H, W] -> [B, T, C, H', W'] by one matrix product."""
+        """Pools and identities of every edge: [B, S*C, H, W] -> [B, T*C, H', W']."""
         maps, columns = [], []
         of_column = weight.unbind(2)  # candidates x [S, T]
         for name, candidate in self.candidates.items():
             if name in ops.POOLS:
                 maps.append(normalise(candidate[0](x), candidate[1]))
-                columns.append(of_column[self.column[name]].t())
+                columns.append(of_column[self.column[name]])
             elif name == "skip_connect" and self.stride == 1:
                 maps.append(x)
-                columns.append(of_column[self.column[name]].t())
-        shape = maps[0].shape[2:]
-        values = torch.stack(maps, 1).reshape(x.shape[0], len(maps) * len(self.sources), -1)
-        mixing = torch.cat(columns, 1)  # [T, maps * S]
-        return torch.matmul(mixing, values).unflatten(2, (self.channels, *shape))
+                columns.append(of_column[self.column[name]])
+        return weighted_sums(torch.cat(maps, 1), torch.cat(columns))
+
+
+def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
+    """M maps into T sums of them, a matrix product: [B, M*C, H, W], [M, T] -> [B, T*C, H, W].
+
+    As a 1x1 convolution by weight x identity, which takes the maps as they lie in memory.
+    """
+    one = torch.eye(maps.shape[1] // len(weight), device=weight.device, dtype=weight.dtype)
+    kernel = weight.t()[:, None, :, None] * one[:, None, :]  # [T, C, M, C]
+    return F.conv2d(maps, kernel.flatten(2).flatten(0, 1)[:, :, None, None])
 
 
 def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> Tensor:

@@ -58,6 +58,8 @@ class EquationCell(nn.Module):
 class EquationSuperNet(SuperNet):
     """DARTS of equation-shaped cells; its checkpoints fit `SuperNet`."""
 
+    memory_format = torch.contiguous_format
+
     def make_cell(self, place: Place) -> nn.Module:
         """A cell with one module an edge and candidate."""
         return EquationCell(place, self.nodes, self.candidates)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from common.candidate import run
 from common.cell import Mix
 from common.equation_form import EquationCell
 from common.macro import Place
@@ -47,28 +49,30 @@ class SampledCell(EquationCell):
 
     def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
         """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs(s0, s1)
+        states, relus = self.inputs(s0, s1), {}
         edge = 0
         for j in range(2, 2 + self.nodes):
             flows = []
             for i in range(j):
-                flows += self.flows(states[i], i, j, sample, edge)
+                if i not in relus:
+                    relus[i] = F.relu(states[i])
+                flows += self.flows(states[i], relus[i], f"{i}-{j}", sample, edge)
                 edge += 1
             if not flows:  # every edge into the node drew `none`
                 flows = [self.zeros(states[0])]
             states.append(sum(flows[1:], flows[0]))
         return torch.cat(states[2:], 1)
 
-    def flows(self, x: Tensor, i: int, j: int, sample: Sample, edge: int) -> list[Tensor]:
-        """What the active candidates of edge (i, j) send; `none` sends nothing."""
-        candidates = list(self.edges[f"{i}-{j}"].values())
-        running = [(k, candidates[k]) for k in sample.active[edge]]
-        if sample.weight is None or sample.weight[edge] is None:
-            return [candidate(x) for k, candidate in running if k != self.none]
-        weights = sample.weight[edge].unbind()
+    def flows(
+        self, x: Tensor, relu: Tensor, name: str, sample: Sample, edge: int
+    ) -> list[Tensor]:
+        """What the active candidates of an edge send; `none` sends nothing."""
+        candidates, active = list(self.edges[name].values()), sample.active[edge]
+        weights = None if sample.weight is None else sample.weight[edge]
+        weights = [None] * len(active) if weights is None else weights.unbind()
         return [
-            weight * candidate(x)
-            for weight, (k, candidate) in zip(weights, running, strict=True)
+            run(candidates[k], x, relu, weight)
+            for k, weight in zip(active, weights, strict=True)
             if k != self.none
         ]
 
@@ -78,15 +82,25 @@ class SampledCell(EquationCell):
         return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
+class EquationSampledCell(EquationCell):
+    """The same as its equation is written: the active candidates of edge after edge, weighted."""
+
+    def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
+        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs(s0, s1)
+        rows = iter(zip(sample.active, sample.weight, strict=True))
+        for j in range(2, 2 + self.nodes):
+            node = 0
+            for i in range(j):
+                candidates = list(self.edges[f"{i}-{j}"].values())
+                for k, weight in zip(*next(rows), strict=True):
+                    node = node + weight * candidates[k](states[i])
+            states.append(node)
+        return torch.cat(states[2:], 1)
+
+
 class SampledSuperNet(SuperNet):
-    """A supernet of which only the drawn candidates run; what is drawn, its `mixes` says.
-
-    Convolutions run one by one, and so do best channels last in memory.
-    """
-
-    def __init__(self, *args, **shape):
-        super().__init__(*args, **shape)
-        self.to(memory_format=torch.channels_last)
+    """A supernet of which only the drawn candidates run; what is drawn, its `mixes` says."""
 
     def make_cell(self, place: Place) -> nn.Module:
         """A cell called as cell(s0, s1, sample)."""

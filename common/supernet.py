@@ -35,6 +35,7 @@ class SuperNet(nn.Module):
 
     candidates: Sequence[str] = CANDIDATES
     kinds: Sequence[str] = KINDS  # of cells that are searched
+    memory_format = torch.channels_last  # of all maps: how convolutions and pools run fastest
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class SuperNet(nn.Module):
 
     def forward(self, images: Tensor, mixes: Sequence[Mix] | None = None) -> Tensor:
         """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
-        s0, s1 = self.stem(images)
+        s0, s1 = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
             s0, s1 = s1, cell(s0, s1) if mix is None else cell(s0, s1, mix)
         return self.classifier(self.pool(s1).flatten(1))

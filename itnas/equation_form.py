@@ -14,6 +14,8 @@ from itnas.supernet import ITNASSuperNet
 class EquationITNAS(ITNASSuperNet):
     """The supernet of equation-shaped cells; its checkpoints fit `ITNASSuperNet`."""
 
+    memory_format = torch.contiguous_format
+
     def make_cell(self, place: Place) -> nn.Module:
         """A cell with one module an edge and candidate."""
         return EquationCell(place, self.nodes, self.candidates)

@@ -37,6 +37,8 @@ class PartialEquationCell(EquationCell):
 class EquationPCDARTS(PCDARTSSuperNet):
     """The supernet of equation-shaped cells; its checkpoints fit `PCDARTSSuperNet`."""
 
+    memory_format = torch.contiguous_format
+
     def make_cell(self, place: Place) -> nn.Module:
         """A cell with one module an edge and candidate."""
         return PartialEquationCell(place, self.nodes, self.candidates, self.K)

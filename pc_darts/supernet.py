@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.cell import Mix, MixedEdges, SearchCell
+from common.cell import Mix, MixedEdges, SearchCell, weighted_sums
 from common.macro import Place
 from common.supernet import SuperNet, small_noise
 
@@ -65,7 +65,7 @@ class PartialCell(SearchCell):
         super().__init__(place, nodes, candidates, width=place.channels // K)
         self.K = K
 
-    def flow(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Tensor:
+    def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
         """sum_i beta_ij [ sum_o alpha_ij^o o(S * x_i)  +  (1 - S) * x_i ]."""
         width = step.channels
         parts = [x.split([width, x.shape[1] - width], 1) for x in sources]
@@ -75,14 +75,17 @@ class PartialCell(SearchCell):
         alpha, beta = mix.of(step)  # [S, T, candidates], [S, T]
         if beta is None:
             beta = torch.ones_like(alpha[..., 0])
-        mixed = step(selected, alpha * beta[..., None])  # [B, T, C/K, H', W']
+        targets = len(step.targets)
+        mixed = step(selected, alpha * beta[..., None]).chunk(targets, 1)  # T x [B, C/K, H', W']
         if self.K == 1:
             return mixed
-        return torch.cat([mixed, bypass(masked, beta, step.stride)], 2)  # [B, T, C, H', W']
+        past = bypass(masked, beta, step.stride).chunk(targets, 1)  # T x [B, C - C/K, H', W']
+        return [torch.cat(both, 1) for both in zip(mixed, past, strict=True)]
 
     def node(self, x: Tensor) -> Tensor:
         """Channel shuffle: channel g * C/K + c goes to c * K + g (4.1)."""
-        return rearrange(x, "b (g c) h w -> b (c g) h w", g=self.K)
+        x = rearrange(x.permute(0, 2, 3, 1), "b h w (g c) -> b h w (c g)", g=self.K)
+        return x.permute(0, 3, 1, 2)  # as it lies in memory
 
 
 class RandomMaskCell(PartialCell):
@@ -99,13 +102,14 @@ class RandomMaskCell(PartialCell):
         """Every edge by itself: no two see the same channels."""
         return [((i,), (j,)) for i, j in self.edges]
 
-    def flow(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Tensor:
+    def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
         """Selected channels to the front, Eq. 1, and back to where they were."""
         (x,) = sources
         order = torch.randperm(x.shape[1], generator=self.generator)
         back = order.argsort().to(x.device, non_blocking=True)
         order = order.to(x.device, non_blocking=True)
-        return super().flow(step, [x[:, order]], mix)[:, :, back]
+        (flow,) = super().flows(step, [x[:, order]], mix)
+        return [flow[:, back]]
 
     def node(self, x: Tensor) -> Tensor:
         """The sum of its edges, as it is."""
@@ -113,13 +117,12 @@ class RandomMaskCell(PartialCell):
 
 
 def bypass(masked: Sequence[Tensor], beta: Tensor, stride: int) -> Tensor:
-    """The channels that are not mixed: S x [B, C', H, W], [S, T] -> [B, T, C', H', W'].
+    """The channels that are not mixed: S x [B, C', H, W], [S, T] -> [B, T * C', H', W'].
 
     Deviation: on stride-2 edges they pass a 2x2 max-pool, as in the authors' code; the paper does
     not say how they keep up with the halved resolution.
     """
-    x = torch.stack(masked, 1)  # [B, S, C', H, W]
+    x = torch.cat(list(masked), 1)
     if stride == 2:
-        pooled = F.max_pool2d(x.flatten(0, 1), 2, ceil_mode=True)
-        x = pooled.unflatten(0, x.shape[:2])
-    return torch.matmul(beta.t(), x.flatten(2)).unflatten(2, x.shape[2:])
+        x = F.max_pool2d(x, 2, ceil_mode=True)
+    return weighted_sums(x, beta)

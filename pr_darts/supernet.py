@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common import ops
+from common.candidate import run
 from common.cell import Mix, cell_edges
 from common.genotype import Cell, Op
 from common.macro import CellInputs, Place
@@ -45,7 +47,6 @@ class PRDARTSSuperNet(SuperNet):
         edges = len(cell_edges(nodes))
         self.pools: Pools = {kind: [Pool.first(first)] * edges for kind in KINDS}
         super().__init__(nodes=nodes, **shape)
-        self.to(memory_format=torch.channels_last)  # candidates run one by one, best so
 
     def init_arch(self) -> None:
         """alpha_normal and alpha_reduction, [edges, candidates], zeros: "equally weighted" (III-B).
@@ -171,23 +172,28 @@ class PoolCell(nn.Module):
 
     def rebuild(self, pools: Sequence[Pool], parents: Sequence[dict[Op, Op]]) -> None:
         """See `PRDARTSSuperNet.rebuild`."""
-        ends = cell_edges(self.nodes)
+        ends, pools_of = cell_edges(self.nodes), {}  # edges out of one state share their pools
         for (i, j), pool, parent_of in zip(ends, pools, parents, strict=True):
             old, new = self.edges[f"{i}-{j}"], nn.ModuleDict()
             for op in pool.candidates:
+                shared = pools_of.get((i, str(op)))
                 if str(op) in old and op not in parent_of:  # pruned and back at once, it is new
                     new[str(op)] = old[str(op)]
+                elif shared is not None:
+                    new[str(op)] = shared
                 else:
                     new[str(op)] = self.build(op, i)
                 if op in parent_of:
                     inherit(new[str(op)], old[str(parent_of[op])])
+                if op.name in ops.POOLS:
+                    pools_of[i, op.name] = new[op.name]
             self.edges[f"{i}-{j}"] = new
 
     def build(self, op: Op, i: int) -> nn.Module:
         """A candidate of an edge from state i, where and as the cell's other modules are."""
         stride = 2 if self.place.reduction and i < 2 else 1
         module = ops.build(op, self.place.channels, stride, search=True)
-        return module.to(self.inputs.second[1].weight, memory_format=torch.channels_last)
+        return module.to(self.inputs.second[1].weight)
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
         """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]; the mean: [B, C, H, W].
@@ -195,13 +201,21 @@ class PoolCell(nn.Module):
         Deviation: by default nodes are concatenated, as in the authors' code; "the cell output
         being their mean" (III-A) does not fit the parameters that Table III prints.
         """
-        states = self.inputs(s0, s1)
-        weight = iter(weights)
+        states, weight = self.inputs(s0, s1), iter(weights)
+        relus, pooled = {}, {}  # what edges out of one state share
         for j in range(2, 2 + self.nodes):
             node = 0
             for i in range(j):
-                for candidate in self.edges[f"{i}-{j}"].values():
-                    if (w := next(weight)) is not None:
-                        node = node + w * candidate(states[i])
+                if i not in relus:
+                    relus[i] = F.relu(states[i])
+                for name, candidate in self.edges[f"{i}-{j}"].items():
+                    if (w := next(weight)) is None:
+                        continue
+                    if name not in ops.POOLS:
+                        node = node + run(candidate, states[i], relus[i], w)
+                        continue
+                    if candidate not in pooled:
+                        pooled[candidate] = candidate(states[i])
+                    node = node + w * pooled[candidate]
             states.append(node)
         return join(states[2:], self.output)

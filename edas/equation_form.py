@@ -1,0 +1,41 @@
+"""EDAS as its equations are written, edge by edge; the tests' oracle and the benchmark's yardstick."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from common.macro import Place
+from common.sampled import EquationSampledCell, Sample
+from edas.supernet import EDASSuperNet
+
+
+class EquationEDAS(EDASSuperNet):
+    """The supernet whose operations run one by one; its checkpoints fit `EDASSuperNet`."""
+
+    memory_format = torch.contiguous_format
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell with one module an edge and candidate."""
+        return EquationSampledCell(place, self.nodes, self.candidates)
+
+    def mixes(self) -> list[Sample]:
+        """Eq. 2 and 3 cell by cell and edge by edge, each with a read from the device (`item`)."""
+        samples = []
+        for place in self.places:
+            active, weight = [], []
+            for i, j in self.edges:
+                columns, weights = self.edge(f"alpha_{place.kind}_{i}-{j}")
+                active.append(columns)
+                weight.append(weights)
+            samples.append(Sample(active, weight))
+        return samples
+
+    def edge(self, name: str) -> tuple[list[int], Tensor]:
+        """The candidates of an edge that run, and their weights."""
+        alpha = self.sigma * self.arch[name]
+        if self.sampled is not None and name == list(self.arch)[self.sampled]:
+            return list(range(len(alpha))), alpha.exp() / alpha.exp().sum()
+        allowed = [k for k, o in enumerate(self.candidates) if o != "none"]
+        m = allowed[alpha[allowed].argmax().item()]
+        return [m], alpha.new_ones(1)

@@ -1,0 +1,42 @@
+"""GDAS as its equations are written, edge by edge; the tests' oracle and the benchmark's yardstick."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.gumbel import gumbel
+from common.macro import Place
+from common.network import FixedReductionCell
+from common.sampled import EquationSampledCell, Sample
+from gdas.supernet import GDASSuperNet
+
+
+class EquationGDAS(GDASSuperNet):
+    """The supernet whose drawn operations run one by one; its checkpoints fit `GDASSuperNet`."""
+
+    memory_format = torch.contiguous_format
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell with one module an edge and candidate."""
+        if self.fixed and place.reduction:
+            return FixedReductionCell(place)
+        return EquationSampledCell(place, self.nodes, self.candidates)
+
+    def mixes(self) -> list[Sample | None]:
+        """Eq. 3 to 7, one edge after another, each with a read from the device (`item`)."""
+        return [self.sample(p.kind) if p.kind in self.kinds else None for p in self.places]
+
+    def sample(self, kind: str) -> Sample:
+        """A cell's draw. Only the drawn term of Eq. 5 is there, as in `straight_through`."""
+        active, weight = [], []
+        A = self.arch[f"alpha_{kind}"]
+        for alpha, o in zip(A, gumbel(*A.shape, generator=self.generator), strict=True):
+            log_pr = (alpha.exp() / alpha.exp().sum()).log()  # Eq. 4
+            relaxed = ((log_pr + o.to(alpha)) / self.tau).softmax(-1)  # Eq. 7
+            drawn = (log_pr + o.to(alpha)).argmax().item()  # Eq. 6
+            h = F.one_hot(log_pr.new_tensor(drawn).long(), len(alpha)) - relaxed.detach() + relaxed
+            active.append([drawn])
+            weight.append(h[drawn : drawn + 1])
+        return Sample(active, weight)

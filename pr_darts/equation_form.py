@@ -1,0 +1,48 @@
+"""PR-DARTS as its equations are written; the tests' oracle and the benchmark's yardstick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.cell import Mix
+from common.macro import Place
+from common.network import join
+from pr_darts.supernet import PoolCell, PRDARTSSuperNet
+
+
+class EquationPoolCell(PoolCell):
+    """x_j = sum over i < j, and over o in the pool of (i, j), of softmax(alpha)_o o(x_i) (II-B)."""
+
+    def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """See `PoolCell`; every candidate runs by itself."""
+        states, weight = self.inputs(s0, s1), iter(weights)
+        for j in range(2, 2 + self.nodes):
+            node = 0
+            for i in range(j):
+                for candidate in self.edges[f"{i}-{j}"].values():
+                    node = node + next(weight) * candidate(states[i])
+            states.append(node)
+        return join(states[2:], self.output)
+
+
+class EquationPRDARTS(PRDARTSSuperNet):
+    """The supernet of equation-shaped cells; its checkpoints fit `PRDARTSSuperNet`."""
+
+    memory_format = torch.contiguous_format
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell with one module an edge and candidate."""
+        return EquationPoolCell(place, self.nodes, self.pools[place.kind], self.cell_output)
+
+    def per_cell(self, by_kind: dict[str, Mix]) -> list[Sequence[Tensor]]:
+        """The softmax of each edge by itself, over its own pool."""
+        softmax = {}
+        for kind in self.kinds:
+            softmax[kind] = []
+            for alpha, pool in zip(self.arch[f"alpha_{kind}"], self.pools[kind], strict=True):
+                own = [alpha[self.candidates.index(str(op))].exp() for op in pool.candidates]
+                softmax[kind] += [value / sum(own) for value in own]
+        return [softmax[place.kind] for place in self.places]
