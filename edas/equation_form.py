@@ -1,4 +1,4 @@
-"""EDAS as its equations are written, edge by edge; the tests' oracle and the benchmark's yardstick."""
+"""EDAS as its equations are written, edge by edge: the tests' oracle, the speed's yardstick."""
 
 from __future__ import annotations
 

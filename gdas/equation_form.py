@@ -1,4 +1,4 @@
-"""GDAS as its equations are written, edge by edge; the tests' oracle and the benchmark's yardstick."""
+"""GDAS as its equations are written, edge by edge: the tests' oracle, the speed's yardstick."""
 
 from __future__ import annotations
 

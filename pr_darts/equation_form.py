@@ -1,4 +1,4 @@
-"""PR-DARTS as its equations are written; the tests' oracle and the benchmark's yardstick."""
+"""PR-DARTS as its equations are written: the tests' oracle, the speed's yardstick."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pr_darts.supernet import PoolCell, PRDARTSSuperNet
 
 class EquationPoolCell(PoolCell):
     """x_j = sum over i < j, and over o in the pool of (i, j), of softmax(alpha)_o o(x_i) (II-B)."""
+
+    share_pools = False
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """See `PoolCell`; every candidate runs by itself."""

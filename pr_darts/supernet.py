@@ -163,6 +163,8 @@ class PoolCell(nn.Module):
         output: of the nodes, `concat` or `mean`.
     """
 
+    share_pools = True  # a pool has no parameters: it is the same on every edge out of a state
+
     def __init__(self, place: Place, nodes: int, pools: Sequence[Pool], output: str):
         super().__init__()
         self.place, self.nodes, self.output = place, nodes, output
@@ -172,11 +174,11 @@ class PoolCell(nn.Module):
 
     def rebuild(self, pools: Sequence[Pool], parents: Sequence[dict[Op, Op]]) -> None:
         """See `PRDARTSSuperNet.rebuild`."""
-        ends, pools_of = cell_edges(self.nodes), {}  # edges out of one state share their pools
+        ends, pools_of = cell_edges(self.nodes), {}
         for (i, j), pool, parent_of in zip(ends, pools, parents, strict=True):
             old, new = self.edges[f"{i}-{j}"], nn.ModuleDict()
             for op in pool.candidates:
-                shared = pools_of.get((i, str(op)))
+                shared = pools_of.get((i, op.name))
                 if str(op) in old and op not in parent_of:  # pruned and back at once, it is new
                     new[str(op)] = old[str(op)]
                 elif shared is not None:
@@ -185,7 +187,7 @@ class PoolCell(nn.Module):
                     new[str(op)] = self.build(op, i)
                 if op in parent_of:
                     inherit(new[str(op)], old[str(parent_of[op])])
-                if op.name in ops.POOLS:
+                if op.name in ops.POOLS and self.share_pools:
                     pools_of[i, op.name] = new[op.name]
             self.edges[f"{i}-{j}"] = new
 
@@ -215,7 +217,7 @@ class PoolCell(nn.Module):
                         node = node + run(candidate, states[i], relus[i], w)
                         continue
                     if candidate not in pooled:
-                        pooled[candidate] = candidate(states[i])
+                        pooled[candidate] = run(candidate, states[i], relus[i])
                     node = node + w * pooled[candidate]
             states.append(node)
         return join(states[2:], self.output)

@@ -122,5 +122,7 @@ def test_edges_that_leave_one_node_are_computed_together(monkeypatch):
         torch.nn.functional, "conv2d", lambda *a, **k: calls.append(1) or convolution(*a, **k)
     )
     fast(*inputs(8), random_mix(4, False))
-    # Four steps: sep_conv has two units, dil_conv one, so 6 convolutions a step and not an edge.
-    assert len(calls) == 2 + 4 * 6  # the cell's inputs have one each
+    # Four steps, each with 6 units (sep_conv has two, dil_conv one) and the weighted sums of pools
+    # and identities. A unit is two convolutions; composed, where edges share its input, one: the
+    # first units of all steps but the last, from which one edge leaves.
+    assert len(calls) == 2 + 4 * (6 * 2 + 1) - 3 * 4  # the cell's inputs have one each

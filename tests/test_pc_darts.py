@@ -195,7 +195,7 @@ def test_derivation_multiplies_alpha_and_beta():
 def test_bypass_halves_by_a_max_pool_and_weighs_by_beta():
     x = [torch.randn(2, 3, 5, 5) for _ in range(2)]
     beta = torch.rand(2, 3)
-    got = bypass(x, beta, stride=2)
+    got = bypass(x, beta, stride=2).unflatten(1, (3, 3))  # [B, T, C, H, W]
     for t in range(3):
         expected = sum(beta[s, t] * F.max_pool2d(x[s], 2, ceil_mode=True) for s in range(2))
         torch.testing.assert_close(got[:, t], expected)

@@ -1,0 +1,104 @@
+"""Each method's fast form against its equation-shaped one: a pass, its gradients, ten iterations."""
+
+import functools
+
+import pytest
+import torch
+
+from common.equation_form import EquationSuperNet
+from common.supernet import SuperNet
+from common.timing import equation_iteration, fast_iteration
+from edas.equation_form import EquationEDAS
+from edas.supernet import EDASSuperNet
+from gdas.equation_form import EquationGDAS
+from gdas.supernet import GDASSuperNet
+from itnas.equation_form import EquationITNAS
+from itnas.supernet import ITNASSuperNet
+from pc_darts.equation_form import EquationPCDARTS
+from pc_darts.supernet import PCDARTSSuperNet
+from pr_darts.equation_form import EquationPRDARTS
+from pr_darts.pools import Pool
+from pr_darts.supernet import PRDARTSSuperNet
+from test_pr_darts_morphisms import FIRST, conv
+
+POOLS = [FIRST, (FIRST[3], conv(5, 2, 2)), FIRST[:3], (FIRST[1], conv(3, 2)), (conv(3, 2, 1, 1),)]
+FORMS = {
+    "darts": (SuperNet, EquationSuperNet),
+    "pc_darts": (PCDARTSSuperNet, EquationPCDARTS),
+    "itnas": (ITNASSuperNet, EquationITNAS),
+    "gdas": (GDASSuperNet, EquationGDAS),
+    "gdas_frc": tuple(functools.partial(k, "fixed") for k in (GDASSuperNet, EquationGDAS)),
+    "edas": (EDASSuperNet, EquationEDAS),
+    "pr_darts": tuple(functools.partial(k, FIRST) for k in (PRDARTSSuperNet, EquationPRDARTS)),
+}
+
+
+def pair(method):
+    """Both forms with the same weights, and alphas well apart; sizes odd and even, C above 8."""
+    nets = []
+    for kind in FORMS[method]:
+        torch.manual_seed(0)
+        channels = 8 if "darts" == method else 12
+        net = kind(channels=channels, cells=3, nodes=2, classes=3).double()
+        if method == "pr_darts":
+            net.rebuild({kind: [Pool.first(pool) for pool in POOLS] for kind in net.kinds})
+        if method == "edas":
+            net.sampled = 3
+        nets.append(net)
+    fast, slow = nets
+    for alpha in fast.arch_parameters():
+        alpha.data.normal_()
+        if "gdas" in method:
+            # Where all edges out of an input draw `none`, the input's weights have no gradient and
+            # rest; the equation says 0, and momentum would move them.
+            alpha.data[:, 0] = -9
+    slow.load_state_dict(fast.state_dict())  # strict: their checkpoints have the same names
+    return fast, slow
+
+
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        images = torch.randn(3, 3, 10, 10, generator=generator).double()
+        yield images, torch.randint(3, (3,), generator=generator)
+
+
+def agree(state, expected):
+    assert state.keys() == expected.keys()
+    for name, value in state.items():
+        if "num_batches_tracked" not in name:  # unused, as the momentum is fixed
+            torch.testing.assert_close(
+                value, expected[name], rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+            )
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
+    batch, _ = batches()
+    logits, states = [], []
+    for net in pair(method):
+        net.generator.manual_seed(5)
+        loss, out = net.loss(*batch)
+        loss.backward()
+        with torch.no_grad():  # gradients, by the names of a checkpoint
+            for parameter in net.parameters():
+                here = parameter.grad
+                parameter.copy_(torch.zeros_like(parameter) if here is None else here)
+        logits.append(out)
+        states.append(net.state_dict())
+    torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
+    agree(*states)
+    assert any(value.abs().max() > 1e-4 for name, value in states[0].items() if "arch." in name)
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_ten_iterations_agree(method):
+    train, valid = batches()
+    states = []
+    for net, form in zip(pair(method), (fast_iteration, equation_iteration), strict=True):
+        iteration = form(net)
+        for step in range(10):
+            net.generator.manual_seed(step)
+            iteration(train, valid)
+        states.append(net.state_dict())
+    agree(*states)
