@@ -86,6 +86,8 @@ class BilevelTrainer(Loop):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
         network = prepare(accelerator, supernet)
+        if config.compile:
+            supernet.compile()
         weight_optimizer, arch_optimizer = self.new_optimizers(config, accelerator.device)
 
         def batches(indices: Tensor, stream: str) -> Passes:

@@ -225,9 +225,10 @@ def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
 
     As a 1x1 convolution by weight x identity, which takes the maps as they lie in memory.
     """
-    one = torch.eye(maps.shape[1] // len(weight), device=weight.device, dtype=weight.dtype)
-    kernel = weight.t()[:, None, :, None] * one[:, None, :]  # [T, C, M, C]
-    return F.conv2d(maps, kernel.flatten(2).flatten(0, 1)[:, :, None, None])
+    (count, targets), channels = weight.shape, maps.shape[1] // len(weight)
+    one = torch.eye(channels, device=weight.device, dtype=weight.dtype)
+    kernel = weight.t().flatten().view(targets, 1, count, 1) * one.view(channels, 1, channels)
+    return F.conv2d(maps, kernel.view(targets * channels, count * channels, 1, 1))
 
 
 def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> Tensor:

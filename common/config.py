@@ -12,7 +12,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
@@ -147,6 +147,8 @@ class RunConfig:
 class SearchConfig(RunConfig):
     """What every search asks for beside that."""
 
+    static: ClassVar[bool] = True  # every step runs the same operations
+
     nodes: int = 6
     """N of a cell, its two inputs counted: 6 are 4 computed nodes and 14 edges."""
     arch_learning_rate: float = 6e-4
@@ -164,6 +166,9 @@ class SearchConfig(RunConfig):
     valid_share: float | None = None
     """Share of each class's training images, others, that trains the architecture; by default the
     other half."""
+    compile: bool = False
+    """Compile the supernet (torch.compile), for methods that run all of it in every step. Off by
+    default: compiling takes minutes, and pays on a GPU only."""
     cut_accuracy: Literal["off", "batch", "running"] = "off"
     """Each epoch, also validate the weights cut to the best operations and to the derived cell,
     normalised by each batch's own statistics or by the supernet's running ones."""
@@ -171,6 +176,11 @@ class SearchConfig(RunConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
+        if self.compile and not self.static:
+            raise InputError(
+                "--compile: this method runs other operations from step to step, and each of its "
+                "networks would be compiled anew; leave it out"
+            )
         at_least(self, 3, "nodes")
         at_least(self, 0, "arch_weight_decay", "arch_beta1", "arch_beta2", "arch_learning_rate")
         at_least(self, 0, "arch_grad_clip", "train_share", "valid_share")

@@ -68,7 +68,7 @@ class Loop:
         self.meters = {name: AverageMeter() for name in self.quantities}
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
         self.averaged = [network]  # whose running statistics differ between processes
-        self.bar = None
+        self.bar = self.arriving = None
         self._resume()
 
     # --------------------------------------------------------------------- what subclasses say
@@ -97,9 +97,9 @@ class Loop:
         """The most memory used so far."""
         return peak_memory_mib(self.accelerator.device)
 
-    def train_figures(self) -> dict[str, float]:
-        """Of the epoch's training steps so far."""
-        return {f"train_{name}": float(meter.avg) for name, meter in self.meters.items()}
+    def train_figures(self, means: dict[str, float]) -> dict[str, float]:
+        """What `metrics.jsonl` says of the means of the steps' quantities."""
+        return {f"train_{name}": mean for name, mean in means.items()}
 
     def summary(self, split: str, figures: dict[str, Any]) -> str:
         """What a person reads of a split's figures."""
@@ -156,7 +156,7 @@ class Loop:
             seen = self.items_seen
             yield self.global_step
             self.step += 1
-            if time.perf_counter() - shown > 0.5:  # reading a figure waits for the device
+            if time.perf_counter() - shown > 0.5:
                 shown = time.perf_counter()
                 self._show()
             self.bar.update(self.items_seen - seen)
@@ -215,7 +215,7 @@ class Loop:
         trained = time.perf_counter() - self.started
         figures = {
             "epoch": self.epoch,
-            **self.train_figures(),
+            **self.train_figures({k: float(meter.avg) for k, meter in self.meters.items()}),
             **self.report(),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(time.perf_counter() - self.started, 3),
@@ -244,7 +244,17 @@ class Loop:
             self.bar.write("   ".join(parts))
 
     def _show(self) -> None:
-        self.bar.set_postfix_str(self.summary("train", self.train_figures()), refresh=False)
+        """The figures that were on their way last time; reading those of now would wait."""
+        if self.arriving is not None:
+            means, copied = self.arriving
+            if copied is None or copied.query():
+                figures = self.train_figures(dict(zip(self.meters, means.tolist(), strict=True)))
+                self.bar.set_postfix_str(self.summary("train", figures), refresh=False)
+        means = torch.stack([meter.avg for meter in self.meters.values()])
+        copied = torch.cuda.Event() if means.is_cuda else None
+        self.arriving = means.to("cpu", non_blocking=True), copied
+        if copied is not None:
+            copied.record()
 
     # -------------------------------------------------------------------------------- the state
 

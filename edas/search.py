@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,8 @@ METHOD = "edas"
 @dataclass(frozen=True)
 class EDASConfig(SearchConfig):
     """Section 4.1: CIFAR-10, 20 cells, 25 epochs, batch 64."""
+
+    static: ClassVar[bool] = False
 
     preset: Literal["cifar10", "cifar100", "digits"] = "cifar10"
     """cifar10, cifar100: the paper's searches (4.1); digits: minutes on two CPU cores."""

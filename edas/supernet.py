@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from common.cell import Mix
 from common.genotype import CANDIDATES
 from common.measures import best_operations
+from common.reading import read
 from common.sampled import Sample, SampledSuperNet
 from common.supernet import small_noise
 
@@ -15,7 +18,7 @@ class EDASSuperNet(SampledSuperNet):
     """A network of discrete cells but for one edge, which mixes all its candidates (3.2).
 
     Args:
-        candidates: 7: without `none`, N_o of 3.1; 8: the list of 4.1, with `none` (zero).
+        candidates: 7: without `none`, N_o of 3.1; 8: the list of 4.1, with `none` (zero); or names.
         **shape: see `SuperNet`.
 
     Attributes:
@@ -24,8 +27,10 @@ class EDASSuperNet(SampledSuperNet):
         sigma: +1; -1 where -alpha takes alpha's place (Eq. 3), in softmax and argmax alike.
     """
 
-    def __init__(self, candidates: int = 7, **shape):
-        self.candidates = tuple(o for o in CANDIDATES if candidates == 8 or o != "none")
+    def __init__(self, candidates: int | Sequence[str] = 7, **shape):
+        if isinstance(candidates, int):
+            candidates = [o for o in CANDIDATES if candidates == 8 or o != "none"]
+        self.candidates = tuple(candidates)
         self.sampled: int | None = None
         self.sigma = 1
         super().__init__(**shape)
@@ -59,7 +64,7 @@ class EDASSuperNet(SampledSuperNet):
         The copy of all alphas is the one thing that a pass reads from the device.
         """
         alphas = list(self.arch.values())
-        known = torch.stack(alphas).detach().cpu()  # [edges of both kinds, candidates]
+        known = read(torch.stack(alphas))  # [edges of both kinds, candidates]
         m = best_operations(self.sigma * known, self.candidates)
         active, weight = [[k] for k in m.tolist()], [None] * len(alphas)
         if self.sampled is not None:

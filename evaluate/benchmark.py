@@ -1,62 +1,78 @@
-"""Times a full bilevel iteration of a method, its forms in turn.
+"""Times a search iteration of every method, its fast and its equation-shaped form in turn.
 
-    python evaluate/benchmark.py --batch-size 16 --rounds 7
-    python evaluate/benchmark.py --method gdas --batch-size 16 --rounds 7
-    python evaluate/benchmark.py --method edas --cells 20 --batch-size 16 --rounds 15
-    python evaluate/benchmark.py --method edas --cells 20 --batch-size 16 --rounds 15 --step weight
+    python evaluate/benchmark.py --json FILE
+    python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
+    python evaluate/benchmark.py --growth FOLDER            # time and memory against every size
+    python evaluate/benchmark.py --retraining               # the derived network, plain and fast
 
-An iteration is an arch step and a weight step with clipping and both optimisers, on random images
-of 32 x 32. The equation-shaped form is one module an edge and candidate, one `loss.backward()` a
-step that reaches alphas and weights alike, plain optimisers. GDAS' stands beside the dense DARTS in
-this form, and beside itself with one candidate more; EDAS' has an edge of either cell relaxed, and
-with `--step weight` stands beside the network derived from it with all 14 edges of a cell; ITNAS'
-stands beside DARTS among its seven candidates. All take turns, so that a machine whose speed drifts
-slows them alike; ratios are of the medians. Memory is what a weight step's forward pass keeps for
-its backward pass, the same on every device.
+An iteration is an arch step and a weight step with clipping and both optimisers, on a training and
+a validation batch of random 32 x 32 images, augmented as in a search. The equation-shaped form is
+one module an edge and candidate, one `loss.backward()` a step that reaches alphas and weights
+alike, plain optimisers; GDAS' and EDAS' run what is active one by one, with a read from the device
+an edge. All forms of all methods take turns, so that a machine whose speed drifts slows them alike;
+what is printed are medians, with the least and the most.
+
+`evaluate/SPEED.md` says what each column is, why the fast forms are fast, and how cost grows.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 import tyro
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.nn import functional as F
+from torch import Tensor
 
+from common.batches import Augmentation, Batches
 from common.command import set_threads
-from common.distributed import set_gradients
+from common.data import Images
+from common.draw_growth import growth_figure
 from common.equation_form import EquationSuperNet
-from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
-from common.macro import Place
-from common.measures import best_operations
+from common.genotype import load
 from common.network import Network
-from common.sampled import SampledCell
 from common.supernet import SuperNet
+from common.timing import (
+    Iteration,
+    Kernels,
+    equation_iteration,
+    fast_iteration,
+    in_turn,
+    retraining_step,
+    saved_mib,
+    synchronise,
+)
+from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
+from gdas.equation_form import EquationGDAS
 from gdas.supernet import GDASSuperNet
 from itnas.equation_form import EquationITNAS
 from itnas.supernet import ITNASSuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import PCDARTSSuperNet
+from pr_darts.equation_form import EquationPRDARTS
+from pr_darts.search import PRDARTSConfig
+from pr_darts.supernet import PRDARTSSuperNet
+
+Method = Literal["pc_darts", "darts", "pr_darts", "gdas", "gdas_frc", "edas", "itnas"]
 
 
 @dataclass(frozen=True)
 class Options:
     """What to time."""
 
-    method: Literal["pc_darts", "darts", "gdas", "edas", "itnas"] = "pc_darts"
-    """Whose supernet."""
-    step: Literal["both", "weight"] = "both"
-    """both: an arch step and a weight step, a full iteration; weight: the weight step alone."""
+    methods: tuple[Method, ...] = get_args(Method)
+    """Whose iterations."""
     batch_size: int = 16
     """Images of a step."""
-    rounds: int = 5
+    json: Path | None = None
+    """Write the table there, too: a list of rows."""
+    rounds: int = 7
     """Timed iterations of each form, after one that is not."""
     channels: int = 16
     """Of the first cell's nodes."""
@@ -64,254 +80,256 @@ class Options:
     """How many are stacked."""
     threads: int | None = None
     """CPU threads; by default the usable cores."""
+    growth: Path | None = None
+    """Instead of the table: growth.json and growth.svg in this folder."""
+    retraining: bool = False
+    """Instead of the table: a training step of a derived network, fp32 and as fast as it goes."""
 
 
-class GDASWithOneMore(GDASSuperNet):
-    """GDAS among nine candidates, of which the ninth is never drawn: what is there, but idle."""
-
-    candidates = (*CANDIDATES, "sep_conv_7x7")
-
-    def init_arch(self) -> None:
-        """The ninth candidate's probability is as good as 0."""
-        super().init_arch()
-        for alpha in self.arch.values():
-            alpha.data[:, -1] = -1e3
-
-
-class TimedEDAS(EDASSuperNet):
-    """EDAS whose edges have equal best operations, whatever else the supernet holds."""
-
-    def init_arch(self) -> None:
-        """Equal alphas."""
-        torch.manual_seed(2)
-        super().init_arch()
-
-
-class EDASNormal(TimedEDAS):
-    """With an edge of the normal cell relaxed, that is in most cells: node 2's to node 4."""
-
-    edge = 7
-
-    def __init__(self, **shape):
-        super().__init__(**shape)
-        self.sampled = self.edge
-
-
-class EDASReduction(EDASNormal):
-    """With the same edge of the reduction cell relaxed, in two cells."""
-
-    edge = 14 + EDASNormal.edge
-
-
-class EDASWithOneMore(TimedEDAS):
-    """With no edge relaxed, and on each a candidate more, which is there, but idle."""
-
-    def make_cell(self, place: Place) -> nn.Module:
-        """Seven candidates and one more."""
-        return SampledCell(place, self.nodes, (*self.candidates, "sep_conv_7x7"))
-
-
-class DARTS7(SuperNet):
-    """The dense supernet among the seven candidates of EDAS and ITNAS."""
-
-    candidates = tuple(name for name in CANDIDATES if name != "none")
-
-
-class EquationDARTS7(EquationSuperNet):
-    """The same, equation-shaped."""
-
-    candidates = DARTS7.candidates
-
-
-class AllEdges(Network):
-    """The network derived from a fresh EDAS supernet, with all 14 edges of its cells."""
-
-    def __init__(self, **shape):
-        supernet = TimedEDAS(**shape)
-        cells = {}
-        for kind in supernet.kinds:
-            best = best_operations(supernet.mix(kind).op, supernet.candidates)
-            operations = [Op(supernet.candidates[k]) for k in best]
-            pairs = zip(supernet.edges, operations, strict=True)
-            edges = tuple(Edge(i, j, op) for (i, j), op in pairs)
-            cells[kind] = Cell(2, edges, tuple(range(2, 2 + supernet.nodes)))
-        super().__init__(Genotype("all_edges", cells, {}), classes=10, **shape)
-        self.to(memory_format=torch.channels_last)
+class AnEdge:
+    """EDAS with an edge drawn for each iteration, the same in both of its steps and forms."""
 
     def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """As `SuperNet.loss`."""
-        logits = self(images)
-        return F.cross_entropy(logits, labels), logits
-
-    def weight_parameters(self) -> list[nn.Parameter]:
-        """All."""
-        return list(self.parameters())
-
-    def arch_parameters(self) -> list[nn.Parameter]:
-        """None."""
-        return []
+        """See `SuperNet.loss`."""
+        self.sample(torch.Generator().manual_seed(self.generator.initial_seed()))
+        return super().loss(images, labels)
 
 
-def fast_iteration(supernet: SuperNet) -> Callable[[Tensor, Tensor], None]:
-    """As `common.bilevel` does it: each step computes its own gradients and no others."""
-    weights, arch = supernet.weight_parameters(), supernet.arch_parameters()
-    sgd, adam = optimizers(weights, arch, fused=True)
-
-    for weight in weights:  # as common.bilevel does
-        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-
-    def gradients(images: Tensor, labels: Tensor, of: list, frozen: list) -> None:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        loss, _ = supernet.loss(images, labels)
-        set_gradients(of, torch.autograd.grad(loss, of, allow_unused=True))
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-    def iteration(images: Tensor, labels: Tensor) -> None:
-        gradients(images, labels, arch, weights)
-        adam.step()
-        gradients(images, labels, weights, arch)
-        nn.utils.clip_grad_norm_(weights, 5)
-        sgd.step()
-
-    return iteration
+class FastEDAS(AnEdge, EDASSuperNet):
+    """The fast form."""
 
 
-def weight_step(supernet: SuperNet | Network) -> Callable[[Tensor, Tensor], None]:
-    """The second half of `fast_iteration`."""
-    weights = supernet.weight_parameters()
-    sgd = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=3e-4, fused=True)
-    for weight in weights:
-        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-    for parameter in supernet.arch_parameters():
-        parameter.requires_grad_(False)
-
-    def iteration(images: Tensor, labels: Tensor) -> None:
-        loss, _ = supernet.loss(images, labels)
-        set_gradients(weights, torch.autograd.grad(loss, weights, allow_unused=True))
-        nn.utils.clip_grad_norm_(weights, 5)
-        sgd.step()
-
-    return iteration
+class SlowEDAS(AnEdge, EquationEDAS):
+    """The equation-shaped form."""
 
 
-def equation_iteration(supernet: SuperNet) -> Callable[[Tensor, Tensor], None]:
-    """As the authors' code does it: everything gets a gradient in both steps."""
-    weights, arch = supernet.weight_parameters(), supernet.arch_parameters()
-    sgd, adam = optimizers(weights, arch, fused=False)
-
-    def iteration(images: Tensor, labels: Tensor) -> None:
-        adam.zero_grad()
-        supernet.loss(images, labels)[0].backward()
-        adam.step()
-        sgd.zero_grad()
-        supernet.loss(images, labels)[0].backward()
-        nn.utils.clip_grad_norm_(weights, 5)
-        sgd.step()
-
-    return iteration
-
-
-def optimizers(weights: list, arch: list, fused: bool) -> tuple:
-    """PC-DARTS' (4.2)."""
-    sgd = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=3e-4, fused=fused)
-    adam = torch.optim.Adam(arch, 6e-4, (0.5, 0.999), weight_decay=1e-3, fused=fused)
-    return sgd, adam
-
-
-def forms(method: str) -> dict[str, tuple]:
-    """The forms that are timed, the one that others are compared with last."""
+def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
+    """The fast and the equation-shaped supernet of a method, as its search begins."""
+    first = PRDARTSConfig().first()
     if method == "pc_darts":
-        pair = (PCDARTSSuperNet, EquationPCDARTS)
-    elif method == "darts":
-        pair = (SuperNet, EquationSuperNet)
-    elif method == "gdas":
-        return {
-            "gdas, 9 candidates": (GDASWithOneMore, fast_iteration),
-            "gdas, fixed reduction": (
-                lambda **shape: GDASSuperNet("fixed", **shape), fast_iteration
-            ),
-            "darts, fast": (SuperNet, fast_iteration),
-            "darts, equation": (EquationSuperNet, equation_iteration),
-            "gdas": (GDASSuperNet, fast_iteration),
-        }
-    elif method == "itnas":
-        return {
-            "darts, fast": (DARTS7, fast_iteration),
-            "itnas, equation": (EquationITNAS, equation_iteration),
-            "itnas": (ITNASSuperNet, fast_iteration),
-        }
-    else:
-        return {
-            "edas, reduction edge": (EDASReduction, fast_iteration),
-            "darts, fast": (DARTS7, fast_iteration),
-            "darts, equation": (EquationDARTS7, equation_iteration),
-            "edas, normal edge": (EDASNormal, fast_iteration),
-        }
-    return {"equation": (pair[1], equation_iteration), "fast": (pair[0], fast_iteration)}
-
-
-def weight_forms(method: str) -> dict[str, tuple]:
-    """The same forms in a weight step alone; EDAS' beside the derived network."""
-    found = {name: (kind, weight_step) for name, (kind, _) in forms(method).items()}
+        return PCDARTSSuperNet(**shape), EquationPCDARTS(**shape)
+    if method == "darts":
+        return SuperNet(**shape), EquationSuperNet(**shape)
+    if method == "pr_darts":
+        return PRDARTSSuperNet(first, **shape), EquationPRDARTS(first, **shape)
+    if method == "gdas":
+        return GDASSuperNet(**shape), EquationGDAS(**shape)
+    if method == "gdas_frc":
+        return GDASSuperNet("fixed", **shape), EquationGDAS("fixed", **shape)
     if method == "edas":
-        found["edas, no edge"] = (TimedEDAS, weight_step)
-        found["edas, no edge, idle op"] = (EDASWithOneMore, weight_step)
-        found["derived, 14 edges"] = (AllEdges, weight_step)
-    return found
+        return FastEDAS(**shape), SlowEDAS(**shape)
+    return ITNASSuperNet(**shape), EquationITNAS(**shape)
 
 
-def kept_mib(supernet: SuperNet | Network, images: Tensor, labels: Tensor) -> float:
-    """MiB that a forward pass keeps for its backward pass, parameters apart."""
-    arch, own = supernet.arch_parameters(), {p.data_ptr() for p in supernet.parameters()}
-    states = [parameter.requires_grad for parameter in arch]
-    kept = {}
+# --------------------------------------------------------------------------------- the table
 
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
 
-    for parameter in arch:
-        parameter.requires_grad_(False)
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = supernet.loss(images, labels)  # alive until all is counted
-    for parameter, state in zip(arch, states, strict=True):
-        parameter.requires_grad_(state)
-    del loss
-    return sum(kept.values()) / 2**20
+def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
+    """Time all forms of the methods in one run; print their table; its rows."""
+    shape = {"channels": options.channels, "cells": options.cells}
+    timed = {}
+    for method in options.methods:
+        fast, slow = (supernet.to(device) for supernet in forms(method, **shape))
+        data = batches(options.batch_size, device)
+        timed[f"{method} fast"] = Timed(fast, fast_iteration(fast), data)
+        timed[f"{method} slow"] = Timed(slow, equation_iteration(slow), data)
+    seconds = in_turn(timed, options.rounds, device)
+    print(
+        "| method | ms an iteration | equation-shaped form | ratio | images/s | MiB kept | of the "
+        "equation's | kernels | of the equation's | GPU peak MiB | waits for data |"
+    )
+    print("|" + "---|" * 11)
+    rows = []
+    for method in options.methods:
+        fast, slow = timed[f"{method} fast"], timed[f"{method} slow"]
+        own, other = seconds[f"{method} fast"], seconds[f"{method} slow"]
+        median = statistics.median(own)
+        row = {
+            "method": method,
+            "milliseconds_per_iteration": round(1e3 * median, 1),
+            "images_per_second": round(options.batch_size / median, 1),
+            "ratio_to_equation_form": round(statistics.median(other) / median, 2),
+            "peak_memory_mib": round(max(fast.peaks), 1) if fast.peaks else None,
+            "saved_for_backward_mib": round(fast.saved_mib(steps=True), 1),
+            "kernels": fast.kernels(),
+            "data_wait_share": round(statistics.median(fast.waits[1:]) / median, 4),
+        }
+        rows.append(row)
+        peak = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
+        print(
+            f"| {method} | {spread(own)} | {spread(other)} | "
+            f"{row['ratio_to_equation_form']:.2f} | {row['images_per_second']:.1f} | "
+            f"{row['saved_for_backward_mib']:.0f} | {slow.saved_mib(steps=False):.0f} | "
+            f"{row['kernels']:,} | {slow.kernels():,} | {peak} | {row['data_wait_share']:.2%} |"
+        )
+    return rows
+
+
+def spread(seconds: Sequence[float]) -> str:
+    """Median, range and number, in milliseconds."""
+    values = [1e3 * value for value in seconds]
+    least, most = min(values), max(values)
+    return f"{statistics.median(values):.0f} ({least:.0f} to {most:.0f}, {len(values)})"
+
+
+def batches(size: int, device: torch.device) -> tuple[Batches, Batches]:
+    """Batches of a training and a validation half, of random images, augmented as CIFAR-10's."""
+    count = 4 * size
+    images = Images(
+        torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 10,
+        tuple("0123456789"), (0.5,) * 3, (0.25,) * 3,
+    ).to(device)  # fmt: skip
+    return tuple(
+        Batches(images, None, size, Augmentation(4, True, 0), seed=0, stream=stream)
+        for stream in ("train", "valid")
+    )
+
+
+class Timed:
+    """A form of a method, ready to run; an iteration's draws depend on its number alone.
+
+    Attributes:
+        waits: seconds of each iteration that passed until its two batches were there.
+        peaks: of each, MiB of a GPU's memory in use, at most, beyond what was before.
+    """
+
+    def __init__(self, supernet: SuperNet, iteration: Iteration, data: tuple[Batches, Batches]):
+        self.supernet, self.iteration, self.data = supernet, iteration, data
+        self.device, self.waits, self.peaks = data[0].device, [], []
+
+    def __call__(self, number: int) -> None:
+        """One iteration, its batches with it."""
+        cuda = self.device.type == "cuda"
+        if cuda:
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+        started = time.perf_counter()
+        train, valid = (half.train(number) for half in self.data)
+        synchronise(self.device)
+        self.waits.append(time.perf_counter() - started)
+        self.supernet.generator.manual_seed(number)
+        self.iteration(train, valid)
+        if cuda:
+            peak = torch.cuda.max_memory_allocated(self.device)
+            self.peaks.append((peak - before) / 2**20)
+
+    def kernels(self) -> int:
+        """Of an iteration, without its batches."""
+        train, valid = (half.train(0) for half in self.data)
+        self.supernet.generator.manual_seed(0)
+        with Kernels() as kernels:
+            self.iteration(train, valid)
+        return kernels.count
+
+    def saved_mib(self, steps: bool) -> float:
+        """MiB that a forward pass keeps: of the step that keeps more, or of a pass for both."""
+        weights, arch = self.supernet.weight_parameters(), self.supernet.arch_parameters()
+        kept = []
+        for frozen in (arch, weights) if steps else ((),):
+            self.supernet.generator.manual_seed(0)
+            kept.append(saved_mib(self.supernet, self.data[0].train(0), frozen))
+        return max(kept)
+
+
+# -------------------------------------------------------------------------------------- growth
+
+BASE = {"channels": 16, "cells": 5, "batch": 8, "K": 4, "candidates": 8}
+SIZES = {
+    "channels": (8, 16, 32), "cells": (3, 5, 8, 12), "batch": (4, 8, 16, 32), "K": (1, 2, 4, 8),
+    "candidates": (4, 6, 8, 9),
+}  # fmt: skip
+# In this order an edge gets them; the cheap ones are not the first ones.
+GROWING = (
+    "none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3", "sep_conv_5x5", "dil_conv_5x5",
+    "max_pool_3x3", "avg_pool_3x3", "sep_conv_7x7",
+)  # fmt: skip
+
+
+def growth(options: Options, device: torch.device) -> list[dict[str, Any]]:
+    """Time and memory of the fast forms as one size grows and the others stay."""
+    points = []
+    for size, values in SIZES.items():
+        timed = {}
+        for value in values:
+            how = {**BASE, size: value}
+            data = batches(how["batch"], device)
+            for method, supernet in growing(how).items():
+                if size != "K" or method == "pc_darts":
+                    supernet = supernet.to(device)
+                    iteration = fast_iteration(supernet)
+                    timed[method, value] = Timed(supernet, iteration, data)
+        for (method, value), seconds in in_turn(timed, options.rounds, device).items():
+            points.append({
+                "size": size, "value": value, "method": method,
+                "milliseconds": round(1e3 * statistics.median(seconds), 1),
+                "saved_mib": round(timed[method, value].saved_mib(steps=True), 2),
+            })  # fmt: skip
+            print(points[-1])
+    return points
+
+
+def growing(how: dict[str, int]) -> dict[str, SuperNet]:
+    """Supernets of these sizes.
+
+    GDAS draws and EDAS prefers one of the first four candidates, however many there are, so that
+    more of them are more to choose from and not other things to run.
+    """
+    names = GROWING[: how["candidates"]]
+
+    class DARTS(SuperNet):
+        candidates = names
+
+    class PCDARTS(PCDARTSSuperNet):
+        candidates = names
+
+    class GDAS(GDASSuperNet):
+        candidates = names
+
+    shape = {"channels": how["channels"], "cells": how["cells"]}
+    supernets = {
+        "darts": DARTS(**shape), "pc_darts": PCDARTS(how["K"], **shape), "gdas": GDAS(**shape),
+        "edas": FastEDAS(names[1:], **shape),
+    }  # fmt: skip
+    for method, first in (("gdas", 4), ("edas", 3)):
+        for alpha in supernets[method].arch.values():
+            alpha.data[..., first:] = -1e3
+    return supernets
+
+
+# ----------------------------------------------------------------------------------- retraining
+
+
+def retraining(options: Options, device: torch.device) -> None:
+    """A training step of the 20-cell network, as plain as can be and as `evaluate/train.py` can."""
+    data, _ = batches(options.batch_size, device)
+    timed = {}
+    for name, fast in (("fp32, eager", False), ("bf16, channels last, compiled", True)):
+        network = Network(load("pc_darts_cifar10"), 36, 20, 10, auxiliary=True).to(device)
+        step = retraining_step(network, fast)
+        timed[name] = lambda number, step=step: step(data.train(number))
+    seconds = in_turn(timed, options.rounds, device)
+    plain = statistics.median(seconds["fp32, eager"])
+    for name, values in seconds.items():
+        ratio = plain / statistics.median(values)
+        print(f"{name}: {spread(values)} ms a step, {ratio:.2f} times as fast")
 
 
 def main(options: Options) -> None:
-    """Print each form's seconds and memory, and how many times the last one's they are."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Do what the options ask for."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = set_threads(options.threads)
-    images = torch.randn(options.batch_size, 3, 32, 32, device=device)
-    labels = torch.randint(10, (options.batch_size,), device=device)
-    timed, memory = {}, {}
-    chosen = forms if options.step == "both" else weight_forms
-    for name, (kind, iteration) in chosen(options.method).items():
-        supernet = kind(channels=options.channels, cells=options.cells).to(device)
-        memory[name] = kept_mib(supernet, images, labels)
-        timed[name] = (iteration(supernet), [])
-    for _ in range(options.rounds + 1):
-        for iteration, seconds in timed.values():
-            started = time.perf_counter()
-            iteration(images, labels)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
     print(f"torch {torch.__version__}, {device}, {threads} threads, batch {options.batch_size}")
-    medians = {name: statistics.median(seconds[1:]) for name, (_, seconds) in timed.items()}
-    last = list(medians)[-1]
-    for name, (_, (_, *seconds)) in timed.items():
-        print(
-            f"{name:<23} {medians[name]:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}, "
-            f"n = {len(seconds)}), {medians[name] / medians[last]:.2f} times {last}; "
-            f"keeps {memory[name]:.0f} MiB, {memory[name] / memory[last]:.2f} times"
-        )
+    if options.retraining:
+        retraining(options, device)
+    elif options.growth is not None:
+        points = growth(options, device)
+        options.growth.mkdir(parents=True, exist_ok=True)
+        (options.growth / "growth.json").write_text(json.dumps(points, indent=1) + "\n")
+        growth_figure(points).savefig(options.growth / "growth.svg", metadata={"Date": None})
+    else:
+        rows = table(options, device)
+        if options.json is not None:
+            options.json.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from common.bilevel import BilevelTrainer, open_search
 from common.config import SearchConfig, flag, parse
@@ -27,6 +27,8 @@ METHOD = "gdas"
 @dataclass(frozen=True)
 class GDASConfig(SearchConfig):
     """Section 4.2: CIFAR-10, 8 cells (N = 2), 16 channels, 240 epochs."""
+
+    static: ClassVar[bool] = False
 
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's search (4.2); digits: a minute on two CPU cores."""

@@ -9,6 +9,7 @@ from common.genotype import Cell, FixedCell
 from common.gumbel import gumbel
 from common.macro import Place
 from common.network import FixedReductionCell
+from common.reading import read
 from common.sampled import Sample, SampledSuperNet
 
 FIXED = FixedCell("gdas_frc")
@@ -50,7 +51,7 @@ class GDASSuperNet(SampledSuperNet):
         is all that a pass reads from the device.
         """
         log_pr = {kind: self.arch[f"alpha_{kind}"].log_softmax(-1) for kind in self.kinds}  # Eq. 4
-        known = torch.stack([values.detach() for values in log_pr.values()]).cpu()
+        known = read(torch.stack(list(log_pr.values())))
         on_cpu = dict(zip(log_pr, known.double(), strict=True))
 
         samples: list[Sample | None] = []

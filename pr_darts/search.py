@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -36,6 +36,8 @@ FIRST = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3(dilation 
 @dataclass(frozen=True)
 class PRDARTSConfig(SearchConfig):
     """Section IV-A and Table I: CIFAR-10, 8 cells, 16 channels, nine cycles of 100 epochs."""
+
+    static: ClassVar[bool] = False
 
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""

@@ -93,7 +93,7 @@ class PRDARTSSuperNet(SuperNet):
         for kind, mix in by_kind.items():
             own = mix.op[tuple(self.get_buffer(f"at_{kind}"))]
             weights[kind] = own.unbind()
-            if not own.requires_grad:  # a step's is no cut mix, and waits for nothing
+            if not torch.is_grad_enabled():  # a step's is no cut mix, and waits for nothing
                 values = zip(own.tolist(), weights[kind], strict=True)
                 weights[kind] = [weight if value else None for value, weight in values]
         return [weights[place.kind] for place in self.places]
