@@ -174,8 +174,9 @@ class MixedEdges(nn.Module):
             else:
                 continue
             total = y if total is None else total.add_(y)  # a normalisation's output is not saved
-        first, *others = total.chunk(len(self.sources), 1)
-        return sum(others, first) + self.weightless(x, weight)
+        flows = [] if total is None else list(total.chunk(len(self.sources), 1))
+        flows += self.weightless(x, weight)
+        return sum(flows[1:], flows[0])
 
     def separable(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
         """A separable convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W']."""
@@ -206,8 +207,8 @@ class MixedEdges(nn.Module):
         x = F.conv2d(ops.pad_to_even(relu), corners, None, 2, groups=len(self.sources))
         return normalise(x, skip.norm, scale)
 
-    def weightless(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Pools and identities of every edge: [B, S*C, H, W] -> [B, T*C, H', W']."""
+    def weightless(self, x: Tensor, weight: Tensor) -> list[Tensor]:
+        """Pools and identities of every edge, if any: [B, S*C, H, W] -> [B, T*C, H', W']."""
         maps, columns = [], []
         of_column = weight.unbind(2)  # candidates x [S, T]
         for name, candidate in self.candidates.items():
@@ -217,7 +218,7 @@ class MixedEdges(nn.Module):
             elif name == "skip_connect" and self.stride == 1:
                 maps.append(x)
                 columns.append(of_column[self.column[name]])
-        return weighted_sums(torch.cat(maps, 1), torch.cat(columns))
+        return [weighted_sums(torch.cat(maps, 1), torch.cat(columns))] if maps else []
 
 
 def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:

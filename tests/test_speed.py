@@ -1,0 +1,251 @@
+"""What makes a step fast, where a clock would not tell: waits, graphs, counts; the benchmark."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from common.candidate import run
+from common.data import Images, Split
+from common.genotype import Op
+from common.ops import build
+from common.run import Run
+from common.separable import joined, phases
+from common.supernet import SuperNet
+from common.timing import Kernels, fast_iteration
+from conftest import ROOT
+from edas.supernet import EDASSuperNet
+from gdas.supernet import GDASSuperNet
+from itnas.supernet import ITNASSuperNet
+from pc_darts.supernet import PCDARTSSuperNet
+from pr_darts.supernet import PRDARTSSuperNet
+from test_bilevel import CONFIG
+from test_pr_darts_morphisms import FIRST
+
+SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
+DENSE = {
+    "darts": SuperNet, "pc_darts": PCDARTSSuperNet, "itnas": ITNASSuperNet,
+    "pr_darts": lambda **shape: PRDARTSSuperNet(FIRST, **shape),
+}  # fmt: skip
+SAMPLED = {"gdas": GDASSuperNet, "edas": EDASSuperNet}
+READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__")
+
+
+def trainer_of(kind, folder, accelerator):
+    from common.bilevel import BilevelTrainer
+
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (48, 3, 8, 8), dtype=torch.uint8)
+    images = Images(pixels, torch.arange(48) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    run = Run(folder, "t", accelerator)
+    return BilevelTrainer(CONFIG, kind(**SMALL), run, images, Split.halves(48, 0))
+
+
+@pytest.mark.parametrize("method", DENSE)
+def test_a_step_of_a_dense_method_reads_nothing(method, tmp_path, accelerator, monkeypatch):
+    trainer = trainer_of(DENSE[method], tmp_path, accelerator)
+    next(trainer.epochs())
+    reads = []
+    for name in READS:
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(
+            torch.Tensor, name,
+            lambda *a, name=name, original=original: reads.append(name) or original(*a),
+        )
+    for number, (train, valid) in enumerate(trainer.batches()):
+        if number == 1:  # the first makes the optimisers' state
+            reads.clear()
+        trainer.arch_step(valid)
+        trainer.weight_step(train)
+        if number == 1:
+            break
+    assert reads == []
+
+
+def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator):
+    trainer = trainer_of(SuperNet, tmp_path, accelerator)
+    shown = []
+    trainer.bar = type("Bar", (), {"set_postfix_str": lambda _, text, **__: shown.append(text)})()
+    for loss in (1.0, 2.0, 3.0):
+        trainer.loss_meter.avg, trainer.top1_meter.avg = torch.tensor(loss), torch.tensor(50.0)
+        trainer._show()
+    assert shown == ["loss 1.000, top-1 50.0 %", "loss 2.000, top-1 50.0 %"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", [*DENSE, *SAMPLED])
+def test_no_step_waits_for_the_gpu(method, tmp_path):
+    """But for `common.reading.read`, once a pass of GDAS and EDAS."""
+    trainer = trainer_of({**DENSE, **SAMPLED}[method], tmp_path, Accelerator())
+    next(trainer.epochs())
+    steps = trainer.batches()
+    for number in range(3):
+        torch.cuda.set_sync_debug_mode("error" if number else "default")
+        try:
+            train, valid = next(steps)
+            trainer.arch_step(valid)
+            trainer.weight_step(train)
+            trainer._show()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("method", SAMPLED)
+def test_a_pass_of_a_sampled_method_reads_once(method, monkeypatch):
+    net = SAMPLED[method](**SMALL)
+    module, calls = f"{method}.supernet", []
+    original = sys.modules[module].read
+    monkeypatch.setattr(f"{module}.read", lambda values: calls.append(1) or original(values))
+    net.loss(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+    assert calls == [1]
+
+
+# -------------------------------------------------------------------------------- fewer, faster
+
+
+def test_phases_are_every_nth_pixel_and_come_back():
+    x = torch.randn(2, 3, 4, 6)
+    split = phases(x, 2)
+    assert torch.equal(split[1], x[0, :, 0::2, 1::2]) and torch.equal(split[6], x[1, :, 1::2, 0::2])
+    assert torch.equal(joined(split, 2), x)
+
+
+@pytest.mark.parametrize("size", [6, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", ["sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5", "skip_connect"])
+def test_an_operation_by_itself_is_the_operation(name, stride, size):
+    torch.manual_seed(0)
+    operation = build(Op(name), 4, stride, search=True).double()
+    x = torch.randn(3, 4, size, size).double()
+    weight = torch.rand(1).double()
+    expected = weight * operation(x)
+    torch.testing.assert_close(run(operation, x, x.relu(), weight), expected, rtol=0, atol=1e-12)
+
+
+def test_the_map_between_two_convolutions_is_not_kept():
+    kept = []
+    operation = build(Op("dil_conv_3x3"), 4, 1, search=True)
+    x = torch.randn(2, 4, 8, 8)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        run(operation, x, x.relu())
+    maps = {t.data_ptr() for t in kept if t.numel() == x.numel()}
+    assert len(maps) == 2  # the input's four images and what is normalised
+
+
+def test_maps_lie_channels_last():
+    net, seen = SuperNet(**SMALL), []
+    for cell in net.cells:
+        cell.register_forward_hook(lambda _, inputs, out: seen.extend([*inputs[:2], out]))
+    net(torch.randn(2, 3, 8, 8))
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+
+
+# ------------------------------------------------------------------------------------ compiling
+
+
+class Few(PCDARTSSuperNet):
+    candidates = ("none", "skip_connect", "dil_conv_3x3")
+
+
+def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same():
+    counters = pytest.importorskip("torch._dynamo.utils").counters
+    states = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        net = Few(K=2, channels=4, cells=3, nodes=1, classes=3)
+        if compiled:
+            torch._dynamo.reset()
+            counters.clear()
+            net.compile(backend="aot_eager")
+        iteration = fast_iteration(net)
+        batch = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(2)
+        iteration(batch, batch)
+        states.append(net.state_dict())
+    assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------- the benchmark
+
+
+def test_kernels_are_what_computes():
+    with Kernels() as kernels:
+        x = torch.ones(2, 3)
+        (x.t()[:1] + 1).sum()
+    assert kernels.count == 3  # ones (a fill), an addition and a sum; no view
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """evaluate/benchmark.py, which is no package's."""
+    spec = importlib.util.spec_from_file_location("benchmark", ROOT / "evaluate" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "benchmark", module)  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+SIZE = {"batch_size": 2, "rounds": 1, "channels": 8, "cells": 3, "threads": 1}
+
+
+def test_the_table(benchmark, tmp_path, capsys):
+    options = benchmark.Options(
+        methods=("gdas_frc", "pc_darts"), json=tmp_path / "rows.json", **SIZE
+    )
+    benchmark.main(options)
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["method"] for row in rows] == list(options.methods)
+    for row in rows:
+        assert list(row) == [
+            "method", "milliseconds_per_iteration", "images_per_second", "ratio_to_equation_form",
+            "peak_memory_mib", "saved_for_backward_mib", "kernels", "data_wait_share",
+        ]  # fmt: skip
+        assert (row["peak_memory_mib"] is None) == (not torch.cuda.is_available())
+        assert row["kernels"] > 100 and 0 < row["data_wait_share"] < 1
+    by_method = {row["method"]: row for row in rows}
+    assert by_method["gdas_frc"]["kernels"] < by_method["pc_darts"]["kernels"]
+    printed = capsys.readouterr().out
+    assert printed.count("\n| ") == 3 and ", 1)" in printed
+
+
+def test_the_table_is_of_all_methods_by_default(benchmark):
+    methods = benchmark.Options().methods
+    assert len(methods) == 7
+    for method in methods:
+        fast, slow = benchmark.forms(method, channels=8, cells=3)
+        slow.load_state_dict(fast.state_dict())
+
+
+def test_costs_grow_with_the_candidates_only_where_all_of_them_run(benchmark):
+    def kernels(count):
+        sizes = {"channels": 8, "cells": 3, "K": 2, "candidates": count}
+        data, nets = benchmark.batches(2, torch.device("cpu")), benchmark.growing(sizes)
+        for alpha in nets["gdas"].arch.values():
+            alpha.data[:, 2] = 1e3  # draws, of however many, are always the same
+        return {
+            method: benchmark.Timed(nets[method], fast_iteration(nets[method]), data).kernels()
+            for method in ("darts", "gdas")
+        }
+
+    few, many = kernels(4), kernels(9)
+    assert few["gdas"] == many["gdas"] and few["darts"] < 0.7 * many["darts"]
+
+
+def test_the_picture_of_growth(benchmark, tmp_path):
+    benchmark.SIZES = {"K": (2, 4)}
+    benchmark.BASE = {**benchmark.BASE, "batch": 2, "cells": 3, "channels": 8}
+    benchmark.main(benchmark.Options(growth=tmp_path, **SIZE))
+    points = json.loads((tmp_path / "growth.json").read_text())
+    assert [(p["value"], p["method"]) for p in points] == [(2, "pc_darts"), (4, "pc_darts")]
+    assert all(p["milliseconds"] > 0 < p["saved_mib"] for p in points)
+    assert (tmp_path / "growth.svg").exists()
+
+
+@pytest.mark.parametrize("method", ["gdas", "edas", "pr_darts"])
+def test_what_runs_otherwise_each_step_is_not_compiled(method, command):
+    status, _, error = command(f"{method}/search.py", "--preset", "digits", "--compile")
+    assert status != 0 and "--compile" in error
