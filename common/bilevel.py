@@ -12,20 +12,24 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common import draw
 from common.batches import Augmentation, Batch, Passes
+from common.collapse import epoch_before, filled
 from common.command import retrain_command, start, training_images
 from common.config import ConfigT, SearchConfig
+from common.curvature import dominant_eigenvalue
 from common.data import Images, Split
 from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
-from common.genotype import Genotype, save
+from common.genotype import Genotype, parse, save
 from common.loop import Loop, prepare
 from common.measures import Measures, cut_to_best, cut_to_cell
 from common.run import Run
@@ -216,8 +220,13 @@ class BilevelTrainer(Loop):
         figures = {
             "valid_loss": loss, "valid_top1": top1,
             **self._cut_accuracies(), **self.measures.epoch(self.supernet),
+            "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.figures(),
         }
+        for kind, cell in self.supernet.derive().items():
+            if filled(cell):
+                skips = figures[f"skips_{kind}"]
+                self.run.say(f"warning: the {kind} cell fills with skip connections ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
@@ -251,6 +260,32 @@ class BilevelTrainer(Loop):
                 _, figures[name], _ = self.evaluate(forward, self.valid_batches)
         return {**figures, "cut_statistics": state}
 
+    def _eigenvalue(self) -> float:
+        """See `dominant_eigenvalue`; of the first validation batch, normalised by itself."""
+        images, labels = next(self.valid_batches.evaluate())
+        self.network.train()
+        for weight in self.weights:
+            weight.requires_grad_(False)
+        with kept_statistics(self.supernet), torch.enable_grad():
+            logits = self.network(images, mixes=self.supernet.relaxed())
+            value = dominant_eigenvalue(
+                F.cross_entropy(logits.float(), labels), self.arch, self.config.seed,
+                functools.partial(average, self.accelerator),
+            )
+        for weight in self.weights:
+            weight.requires_grad_(True)
+        return value
+
+    def ends_early(self) -> bool:
+        """See `Loop.ends_early`: the search has collapsed, and is to stop there."""
+        return self._epoch_before_collapse() is not None
+
+    def _epoch_before_collapse(self) -> int | None:
+        rule = self.config.stop_on_collapse
+        if rule == "off":
+            return None
+        return epoch_before(rule, self.run.lines("metrics.jsonl"), self.supernet.nodes)
+
     def _draw_anew(self) -> None:
         """Each of an epoch's validations sees the same draws, and so does every process."""
         self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
@@ -282,6 +317,12 @@ class BilevelTrainer(Loop):
             found: what else the result holds.
         """
         genotype, folder = self.genotype(), self.run.folder
+        collapsed = self._epoch_before_collapse()
+        if collapsed is not None:
+            before = self.run.lines("genotypes.jsonl")[collapsed]["genotype"]
+            genotype = parse(json.dumps(before))
+            found = {**found, "collapsed": True, "cells_of_epoch": collapsed}
+            self.run.say(f"stopped on collapse; the cells are those after epoch {collapsed + 1}")
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
             draw.run(folder)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import tyro
 
+from common.collapse import Rule
 from common.data import Dataset, Images, Split
 from common.errors import InputError, is_main_process
 from common.macro import check_size, large
@@ -172,6 +173,12 @@ class SearchConfig(RunConfig):
     cut_accuracy: Literal["off", "batch", "running"] = "off"
     """Each epoch, also validate the weights cut to the best operations and to the derived cell,
     normalised by each batch's own statistics or by the supernet's running ones."""
+    hessian: bool = False
+    """Each epoch, also record the dominant eigenvalue of the validation loss' Hessian in alpha, of
+    one batch with every edge mixed by all its candidates (as costly as up to 50 arch steps)."""
+    stop_on_collapse: Rule = "off"
+    """End where a search has collapsed, with the cells from before. skips: half of the normal
+    cell's edges are skip connections; eigenvalue: that of --hessian has risen by a third."""
 
     def check(self) -> None:
         """See `RunConfig.check`."""
@@ -193,6 +200,12 @@ class SearchConfig(RunConfig):
         if shares[0] is not None and sum(shares) > 1:
             raise InputError(
                 f"--train-share {shares[0]}, --valid-share {shares[1]}: are more than 1 together"
+            )
+        if self.stop_on_collapse == "eigenvalue" and not self.hessian:
+            raise InputError("--stop-on-collapse eigenvalue: nothing records it; add --hessian")
+        if self.hessian and self.compile:
+            raise InputError(
+                "--hessian, --compile: compiled networks have no second derivatives; choose one"
             )
 
     def split(self, images: Images) -> Split:

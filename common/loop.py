@@ -89,6 +89,10 @@ class Loop:
         """Whether the epoch has steps left."""
         return self.step < self.steps_per_epoch
 
+    def ends_early(self) -> bool:
+        """Between epochs: whether the run is over before its last one."""
+        return False
+
     def next_epoch(self) -> None:
         """Count on, at an epoch's end."""
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
@@ -135,7 +139,7 @@ class Loop:
             mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
         )
         try:
-            while self.epoch < until:
+            while self.epoch < until and not self.ends_early():
                 self.set_learning_rate()
                 self.begin_epoch()
                 self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")

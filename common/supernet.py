@@ -91,6 +91,10 @@ class SuperNet(nn.Module):
         """One mix a cell in this pass; cells of a kind share theirs."""
         return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
 
+    def relaxed(self) -> list[Mix | None]:
+        """The mix of each cell with every edge mixed by all its candidates, nothing drawn."""
+        return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
+
     def strengths(self, kind: str) -> Tensor:
         """[edges, candidates]: what derivation ranks by."""
         mix = self.mix(kind)

@@ -106,6 +106,11 @@ class PRDARTSConfig(SearchConfig):
                 )
         check(self, first, SPACES[self.space])
         super().check()
+        if self.stop_on_collapse != "off":
+            raise InputError(
+                f"--stop-on-collapse {self.stop_on_collapse}: its cells come of the last cycle's "
+                "pruning, so there is nothing to stop with before"
+            )
         if self.epochs != sum(self.cycle_epochs):
             raise InputError(
                 f"--epochs {self.epochs}: the cycles have {sum(self.cycle_epochs)} in all; "

@@ -225,6 +225,7 @@ def test_an_epoch_leaves_its_figures_architecture_and_genotype(trainer):
         "uncut_top1 cut_top1 derived_top1 cut_statistics "
         "entropy_normal skips_normal pools_normal changed_edges_normal "
         "entropy_reduction skips_reduction pools_reduction changed_edges_reduction "
+            "hessian_eigenvalue "
         "learning_rate seconds images_per_second peak_memory_mib"
     ).split()
     assert list(metrics[0]) == keys

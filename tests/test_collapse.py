@@ -1,0 +1,141 @@
+"""What tells that a search collapses: the Hessian's eigenvalue, skips, and the rule that stops."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common.collapse import epoch_before, filled
+from common.curvature import dominant_eigenvalue
+from common.errors import InputError
+from common.genotype import FixedCell, cell_from_pairs, load
+from common.supernet import SuperNet
+from edas.supernet import EDASSuperNet
+from gdas.supernet import GDASSuperNet
+from itnas.supernet import ITNASSuperNet
+from pc_darts.supernet import PCDARTSSuperNet
+from test_bilevel import CONFIG, equal, make, snapshot
+
+
+def full_hessian(loss_at, parameter, step=1e-6):
+    """Column by column, by differences of first derivatives: autograd's second is not trusted."""
+    start = parameter.detach().clone()
+
+    def gradient(point):
+        parameter.data.copy_(point.view_as(parameter))
+        return torch.autograd.grad(loss_at(), parameter)[0].flatten()
+
+    units = step * torch.eye(start.numel()).to(start)
+    columns = [gradient(start.flatten() + e) - gradient(start.flatten() - e) for e in units]
+    parameter.data.copy_(start)
+    return torch.stack(columns) / (2 * step)
+
+
+def test_of_a_matrix_that_is_known():
+    x, y = (torch.nn.Parameter(torch.ones(n, dtype=torch.float64)) for n in (2, 1))
+    unused = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    loss = (x[0] ** 2 - 5 * x[1] ** 2 + x[0] * y[0]) / 2 + y[0]
+    # [[1, 0, .5], [0, -5, 0], [.5, 0, 0]]: the largest by magnitude is negative
+    assert dominant_eigenvalue(loss, [x, y, unused], seed=0) == pytest.approx(-5, rel=1e-3)
+    assert dominant_eigenvalue(x.sum(), [x, unused], seed=0) == 0
+
+
+@pytest.mark.parametrize("kind", [SuperNet, PCDARTSSuperNet])
+def test_eigenvalue_is_that_of_the_full_hessian(kind):
+    torch.manual_seed(0)
+    net = kind(channels=4, cells=3, nodes=1, classes=3).double()
+    for p in net.arch.values():
+        p.data.copy_(torch.randn_like(p))
+    images, labels = torch.randn(6, 3, 8, 8, dtype=torch.float64), torch.arange(6) % 3
+    alpha = net.arch["alpha_normal"]  # [2, 8]
+
+    def loss():
+        return F.cross_entropy(net(images, mixes=net.relaxed()), labels)
+
+    values = torch.linalg.eigvalsh(full_hessian(loss, alpha))
+    expected = max(values.tolist(), key=abs)
+    assert abs(expected) > 1e-4
+    assert dominant_eigenvalue(loss(), [alpha], seed=1) == pytest.approx(expected, rel=5e-3)
+
+
+@pytest.mark.parametrize("kind", [GDASSuperNet, EDASSuperNet, ITNASSuperNet])
+def test_relaxed_mixes_every_candidate_of_methods_that_draw(kind):
+    torch.manual_seed(0)
+    net = kind(channels=4, cells=3, nodes=2, classes=3)
+    images = torch.randn(4, 3, 8, 8)
+    assert torch.equal(net(images, mixes=net.relaxed()), net(images, mixes=net.relaxed()))
+    loss = net(images, mixes=net.relaxed()).square().sum()
+    gradients = torch.autograd.grad(loss, net.arch_parameters())
+    assert all((gradient != 0).any() for gradient in gradients)
+
+
+def test_recorded_when_asked_for_and_nothing_else_changes(tmp_path, accelerator):
+    config = dataclasses.replace(CONFIG, hessian=True)
+    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    before = snapshot([*trainer.supernet.parameters(), *trainer.supernet.buffers()])
+    assert trainer.report()["hessian_eigenvalue"] != 0
+    assert equal([*trainer.supernet.parameters(), *trainer.supernet.buffers()], before)
+    assert all(p.requires_grad for p in trainer.supernet.parameters())
+    trainer.config = CONFIG
+    assert trainer.report()["hessian_eigenvalue"] is None
+
+
+def test_a_cell_is_filled_by_half_of_its_edges():
+    pairs = [("skip_connect", 0), ("skip_connect", 1), ("sep_conv_3x3", 0), ("sep_conv_3x3", 1)]
+    assert filled(cell_from_pairs(pairs)) and not filled(cell_from_pairs(pairs[1:] + pairs[2:3]))
+    assert not filled(FixedCell("gdas_frc"))
+
+
+def test_rules():
+    skips = [{"skips_normal": k} for k in (0, 1, 3, 4)]
+    assert epoch_before("skips", skips[:3], nodes=4) is None
+    assert epoch_before("skips", skips, nodes=4) == 2
+    assert epoch_before("skips", skips[3:], nodes=4) == 0
+    flat = [{"hessian_eigenvalue": -1.0}] * 8
+    assert epoch_before("eigenvalue", flat, nodes=4) is None
+    # the mean of the last five was 1 five epochs ago and is 1.4 now
+    risen = [*flat, {"hessian_eigenvalue": 3.0}]
+    assert epoch_before("eigenvalue", risen, nodes=4) == 3
+    assert epoch_before("eigenvalue", [*flat, {"hessian_eigenvalue": 2.6}], nodes=4) is None
+    assert epoch_before("off", risen, nodes=4) is None
+
+
+def test_eigenvalue_rule_needs_the_eigenvalue():
+    with pytest.raises(InputError, match="--stop-on-collapse eigenvalue.*--hessian"):
+        dataclasses.replace(CONFIG, stop_on_collapse="eigenvalue").check()
+
+
+DARTS = "common/baselines/darts.py"
+TINY = "--preset digits --epochs 4 --channels 4 --cells 3 --limit-images 96 --batch-size 16".split()
+TINY += ["--nodes", "3", "--cut-accuracy", "off", "--threads", "1", "--arch-learning-rate", "3"]
+
+
+def test_stops_with_the_cells_from_before_and_resumes_to_the_same(command, tmp_path, monkeypatch):
+    """A rule that fires after the third epoch, in one go and in two."""
+    import common.bilevel
+
+    monkeypatch.setattr(
+        common.bilevel, "epoch_before", lambda rule, lines, nodes: 1 if len(lines) == 3 else None
+    )
+    flags = [*TINY, "--stop-on-collapse", "skips", "--output", tmp_path / "run"]
+    status, out, _ = command(DARTS, *flags)
+    assert status == 0 and "the cells are those after epoch 2" in out
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["epochs"] == 3 and result["cells_of_epoch"] == 1 and result["collapsed"]
+    lines = (tmp_path / "run" / "genotypes.jsonl").read_text().splitlines()
+    cells = load(tmp_path / "run").to_json()["cells"]
+    assert cells == json.loads(lines[1])["genotype"]["cells"]
+    assert len({line[line.index("cells") : line.index("provenance")] for line in lines}) > 1
+
+    (tmp_path / "run" / "result.json").unlink()  # killed at the last moment
+    status, out, _ = command(DARTS, "--resume", tmp_path / "run")
+    assert status == 0
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+
+
+def test_pr_darts_refuses_to_stop(command):
+    flags = ["--preset", "digits", "--stop-on-collapse", "skips"]
+    status, _, err = command("pr_darts/search.py", *flags)
+    assert status == 2 and "--stop-on-collapse skips" in err
