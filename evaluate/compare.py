@@ -1,0 +1,27 @@
+"""Compares methods: searches, retrains under one budget, tests, reports.
+
+    python evaluate/compare.py --preset digits --methods pc_darts gdas darts random --output FOLDER
+    python evaluate/compare.py --study list                   the papers' own tables, by name
+    python evaluate/compare.py --runs FOLDER ... --output O   run folders that are there already
+
+Stopped by Ctrl-C or killed, the same command goes on; finished runs are kept.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import tyro
+
+from common.comparison.conduct import compare
+from common.comparison.settings import CompareConfig
+from common.comparison.studies import listed
+from common.errors import errors_are_messages
+
+if __name__ == "__main__":
+    config = tyro.cli(CompareConfig, description=__doc__)
+    if config.study == "list":
+        print(listed())
+        sys.exit(0)
+    with errors_are_messages():
+        compare(config)
