@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ class NotFinite(RuntimeError):
 def errors_are_messages() -> Iterator[None]:
     """What a user can mend is said once, by the main process (or by the only one that knows).
 
-    Exit status 2 after an `InputError`, 1 after a loss that is not finite, 130 after Ctrl-C.
+    Exit status 2 after an `InputError`, 1 after a loss that is not finite or on a full disk, 130
+    after Ctrl-C.
     """
     try:
         yield
@@ -34,6 +36,13 @@ def errors_are_messages() -> Iterator[None]:
         _leave(f"error: {error}", 2)
     except NotFinite as error:
         _leave(f"error: {error}", 1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _leave(
+            f"error: {error.strerror}: make room; --resume RUN_FOLDER goes on from the last "
+            "checkpoint", 1,
+        )  # fmt: skip
     except KeyboardInterrupt:
         _leave("\ninterrupted; --resume RUN_FOLDER goes on from the last checkpoint", 130)
 

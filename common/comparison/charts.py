@@ -23,8 +23,9 @@ COLOURS = (
     "#2f6db5", "#e0912f", "#2f8f6b", "#b5505c", "#8d57b0", "#7a6a4f", "#c25fa0", "#5f7383",
     "#9aa52b", "#2aa5b8",
 )  # fmt: skip
-MARKERS = "osD^vP*XphH<>"
+MARKERS = "osD^vP<Xp>hH"
 WIDTH = 3.6  # inches
+PAGE = {**STYLE, "figure.facecolor": "none", "axes.facecolor": "none"}
 
 
 def looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -35,11 +36,14 @@ def looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     }
 
 
-@rc_context(STYLE)
+@rc_context(PAGE)
 def cost(rows: Sequence[Summary]) -> str:
     """Accuracy against search time: a small mark a seed, a large one their mean."""
-    figure, axes, shown = Figure((1.75 * WIDTH, 1.15 * WIDTH)), None, looks([r.label for r in rows])
-    axes = figure.add_axes((0.1, 0.13, 0.62, 0.84))
+    shown = looks([row.label for row in rows])
+    legend = 0.19 * -(-len(rows) // 3)  # inches, of lines of three
+    figure = Figure((1.25 * WIDTH, 0.9 * WIDTH + legend))
+    bottom = (0.5 + legend) / figure.get_figheight()
+    axes = figure.add_axes((0.125, bottom, 0.85, 0.98 - bottom))
     handles = []
     for row in rows:
         if row.accuracy is None or row.search_seconds is None:
@@ -57,7 +61,7 @@ def cost(rows: Sequence[Summary]) -> str:
     axes.set(xlabel="search time", ylabel="retrained top-1 (%)")
     axes.yaxis.set_major_locator(MaxNLocator(6))
     if handles:
-        figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0.73, 0.98))
+        figure.legend(handles=handles, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 0))
     return as_svg(figure)
 
 
@@ -74,7 +78,7 @@ def _seconds(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: duration(seconds)))
 
 
-@rc_context(STYLE)
+@rc_context(PAGE)
 def search_curves(results: Sequence[Result]) -> str:
     """Validation accuracy over epochs, a line a seed; dashed that of the derived cell."""
     figure = Figure((WIDTH, 0.62 * WIDTH))
@@ -94,7 +98,7 @@ def search_curves(results: Sequence[Result]) -> str:
     return as_svg(figure)
 
 
-@rc_context(STYLE)
+@rc_context(PAGE)
 def watch(results: Sequence[Result]) -> str:
     """Over epochs: skips and entropy of both cells, edges whose best operation changed.
 
@@ -127,8 +131,10 @@ def watch(results: Sequence[Result]) -> str:
         axes.set_ylabel(label)
         axes.yaxis.set_label_coords(-0.12, 0.5)
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=whole))
-        if whole:
-            axes.set_ylim(-0.4, max(8 if key == "skips" else 1, *axes.get_ylim()) + 0.4)
+        least = {"skips": 8, "entropy": 0.1, "changed_edges": 1}
+        if key in least:
+            top = 1.06 * max(least[key], *(np.nanmax(line.get_ydata()) for line in axes.lines), 0)
+            axes.set_ylim(-0.06 * top, top)
         axes.tick_params(labelbottom=axes is every[-1])
         epoch_axis(axes, epochs, ticks=6)
     every[-1].set_xlabel("epoch")
@@ -143,7 +149,7 @@ def _line(axes: Axes, at: Sequence[int], values: Sequence[float | None], **look)
         axes.plot(at, numbers, marker="o", ms=2.5, markevery=alone(numbers), **look)
 
 
-@rc_context(STYLE)
+@rc_context(PAGE)
 def cell(run: RunFolder, kind: str) -> str | None:
     """A cell, as the run drew it, or drawn now."""
     if kind not in run.genotype.cells:
@@ -151,7 +157,7 @@ def cell(run: RunFolder, kind: str) -> str | None:
     return _drawn(run, kind) or as_svg(cell_figure(run.genotype.cells[kind]))
 
 
-@rc_context(STYLE)
+@rc_context(PAGE)
 def alphas(search: RunFolder, kind: str) -> str | None:
     """The mixing weights of every edge over epochs."""
     history = search.lines("architecture.jsonl")
@@ -183,8 +189,7 @@ def page_svg(text: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<g id="patch_[12]">\s*<path d="[^"]*"[^>]*?style=")fill: #ffffff',
-                  r"\1fill: none", text)
+    text = text.replace('style="fill: #ffffff"', 'style="fill: none"')  # of figure and axes
     return re.sub(r"\n\s*", "\n", text)
 
 

@@ -110,8 +110,9 @@ def _say(report: Report, folder: Path | None) -> None:
 
 def _budget_words(config: CompareConfig) -> str:
     train = shlex.join([*_flat(config.retraining_flags()), *config.more_train_words()])
+    seeds = f"seeds 0 to {config.seeds - 1}" if config.seeds > 1 else "seed 0"
     text = (
-        f"Each search with the seeds 0 to {config.seeds - 1}, then evaluate/train.py {train} "
+        f"Each search with {seeds}, then evaluate/train.py {train} "
         "for each, with the search's seed."
     )
     if config.budget == "paper":

@@ -63,9 +63,9 @@ def _equal_recipe(trainings: Sequence[RunFolder]) -> None:
 
 
 def _equal_file(runs: Sequence[RunFolder], file: str, key: str, what: str) -> None:
+    runs = [run for run in runs if run.read(file)]  # one that failed early has none
     for run in runs[1:]:
-        first, here = runs[0].read(file).get(key), run.read(file).get(key)
-        if first != here:
+        if run.read(file).get(key) != runs[0].read(file).get(key):
             raise InputError(
                 f"{run.folder}: {what} than {runs[0].folder} (seed {run.seed}; {key} in their "
                 f"{file}); what they reached cannot be compared. Leave one of them out"
@@ -104,4 +104,4 @@ def _notes(
         there = {r.seed for r in results if r.label == label and r.training is not None}
         if there != every:
             lacking = ", ".join(map(str, sorted(every - there)))
-            yield f"{label} has no result for seed {lacking}: its mean is over other seeds."
+            yield f"{label} has no result for seed {lacking}; its means are over the others."

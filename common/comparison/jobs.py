@@ -197,13 +197,15 @@ def refuse_running(jobs: Sequence[Job]) -> None:
         InputError: one did.
     """
     for job in jobs:
+        process = None
         with contextlib.suppress(OSError, ValueError, psutil.Error):
             process = psutil.Process(int(_pid(job.folder).read_text()))
-            if str(job.folder) in process.cmdline():
-                raise InputError(
-                    f"{job.folder} is still written by process {process.pid}, of an earlier start "
-                    "of this comparison; wait for it or stop it, then start again"
-                )
+            process = process if str(job.folder) in process.cmdline() else None
+        if process is not None:
+            raise InputError(
+                f"{job.folder} is still written by process {process.pid}, of an earlier start of "
+                "this comparison; wait for it or stop it, then start again"
+            )
 
 
 def _pid(folder: Path) -> Path:

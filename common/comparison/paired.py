@@ -93,7 +93,7 @@ def seeds_needed(count: int) -> int:
 
 def sentence(pair: Pair) -> str:
     """What can be said of a pair."""
-    difference = f"{pair.difference:+.2f} points"
+    difference = f"{round(pair.difference, 2) + 0.0:+.2f} points"  # no -0.00
     if pair.sd is not None:
         difference += f" \u00b1 {pair.sd:.2f}"
     over = f"over {len(pair.seeds)} seed{'s' if len(pair.seeds) > 1 else ''}"

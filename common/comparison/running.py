@@ -84,29 +84,17 @@ def disk_full(folder: Path) -> InputError:
 
 def stop(jobs: Sequence[Job]) -> None:
     """Let runs end by themselves, as after Ctrl-C; kill those that do not."""
-    for after, number in ((2, signal.SIGINT), (15, signal.SIGTERM), (5, signal.SIGKILL)):
-        # After Ctrl-C on a terminal they have the signal already; twice does no harm.
+    for after, number in ((20, signal.SIGINT), (5, signal.SIGTERM), (5, signal.SIGKILL)):
+        for job in jobs:  # Ctrl-C on a terminal has reached them, too; twice does no harm
+            if job.process is not None and job.process.poll() is None:
+                job.process.send_signal(number)
         until = time.time() + after
-        if number is not signal.SIGINT or not _interrupted(jobs, until):
-            for job in jobs:
-                if job.process is not None and job.process.poll() is None:
-                    job.process.send_signal(number)
         while any(job.process is not None and not job.poll() for job in jobs):
             if time.time() > until:
                 break
             time.sleep(0.05)
     for job in jobs:
         job.state = "done" if job.finished() else "waiting"
-
-
-def _interrupted(jobs: Sequence[Job], until: float) -> bool:
-    """Whether all end by themselves in a second: the terminal's signal reached them, too."""
-    until = min(until, time.time() + 1)
-    while time.time() < until:
-        if all(job.process is None or job.process.poll() is not None for job in jobs):
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _start(job: Job, threads: int, device: str | None) -> None:

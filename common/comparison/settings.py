@@ -46,8 +46,8 @@ class CompareConfig:
     preset: Literal["cifar10", "digits"] = "cifar10"
     """Of every search and retraining. digits: nothing to download, retrained for 10 epochs."""
     budget: Literal["matched", "paper"] = "matched"
-    """matched: all searches get the same images, passes over them, batch, supernet size and learning
-    rate of its weights; paper: each its preset's own. Retraining is the same for all in either."""
+    """matched: all searches get the same images, passes over them, batch, size of the supernet and
+    learning rate of its weights; paper: each its preset's own. Retraining is the same for all."""
     dataset: Dataset | None = None
     """In place of the preset's."""
     data_root: str | None = None

@@ -26,9 +26,9 @@ PRINTED_NOTE = (
     "another experiment, not to be compared with those above."
 )
 COLUMNS = (
-    "method", "retrained top-1 (%)", "gain over the average random cell (points)", "search", "retraining",
-    "end to end", "memory (MiB)", "parameters", "multiply-adds", "skips, normal/reduction",
-    "pools, normal/reduction", "edges changed an epoch, last 3",
+    "method", "retrained top-1 (%)", "gain over the average random cell (points)", "search",
+    "retraining", "end to end", "memory (MiB)", "parameters", "multiply-adds",
+    "skips, normal/reduction", "pools, normal/reduction", "edges changed an epoch, last 3",
 )  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""A stand-in for a search or a retraining: the same flags, the same run folder, and no training.
+
+As a script it is what the tests of evaluate/compare.py start. `FAKE` in the environment names what
+goes wrong: {"fail": folder, "full": folder, "slow": end of names}.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+CELLS = json.loads(
+    (Path(__file__).parents[1] / "common" / "genotypes" / "darts_v1.json").read_text()
+)["cells"]
+SIZE = {"epochs": 3, "batch_size": 8, "channels": 4, "cells": 3, "dataset": "digits"}
+
+
+def genotype(name, skips=0):
+    cells = json.loads(json.dumps(CELLS))
+    for n, edge in enumerate(cells["normal"]["edges"]):
+        edge["op"] = "skip_connect" if n < skips else "sep_conv_3x3"
+    return {"format": "nas-genotype", "version": 1, "name": name, "cells": cells,
+            "provenance": {"method": name}}
+
+
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content))
+
+
+def begin(folder, method, seed, **config):
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, "config.json", {
+        "method": method, "seed": seed, **SIZE, "image_size": None, "data_root": "data",
+        "commit": "c", "device": "cpu", "machine": "m", "threads": 1, "mixed_precision": "no",
+        "order": 1, "reduction": "searched", **config,
+    })
+
+
+def epoch(folder, number, skips=0, name="found"):
+    line = {"epoch": number, "valid_top1": 50.0 + number, "seconds": 2.0, "derived_top1": None}
+    for kind in ("normal", "reduction"):
+        figures = {"skips": skips, "entropy": 2.0, "changed_edges": 1}
+        line |= {f"{key}_{kind}": value for key, value in figures.items()}
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(line) + "\n")
+    with open(folder / "genotypes.jsonl", "a") as file:
+        file.write(json.dumps({"epoch": number, "genotype": genotype(name, skips)}) + "\n")
+
+
+def search(folder, method="darts", seed=0, skips=(0, 1, 1), split="halves", **config):
+    """A finished one, as three epochs leave it."""
+    begin(folder, method, seed, **config)
+    write(folder, "split.json", {"sha256": split, "images_sha256": "images"})
+    for number, count in enumerate(skips):
+        epoch(folder, number, count, f"{method}{seed}")
+    write(folder, "genotype.json", genotype(f"{method}{seed}", skips[-1]))
+    write(folder, "result.json", {"search_seconds": 6.0, "peak_memory_mib": 100.0 + seed})
+
+
+def training(folder, of, top1, seed=0, train="images", test="test", **config):
+    """A finished one of the cells in a search's folder, or in a genotype's file."""
+    config = {"genotype": str(of), "held_out": "test", **config}
+    begin(folder, "retrain", seed, **config)
+    write(folder, "images.json", {"train_sha256": train, "test_sha256": test})
+    own = of / "genotype.json" if of.is_dir() else of
+    (folder / "genotype.json").write_text(own.read_text())
+    write(folder, "result.json", {
+        "test_top1": top1, "train_seconds": 3.0, "params": 1000, "peak_memory_mib": 50.0,
+    })
+
+
+def accuracy(name):
+    """Of a run folder's name, known to the tests: PC-DARTS 90 + seed, DARTS 80 + seed, ..."""
+    base = {"pc_darts": 90, "darts": 80, "random-cell": 70}
+    known = [value for start, value in base.items() if name.startswith(start)]
+    return (known or [60])[0] + int(name.removesuffix(".train").split("-")[-1])
+
+
+def main(argv):
+    given = {flag: argv[n + 1] for n, flag in enumerate(argv[:-1]) if flag.startswith("--")}
+    folder = Path(given.get("--resume") or given["--output"])
+    wrong = json.loads(os.environ.get("FAKE", "{}"))
+    with open(folder.parent / "starts", "a") as file:
+        file.write(f"{folder.name} {'resumed' if '--resume' in given else 'new'}\n")
+    if "--resume" not in given:
+        seed = int(given["--seed"])
+        begin(folder, "retrain" if "--genotype" in given else "darts", seed)
+        write(folder, "asked", argv)
+    seed = json.loads((folder / "config.json").read_text())["seed"]
+    asked = json.loads((folder / "asked").read_text())
+    if folder.name.endswith(wrong.get("slow", "none")):
+        time.sleep(20)
+    if wrong.get("fail") == folder.name:
+        print("first line\nerror: the loss was not finite at step 7")
+        raise SystemExit(1)
+    if wrong.get("full") == folder.name:
+        raise OSError(28, "No space left on device")
+    if folder.name.endswith(".train"):
+        of = Path(asked[asked.index("--genotype") + 1])
+        training(folder, of, accuracy(folder.name), seed)
+    else:
+        search(folder, "darts", seed)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

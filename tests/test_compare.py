@@ -1,0 +1,288 @@
+"""evaluate/compare.py: what it starts, goes on with, refuses and reports."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import fake_run
+from common.comparison import conduct, jobs, methods, planned, running
+from common.comparison.conduct import compare
+from common.comparison.jobs import Job
+from common.comparison.methods import METHODS
+from common.comparison.progress import View
+from common.comparison.settings import CompareConfig
+from common.errors import InputError
+
+COMPARE = "evaluate/compare.py"
+FAKE = (str(Path(fake_run.__file__)),)
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """Searches and retrainings that train nothing."""
+    for name, method in METHODS.items():
+        fake = methods.Method(FAKE, method.method, method.flags, method.made, method.printed)
+        monkeypatch.setitem(METHODS, name, fake)
+    monkeypatch.setattr(planned, "TRAIN", FAKE)
+    # Pictures take seconds; tests/test_compare_report.py draws them.
+    monkeypatch.setattr(conduct.html_report, "write", lambda report, folder: None)
+    monkeypatch.setattr(sys, "argv", [COMPARE])
+
+
+def config(folder, **changes):
+    given = {"methods": ("pc_darts", "darts"), "preset": "digits", "seeds": 2, "jobs": 2,
+             "random_cells": 1, "output": str(folder)}
+    return CompareConfig(**{**given, **changes})
+
+
+def starts(folder):
+    file = folder / "runs" / "starts"
+    lines = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return sorted(lines)
+
+
+def report(folder):
+    return json.loads((folder / "comparison.json").read_text())
+
+
+def test_a_whole_comparison_and_nothing_twice(faked, tmp_path, capsys):
+    compare(config(tmp_path))
+    searches = [f"{name}-{seed}" for name in ("pc_darts", "darts") for seed in (0, 1)]
+    names = [name + end for name in searches for end in ("", ".train")]
+    names += [f"random-cell-{seed}-0.train" for seed in (0, 1)]
+    assert starts(tmp_path) == sorted(f"{name} new" for name in names)
+    found = report(tmp_path)
+    pc_darts, darts = found["rows"]
+    assert pc_darts["label"] == "pc_darts" and darts["label"] == "darts"
+    assert pc_darts["accuracy"]["mean"] == 90.5
+    assert pc_darts["accuracy"]["sd"] == pytest.approx(0.5**0.5)
+    assert pc_darts["accuracy"]["values"] == {"0": 90, "1": 91}
+    assert pc_darts["gain"]["values"] == {"0": 20, "1": 21}  # each over its seed's random cell
+    assert pc_darts["memory_mib"]["mean"] == 100.5 and pc_darts["search_seconds"]["mean"] == 6
+    assert pc_darts["wall_seconds"]["mean"] < 6  # of the commands, which took no time
+    assert found["pairs"][0]["difference"] == 10 and not found["pairs"][0]["separated"]
+    text = (tmp_path / "comparison.md").read_text()
+    assert "| pc_darts | 90.50 \u00b1 0.71 (2) | +20.50 \u00b1 0.71 (2) | 6 s |" in text
+    assert "do not separate pc_darts from darts" in text
+    assert "10 of 10 runs done" in capsys.readouterr().out
+
+    compare(config(tmp_path, seeds=3))  # one more seed
+    assert len(starts(tmp_path)) == 5
+    assert report(tmp_path)["rows"][0]["accuracy"]["values"] == {"0": 90, "1": 91, "2": 92}
+
+
+def test_stopped_and_started_again(faked, tmp_path, monkeypatch):
+    """Finished runs stay, unfinished ones are resumed by their own --resume."""
+    monkeypatch.setenv("FAKE", json.dumps({"slow": "s-0.train"}))
+    show = View.show
+
+    def interrupt(view, force=False):
+        # One is done, and the run beside it and the next have begun.
+        begun = [job for job in view.jobs if (job.folder / "asked").exists()]
+        if not force and len(begun) >= 4:
+            raise KeyboardInterrupt
+        show(view, force)
+
+    monkeypatch.setattr(View, "show", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(config(tmp_path))
+    first = starts(tmp_path)
+    done = {path.parent.name for path in tmp_path.glob("runs/*/result.json")}
+    assert 0 < len(done) < len(first) == 4 and not list(tmp_path.glob("runs/*.pid"))
+    monkeypatch.setattr(View, "show", show)
+    monkeypatch.setenv("FAKE", "{}")
+    (tmp_path / "runs" / "darts-1").mkdir(exist_ok=True)  # killed before it wrote its config
+    (tmp_path / "runs" / "darts-1" / "config.json.tmp").write_text("{")
+    compare(config(tmp_path))
+    second = starts(tmp_path)
+    begun = {line.split()[0] for line in first}
+    resumed = {line for line in second if "resumed" in line}
+    assert resumed == {f"{name} resumed" for name in begun - done}
+    assert not done & {line.split()[0] for line in second} and len(done) + len(second) == 10
+    assert not any(row["failures"] for row in report(tmp_path)["rows"])
+
+
+def test_a_failed_run_is_reported_and_the_rest_goes_on(faked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE", json.dumps({"fail": "darts-1"}))
+    compare(config(tmp_path))
+    found = report(tmp_path)
+    assert "FAILED darts-1: error: the loss was not finite at step 7" in capsys.readouterr().out
+    darts = found["rows"][1]
+    assert darts["accuracy"]["values"] == {"0": 80}
+    assert "first line\nerror: the loss was not finite at step 7" in darts["failures"]["1"]
+    assert found["rows"][0]["accuracy"]["values"] == {"0": 90, "1": 91}
+    assert "darts has no result for seed 1;" in " ".join(found["notes"])
+    assert "darts-1.train new" not in starts(tmp_path)
+    monkeypatch.setenv("FAKE", "{}")
+    compare(config(tmp_path))
+    assert starts(tmp_path) == ["darts-1 resumed", "darts-1.train new"]
+    assert not report(tmp_path)["rows"][1]["failures"]
+
+
+def test_a_full_disk_stops_all_and_loses_nothing(faked, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE", json.dumps({"full": "pc_darts-0.train"}))
+    with pytest.raises(InputError, match="--output: the disk of .* is full.*make room"):
+        compare(config(tmp_path, jobs=1))
+    assert starts(tmp_path) == ["pc_darts-0 new", "pc_darts-0.train new"]
+    monkeypatch.setenv("FAKE", "{}")
+    compare(config(tmp_path, jobs=1))
+    again = starts(tmp_path)
+    assert "pc_darts-0.train resumed" in again and len(again) == 9
+
+
+def test_a_report_that_finds_no_room(faked, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(conduct.text_report, "write", full)
+    with pytest.raises(InputError, match="is full"):
+        compare(config(tmp_path, seeds=1, random_cells=0))
+
+
+def test_a_run_that_still_goes_on_is_not_started_beside(faked, tmp_path):
+    folder = tmp_path / "runs" / "darts-0"
+    folder.parent.mkdir(parents=True)
+    still = subprocess.Popen([sys.executable, "-c", "input()", str(folder)], stdin=subprocess.PIPE)
+    try:
+        time.sleep(0.1)
+        jobs._pid(folder).write_text(str(still.pid))
+        with pytest.raises(InputError, match=f"darts-0 is still written by process {still.pid}"):
+            compare(config(tmp_path))
+    finally:
+        still.communicate()
+    assert not starts(tmp_path)
+
+
+def test_combined_cells_and_snapshots(faked, tmp_path):
+    """GDAS' Table 5 and EDAS' Table 1: the retrainings' genotypes are what their rows say."""
+    compare(config(tmp_path / "a", methods=(), study="gdas_table5", seeds=1, random_cells=0))
+    cells = json.loads((tmp_path / "a" / "cells" / "GDAS-N-FIX-R-0.json").read_text())
+    assert cells["provenance"]["normal"] == "darts0" and cells["name"] == "GDAS-N-FIX-R-0"
+    labels = [row["label"] for row in report(tmp_path / "a")["rows"]]
+    assert labels == ["GDAS-N + GDAS-R", "GDAS-N + FIX-R", "FRC-N + GDAS-R", "FRC-N + FIX-R"]
+    assert len(starts(tmp_path / "a")) == 6
+
+    compare(config(tmp_path / "b", methods=(), study="edas_table1", seeds=1, random_cells=0))
+    first, last = (
+        json.loads((tmp_path / "b" / "runs" / f"{name}-0.train" / "genotype.json").read_text())
+        for name in ("a-at-0", "f-at-100")
+    )
+    ops = [[e["op"] for e in g["cells"]["normal"]["edges"]] for g in (first, last)]
+    assert [row.count("skip_connect") for row in ops] == [0, 1]  # epochs 1 and 3 of the search
+    assert report(tmp_path / "b")["printed"]["(a) at 0%"][0]["best"] == 3.13
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--methods", "pc_darts", "nas"], "--methods nas: unknown; known: pc_darts, gdas,"),
+    (["--study", "table9"], "--study table9: unknown; --study list shows them: pc_darts_table3"),
+    (["--seeds", "0"], "--seeds 0: must be 1 or more"),
+    (["--methods", "pr_darts", "--search-epochs", "2"], "pr_darts searches in cycles and needs 3"),
+    (["--budget", "paper", "--search-cells", "4"], "--search-cells 4: --budget paper leaves"),
+    (["--runs", "no/such"], "--runs no/such: no such folder"),
+])  # fmt: skip
+def test_bad_flags(command, tmp_path, arguments, said):
+    status, _, err = command(COMPARE, *arguments, "--output", tmp_path / "o")
+    assert status == 2 and said in err and not (tmp_path / "o").exists()
+
+
+def test_output_is_needed_and_list_shows_the_studies(command):
+    status, _, err = command(COMPARE)
+    assert status == 2 and "--output" in err
+    status, out, _ = command(COMPARE, "--study", "list")
+    assert status == 0 and "itnas_table2" in out and "PR-DARTS, Fig. 2" in out
+
+
+def test_another_budget_in_the_same_folder_is_refused(faked, tmp_path):
+    compare(config(tmp_path, seeds=1, random_cells=0))
+    with pytest.raises(InputError, match="--search-epochs 4: .* was begun with None"):
+        compare(config(tmp_path, seeds=1, search_epochs=4))
+    compare(config(tmp_path, methods=("pc_darts",), seeds=1, jobs=1))  # this may change
+
+
+def test_places_take_turns_on_gpus(monkeypatch):
+    monkeypatch.setattr(running.torch.cuda, "device_count", lambda: 2)
+    assert running.devices(None) == ["0", "1"] and running.devices(3) == ["0", "1", "0"]
+    monkeypatch.setattr(running.torch.cuda, "device_count", lambda: 0)
+    assert running.devices(None) == [None] and running.devices(2) == [None, None]
+
+
+def test_a_run_sees_its_gpu_and_its_threads(tmp_path):
+    script = tmp_path / "say.py"
+    script.write_text("import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[1:])")
+    job = Job("x", "x", 4, (str(script),), ("--K", "2"), tmp_path / "runs" / "x")
+    job.start(threads=3, device="1")
+    job.process.wait()
+    said = job.log.read_text()
+    assert said.startswith("1 ['--K', '2', '--seed', '4', '--threads', '3', '--output'")
+
+
+# ---------------------------------------------------------------------------- what a person sees
+
+
+def some_jobs(tmp_path):
+    every = [
+        Job(f"{label}-0{end}", label, 0, (), (), tmp_path / f"{label}-0{end}")
+        for label in ("a", "b") for end in ("", ".train")
+    ]  # fmt: skip
+    every[0].state, every[1].state = "done", "running"
+    every[0].clock.write_text("80\n20\n")  # two starts
+    fake_run.begin(every[1].folder, "retrain", 0, epochs=4)
+    fake_run.epoch(every[1].folder, 0)
+    every[1].started, every[1].process = time.time() - 10, object()
+    return every
+
+
+def test_time_left_is_by_what_like_runs_took(tmp_path):
+    view = View(some_jobs(tmp_path), places=1)
+    # A search took 100 s; a training is a quarter done after 10 s. One of each is to come.
+    # b's are not known: the mean of both, 70 s, each.
+    assert view.seconds_left() == pytest.approx(30 + 70 + 70, abs=1)
+    assert view.summary().startswith("1 of 4 runs done, 1 running, about 3 min left")
+    assert View([], 1).seconds_left() is None
+
+
+def test_live_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    every = some_jobs(tmp_path)
+    view = View(every, 1)
+    assert view.live
+    view.show()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split() == ["seed", "0"] and shown[1].split() == ["a", "train", "25", "%"]
+    assert shown[2].split() == ["b", "waits"] and "1 of 4 runs done" in shown[3]
+    view.show(force=True)
+    assert capsys.readouterr().out.startswith("\x1b[4F\x1b[J")
+    every[1].state, every[1].why = "failed", "why"
+    view.ended(every[1])
+    assert "FAILED a-0.train: why" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------- in earnest
+
+
+def test_a_real_search_and_its_retraining(tmp_path, command, monkeypatch):
+    """The shortest that there are, in this process: what the fakes stand for is what is started."""
+    monkeypatch.setattr(sys, "argv", [COMPARE])
+    given = config(
+        tmp_path, methods=("gdas_frc",), seeds=1, random_cells=0, search_epochs=1,
+        search_channels=4, search_batch_size=16, limit_images=64,
+        train_flags="--epochs 1 --channels 4 --cells 3 --limit-images 64",
+    )
+    for job in planned.jobs_of(given, tmp_path):
+        own = [] if job.cells is None else ["--genotype", job.cells.genotype()]
+        more = ["--seed", job.seed, "--threads", 1, "--output", job.folder]
+        status, _, err = command(*job.script, *job.flags, *own, *more)
+        assert status == 0, err
+    compare(given)
+    (row,) = report(tmp_path)["rows"]
+    assert 0 <= row["accuracy"]["values"]["0"] <= 100 and row["params"]["mean"] > 1000
+    assert row["multiply_adds"]["mean"] > 1000 and row["search_seconds"]["mean"] > 0
+    split = json.loads((tmp_path / "runs" / "gdas_frc-0" / "split.json").read_text())
+    assert len(split["train"]) == 32
+    assert "<svg" in (tmp_path / "report.html").read_text()
