@@ -104,8 +104,9 @@ def _epochs(method: str, epochs: int, budget: Budget, own: Flags) -> Flags:
         return {**{flag: tuple(map(str, row)) for flag, row in rows.items()}, **batch}
     if method == "random":
         # A search passes over both halves of the images, these cells over one of them.
-        each = max(1, round(math.sqrt(2 * epochs)))
-        return {"--epochs": str(each), "--samples": str(max(1, 2 * epochs // each))}
+        passes = 2 * epochs
+        each = max(n for n in range(1, math.isqrt(passes) + 1) if passes % n == 0)
+        return {"--epochs": str(each), "--samples": str(passes // each)}
     flags = {"--epochs": str(epochs)}
     if method == "pc_darts":
         flags["--warmup-epochs"] = str(math.floor(0.3 * epochs))  # 15 of 50 (4.2)

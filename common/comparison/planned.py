@@ -29,8 +29,10 @@ def jobs_of(config: CompareConfig, folder: Path) -> list[Job]:
             rows = [row for row in plan.rows if row.search == name]
             jobs += [_training(config, row, seed, folder, searches) for row in rows]
         jobs += [_random(config, number, seed, folder) for number in range(config.random_cells)]
-    done_first = {job.name: n for n, job in enumerate(jobs)}
-    return sorted(jobs, key=lambda job: max(map(done_first.get, (job.name, *job.needs))))
+    place = {job.name: n for n, job in enumerate(jobs)}  # a row of two searches waits for both
+    return sorted(
+        jobs, key=lambda job: (max(map(place.get, (job.name, *job.needs))), not job.is_search)
+    )
 
 
 def _search(config: CompareConfig, search: Search, seed: int, folder: Path) -> Job:

@@ -1,0 +1,165 @@
+"""Budgets and studies: command lines that the searches accept, and figures as printed."""
+
+import pytest
+
+from common.baselines import darts, random_search
+from common.comparison import published
+from common.comparison.budget import NINE, budget_of, search_flags, shared_out, words
+from common.comparison.methods import METHODS, name_of
+from common.comparison.plan import plan_of
+from common.comparison.planned import jobs_of
+from common.comparison.settings import CompareConfig
+from common.comparison.studies import STUDIES
+from common.config import parse
+from common.retrain import PRESETS, RetrainConfig
+from edas import search as edas
+from gdas import search as gdas
+from itnas import search as itnas
+from pc_darts import search as pc_darts
+from pr_darts import search as pr_darts
+
+MODULES = {"pc_darts": pc_darts, "gdas": gdas, "gdas_frc": gdas, "edas": edas, "itnas": itnas,
+           "pr_darts": pr_darts, "darts": darts, "darts2": darts, "random": random_search}
+
+
+def parsed(method, flags):
+    module = MODULES[method]
+    return parse(module.PRESETS, module.METHOD, words(flags), "")
+
+
+@pytest.mark.parametrize("preset", ["digits", "cifar10"])
+def test_matched_searches_have_one_budget(preset):
+    given = {"epochs": 12, "channels": 8, "arch_learning_rate": 6e-3}
+    budget = budget_of(preset, True, given)
+    for name in METHODS:
+        config = parsed(name, search_flags(name, budget, METHODS[name].flags))
+        size = config.channels, config.cells, config.learning_rate, config.dataset
+        assert size == (8, budget.cells, budget.learning_rate, preset)
+        if name == "random":  # one half of the images, where a search has a pass over both
+            assert (config.samples, config.epochs) == (6, 4)
+        else:
+            assert config.epochs == 12
+            own = {"edas": 0.025}
+            assert config.arch_learning_rate == own.get(name, 6e-3)
+            assert config.cut_accuracy == "off"
+        assert config.batch_size == budget.batch_size
+        assert name != "pr_darts" or config.batch_max == budget.batch_size
+    assert parsed("pc_darts", search_flags("pc_darts", budget, {})).warmup_epochs == 3
+    grace = parsed("pr_darts", search_flags("pr_darts", budget, {})).grace_epochs
+    assert len(grace) == 9 and sum(grace) == 0
+
+
+def test_each_keeps_its_own_settings_in_the_papers_mode():
+    budget = budget_of("cifar10", False, {})
+    for name in METHODS:
+        config = parsed(name, search_flags(name, budget, METHODS[name].flags))
+        default = parse(MODULES[name].PRESETS, MODULES[name].METHOD, words(METHODS[name].flags), "")
+        assert config == default
+    assert parsed("gdas", search_flags("gdas", budget, {})).epochs == 240
+
+
+@pytest.mark.parametrize("total", [3, 5, 8, 9, 10, 27, 100])
+def test_epochs_are_shared_out_among_cycles(total):
+    shares = NINE[0] if total >= 9 else (15, 10, 10)
+    counts = shared_out(total, shares)
+    assert sum(counts) == total and min(counts) >= 1 and counts[0] == max(counts)
+    assert total != 100 or counts == list(shares)  # the paper's own
+    budget = budget_of("digits", True, {"epochs": total})
+    config = parsed("pr_darts", search_flags("pr_darts", budget, {}))
+    assert config.epochs == total
+
+
+def test_the_hessian_is_asked_of_all_that_have_one():
+    budget = budget_of("digits", True, {})
+    for name in METHODS:
+        config = parsed(name, search_flags(name, budget, METHODS[name].flags, hessian=True))
+        assert name == "random" or config.hessian
+
+
+@pytest.mark.parametrize("budget", ["matched", "paper"])
+@pytest.mark.parametrize("preset", ["digits", "cifar10"])
+@pytest.mark.parametrize("name", [*STUDIES, None])
+def test_every_study_is_command_lines_that_its_searches_accept(name, preset, budget, tmp_path):
+    given = CompareConfig(
+        study=name, preset=preset, budget=budget, seeds=1, random_cells=1, output=str(tmp_path),
+        data_root=str(tmp_path),
+    )  # fmt: skip
+    given.check()
+    jobs = jobs_of(given, tmp_path)
+    by_name = {job.name: n for n, job in enumerate(jobs)}
+    assert len(by_name) == len(jobs)
+    for n, job in enumerate(jobs):
+        assert all(by_name[need] < n for need in job.needs)
+        if job.is_search:
+            module = next(m for key, m in MODULES.items() if METHODS[key].script == job.script)
+            parse(module.PRESETS, module.METHOD, list(job.flags), "")
+        elif job.cells is not None:
+            more = ["--genotype", "darts_v2"]
+            assert isinstance(parse(PRESETS, "retrain", [*job.flags, *more], ""), RetrainConfig)
+
+
+def test_flags_that_make_a_studys_rows():
+    def configs(study, method, preset="digits"):
+        budget = budget_of(preset, True, {})
+        return {
+            search.name: parsed(search.method, search_flags(
+                search.method, budget, search.flags, search.times,
+            ))
+            for search in STUDIES[study].searches if search.method == method
+        }  # fmt: skip
+
+    table3 = configs("pc_darts_table3", "pc_darts")
+    assert [(c.K, c.edge_normalization) for c in table3.values()] == [
+        (1, False), (1, True), (4, False), (4, True),
+    ]  # fmt: skip
+    epochs = configs("pc_darts_table4_epochs", "darts2", "cifar10")
+    assert [c.epochs for c in epochs.values()] == [50, 75, 100, 125]
+    assert {c.order for c in epochs.values()} == {2}
+    assert [c.nodes for c in configs("pc_darts_table4_nodes", "pc_darts").values()] == [5, 6, 7]
+    variants = configs("edas_fig5", "edas")
+    assert [c.variant for c in variants.values()] == ["alpha-max", "edas", "edas-inv"]
+    assert variants["EDAS-inv"].inversion_epochs == 4  # 10 of 25, of 9
+    assert configs("edas_table1", "edas")["EDAS long"].epochs == 36
+    parts = [(c.gumbel, c.transition, c.pruning) for c in configs("itnas_table2", "itnas").values()]
+    assert parts == [(False,) * 3, (True, False, False), (True, True, False), (True,) * 3]
+    assert [c.space for c in configs("pr_darts_table3", "pr_darts").values()] == ["dl", "dr", "ur"]
+
+
+def test_printed_figures():
+    """Never a best without its mean, where a paper prints both."""
+    printed = {name: METHODS[name].printed for name in METHODS}
+    assert (printed["pc_darts"][0].mean, printed["pc_darts"][0].best) == (2.67, 2.57)
+    five = {"darts": (2.89, 3.15, 2.99, 3.07, 3.27), "darts2": (3.11, 2.68, 2.77, 3.14, 3.06),
+            "pc_darts": (2.72, 2.67, 2.57, 2.75, 2.64)}
+    for name, runs in five.items():
+        figure = printed[name][0]
+        assert figure.mean == pytest.approx(sum(runs) / 5, abs=0.006) and figure.best == min(runs)
+    assert published.GDAS.mean_text() == "not printed"
+    last = STUDIES["pc_darts_table3"].rows[-1].printed[0]
+    assert (last.mean, last.best) == (2.67, 2.57)
+    errors = [row.printed[0].best for row in STUDIES["itnas_table2"].rows]
+    assert errors == [2.76, 2.72, 2.53, 2.45]
+    assert all(row.printed for plan in STUDIES.values() for row in plan.rows)
+
+
+def test_methods_are_known_by_their_runs():
+    assert name_of({"method": "gdas", "reduction": "fixed"}) == "gdas_frc"
+    assert name_of({"method": "darts", "order": 2}) == "darts2"
+    assert name_of({"method": "mine"}) == "mine"
+    assert [row.label for row in plan_of(["darts", "gdas", "darts"]).rows] == ["darts", "gdas"]
+
+
+def test_an_equal_retraining_for_all(tmp_path):
+    given = CompareConfig(
+        methods=("gdas", "random"), preset="cifar10", output=str(tmp_path), data_root=str(tmp_path),
+        dataset="folder", limit_images=40, train_flags="--epochs 2 --cutout 0", random_cells=1,
+    )  # fmt: skip
+    trainings = [job for job in jobs_of(given, tmp_path) if not job.is_search]
+    flags = {tuple(f for f in job.flags if not f.endswith(".json")) for job in trainings}
+    assert {f for f in flags if "--genotype" not in f} == {(
+        "--preset", "cifar10", "--dataset", "folder", "--data-root", str(tmp_path),
+        "--epochs", "2", "--cutout", "0",
+    )}  # fmt: skip
+    assert len(flags) == 2  # random cells are named in the flags, and nothing else differs
+    searches = [job for job in jobs_of(given, tmp_path) if job.is_search]
+    assert all("--limit-images" in job.flags for job in searches)

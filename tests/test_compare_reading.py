@@ -1,0 +1,309 @@
+"""Run folders read side by side: what may be compared, what is counted, what can be concluded."""
+
+import dataclasses
+import json
+import re
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+import fake_run
+from common.comparison import html_report
+from common.comparison.conduct import compare
+from common.comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
+from common.comparison.reading import run_folder
+from common.comparison.rows import adds_of, cell_counts, changes, image_size, mean_of
+from common.comparison.settings import CompareConfig
+from common.complexity import SETTINGS, complexity
+from common.errors import InputError
+from common.genotype import FixedCell, Genotype, load
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Read the folder's runs; the report's JSON."""
+    monkeypatch.setattr(sys, "argv", ["evaluate/compare.py"])
+
+    def reading(pictures=False):
+        if not pictures:
+            monkeypatch.setattr(html_report, "write", lambda report, folder: None)
+        output = tmp_path / "report"
+        compare(CompareConfig(runs=(str(tmp_path / "runs"),), output=str(output)))
+        return json.loads((output / "comparison.json").read_text())
+
+    (tmp_path / "runs").mkdir()
+    return reading
+
+
+def pair(folder, name, method, seed, top1, skips=(0, 1, 1), recipe=None, **config):
+    fake_run.search(folder / "runs" / name, method, seed, skips, **config)
+    of = folder / "runs" / name
+    fake_run.training(folder / "runs" / f"{name}.train", of, top1, seed, **(recipe or {}))
+
+
+# ------------------------------------------------------------------------------------ run folders
+
+
+def test_folders_are_told_apart_by_their_config_and_matched_by_their_cells(read, tmp_path):
+    for seed in (0, 1):
+        pair(tmp_path, f"x{seed}", "darts", seed, 80 + seed)
+        pair(tmp_path, f"y{seed}", "gdas", seed, 85 + seed, reduction="fixed")
+        pair(tmp_path, f"z{seed}", "edas", seed, 87, variant="edas")
+        pair(tmp_path, f"w{seed}", "edas", seed, 88, variant="alpha-max", candidates=8)
+    (tmp_path / "runs" / "x0.time").write_text("7.5\n2.5\n")
+    (tmp_path / "runs" / "x0.train.time").write_text("4\n")
+    rows = {row["label"]: row for row in read()["rows"]}
+    assert set(rows) == {
+        "darts", "gdas_frc", "edas candidates=None variant=edas",
+        "edas candidates=8 variant=alpha-max",
+    } or set(rows) == {
+        "darts", "gdas_frc", "edas variant=edas", "edas candidates=8 variant=alpha-max",
+    }  # fmt: skip
+    assert rows["darts"]["accuracy"]["values"] == {"0": 80, "1": 81}
+    assert rows["gdas_frc"]["accuracy"]["values"] == {"0": 85, "1": 86}
+    assert rows["darts"]["wall_seconds"]["values"] == {"0": 14}  # nobody took the other's time
+
+
+def test_of_two_searches_with_equal_cells_each_has_its_own_retraining(read, tmp_path):
+    pair(tmp_path, "a", "itnas", 0, 81, pruning=False)
+    pair(tmp_path, "b", "itnas", 0, 82, pruning=True)
+    rows = {row["label"]: row["accuracy"]["mean"] for row in read()["rows"]}
+    assert rows == {"itnas pruning=False": 81, "itnas pruning=True": 82}
+
+
+def test_unfinished_runs_are_rows_without_a_result(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80)
+    fake_run.begin(tmp_path / "runs" / "b", "gdas", 0)
+    (tmp_path / "runs" / "b.log").write_text("epoch 1\rerror: killed\n")
+    pair(tmp_path, "c", "edas", 0, 80)
+    (tmp_path / "runs" / "c.train" / "result.json").unlink()
+    rows = {row["label"]: row for row in read()["rows"]}
+    assert rows["gdas"]["failures"]["0"] == "its search has not ended\nerror: killed"
+    assert rows["edas"]["failures"]["0"] == "its retraining has not ended"
+    assert rows["darts"]["accuracy"]["mean"] == 80 and rows["edas"]["accuracy"] is None
+
+
+def test_random_cells_among_the_runs_are_what_gains_are_over(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80)
+    for number, top1 in enumerate((70, 74)):
+        cell = tmp_path / f"cell{number}.json"
+        cell.write_text(json.dumps(fake_run.genotype("random_search", skips=number + 2)))
+        fake_run.training(tmp_path / "runs" / f"r{number}.train", cell, top1)
+    report = read()
+    assert report["rows"][0]["gain"]["mean"] == 8
+    assert report["random_cells"]["mean"] == 72
+
+
+# --------------------------------------------------------------------------------------- fairness
+
+
+def unlike(**changes):
+    """Two pairs of runs of which the second differs."""
+    def build(folder):
+        pair(folder, "a", "darts", 0, 80)
+        pair(folder, "b", changes.get("method", "gdas"), changes.get("seed", 0), 81,
+             recipe=changes.get("recipe"), **changes.get("search", {}))
+    return build
+
+
+def damaged(folder):
+    pair(folder, "a", "darts", 0, 80)
+    (folder / "runs" / "a" / "config.json").write_text("{")
+
+
+def strange(folder):
+    pair(folder, "a", "darts", 0, 80)
+    (folder / "runs" / "a" / "config.json").write_text("{}")
+
+
+def half_a_line(folder):
+    pair(folder, "a", "darts", 0, 80)
+    (folder / "runs" / "a" / "genotypes.jsonl").write_text("{\n")
+
+
+BAD = {
+    "split": (unlike(search={"split": "other"}), "b: searched on another split"),
+    "recipe": (unlike(recipe={"epochs": 9}), "under different budgets .epochs 3 and 9."),
+    "train images": (unlike(recipe={"train": "x"}), "was retrained on other images"),
+    "test images": (unlike(recipe={"test": "x"}, seed=1), "was tested on other images"),
+    "budget": (
+        unlike(method="darts", seed=1, search={"epochs": 9}),
+        "searches of darts under different budgets .epochs 3 and 9.",
+    ),
+    "twice": (unlike(method="darts"), "a and .*b are both darts with seed 0"),
+    "damaged": (damaged, "config.json: cannot be read as JSON"),
+    "strange": (strange, "a: its config.json is not that of a run"),
+    "half a line": (half_a_line, "genotypes.jsonl: damaged"),
+    "nothing": (lambda folder: None, "--runs .*: no run folder there"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_what_cannot_be_compared_is_refused(read, tmp_path, what):
+    build, message = BAD[what]
+    build(tmp_path)
+    with pytest.raises(InputError, match=message):
+        read()
+    assert not (tmp_path / "report" / "comparison.json").exists()
+
+
+def test_accuracies_on_a_validation_half_are_none_of_the_test_split(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80, recipe={"held_out": "valid"})
+    with pytest.raises(InputError, match="--held-out valid, so it has no test accuracy"):
+        read()
+
+
+def test_what_is_unequal_but_may_be_is_said(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80, commit="111111111")
+    pair(tmp_path, "b", "gdas", 0, 81, device="gpu", recipe={"threads": 4})
+    notes = " ".join(read()["notes"])
+    assert "Searches are of 2 commits of the code: 11111111, c." in notes
+    assert "Searches are of 2 devices" in notes and "Retrainings are of 2 numbers of thr" in notes
+
+
+# ------------------------------------------------------------------------------------------ counts
+
+
+def test_counts_of_cells(tmp_path):
+    genotype = load("darts_v2")
+    assert cell_counts(genotype) == {"normal": (2, 0), "reduction": (3, 5)}
+    frc = Genotype("x", {"normal": genotype.cells["normal"], "reduction": FixedCell("gdas_frc")})
+    assert cell_counts(frc)["reduction"] == (None, None)
+
+
+def test_multiply_adds_are_those_of_evaluate_complexity(tmp_path):
+    of = tmp_path / "cells.json"
+    of.write_text(json.dumps(load("darts_v2").to_json()))
+    config = {"dataset": "cifar10", "channels": 36, "cells": 20}
+    fake_run.training(tmp_path / "run", of, 90, **config)
+    expected = complexity(load("darts_v2"), SETTINGS["cifar10"]).multiply_adds
+    assert adds_of(run_folder(tmp_path / "run")) == expected
+
+
+def test_size_of_a_folders_images(tmp_path):
+    config = {"dataset": "folder", "data_root": str(tmp_path), "image_size": None}
+    assert image_size(config) is None
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (12, 12)).save(tmp_path / "train" / name / "0.png")
+    from common.comparison import rows
+
+    rows._size_of_folder.cache_clear()
+    assert image_size(config) == (3, 12, 3) and image_size({**config, "image_size": 8}) == (3, 8, 3)
+
+
+def test_changes_of_the_genotype_at_the_end(tmp_path):
+    fake_run.search(tmp_path / "a", skips=(8, 0, 1, 1, 3))
+    assert changes(run_folder(tmp_path / "a")) == pytest.approx((1 + 0 + 2) / 3)  # last three steps
+    fake_run.search(tmp_path / "b", skips=(1,))
+    assert changes(run_folder(tmp_path / "b")) is None
+
+
+def test_cells_full_of_skips_are_warned_of(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80, skips=(0, 4, 5))
+    pair(tmp_path, "b", "gdas", 0, 80, skips=(4, 0, 0))
+    darts, gdas = read()["rows"]
+    assert darts["warnings"] == [
+        "darts, seed 0: half or more of the normal cell's edges were skip connections when the "
+        "search ended."
+    ]
+    assert not gdas["warnings"] and "after 1 of 3 epochs, not the last" in gdas["remarks"][0]
+
+
+def test_means():
+    assert mean_of({0: None}) is None
+    assert dataclasses.astuple(mean_of({0: 1.0, 1: None, 2: 4.0}))[:2] == (2.5, 4.5**0.5)
+    assert mean_of({3: 7.0}).sd is None and mean_of({3: 7.0}).n == 1
+
+
+# --------------------------------------------------------------------------------------- over seeds
+
+
+def test_sign_flips_are_exact():
+    assert sign_flip_p([1, 2, 3]) == 2 / 8  # only + + + and - - - are as far from 0
+    assert sign_flip_p([1, 2, -3]) == 1
+    assert sign_flip_p([1, 1, 1, -1]) == 10 / 16  # sums of 4, 2 or more either way
+    assert sign_flip_p([0.1 + 0.2, -0.3]) == 1  # ties are ties
+    assert sign_flip_p([2.0] * 6) == 2 / 64
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+
+
+def test_pairs_are_over_the_seeds_that_both_have():
+    a, b = {0: 90.0, 1: 92.0, 2: 50.0}, {0: 89.0, 1: 90.0, 3: 10.0}
+    (found,) = pairs({"a": a, "b": b})
+    assert (found.difference, found.seeds, found.p, found.least_p) == (1.5, (0, 1), 0.5, 0.5)
+    assert found.sd == pytest.approx(0.5**0.5) and found.p_t == pytest.approx(0.2048, abs=1e-3)
+    assert pairs({"a": {0: 1.0}, "b": {1: 1.0}}) == []
+
+
+def test_sentences_say_what_the_data_separate_and_what_they_cannot():
+    ahead = {seed: 90.0 + seed / 10 for seed in range(6)}
+    behind = {seed: value - 1 - seed for seed, value in ahead.items()}
+    (six,) = pairs({"a": behind, "b": ahead})
+    assert six.separated
+    assert sentence(six).startswith("a is behind b: -3.50 points \u00b1 1.87 over 6 seeds")
+    assert "cannot separate" not in preamble([six])
+    (three,) = pairs({"a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {0: 0.0, 1: 0.0, 2: 0.0}})
+    assert not three.separated
+    assert "do not separate a from b: +2.00 points" in sentence(three)
+    assert "0.25 is the smallest p that so many seeds can give" in sentence(three)
+    said = preamble([three])
+    assert "so few seeds cannot separate any pair" in said and "It takes 6 seeds" in said
+    assert seeds_needed(1) == 6 and seeds_needed(28) == 11  # 2/64 < .05; 28 * 2/2048 < .05
+    assert 28 * 2.0 ** (1 - 11) < 0.05 <= 28 * 2.0 ** (1 - 10)
+    assert "nothing is concluded" in preamble([])
+
+
+# ----------------------------------------------------------------------------------------- the page
+
+
+class Tags(HTMLParser):
+    """Sees that every element is closed, and keeps what a table's cells sort by."""
+
+    void = {"meta", "br", "path", "use", "rect", "stop"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.keys, self.links = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.keys += [given["data-value"]] if "data-value" in given else []
+        self.links += [v for k, v in attributes if k in ("src", "href") and not v.startswith("#")]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.void:
+            assert self.open.pop() == tag
+
+
+def test_the_report_is_one_page_that_needs_no_other(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80, skips=(0, 4, 5))
+    pair(tmp_path, "b", "gdas", 0, 90, order="<&>")
+    pair(tmp_path, "c", "gdas", 1, 91, order="<&>")
+    fake_run.begin(tmp_path / "runs" / "d", "edas", 0)
+    (tmp_path / "runs" / "d.log").write_text("why <b>not</b>")
+    (tmp_path / "runs" / "a" / "pictures").mkdir()
+    (tmp_path / "runs" / "a" / "pictures" / "cycles.svg").write_text(
+        '<?xml version="1.0"?><svg id="fig2"><metadata>x</metadata><g style="fill: #ffffff"/></svg>'
+    )
+    (tmp_path / "runs" / "a" / "architecture.jsonl").write_text("")
+    read(pictures=True)
+    page = (tmp_path / "report" / "report.html").read_text()
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.open and not tags.links
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert tags.keys[:2] == ["darts", "80"] and "90.5" in tags.keys
+    assert "<b>not" not in page and "why &lt;b&gt;not" in page
+    assert page.count("<svg") >= 1 + 2 * 2 + 3 * 2 + 1
+    assert '<svg id="fig2"><g style="fill: none"/></svg>' in page
+    assert "prefers-color-scheme: dark" in page and "width=device-width" in page
+    assert '<p class="warn">darts, seed 0: half or more' in page
