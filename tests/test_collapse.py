@@ -108,7 +108,7 @@ def test_eigenvalue_rule_needs_the_eigenvalue():
 
 
 DARTS = "common/baselines/darts.py"
-TINY = "--preset digits --epochs 4 --channels 4 --cells 3 --limit-images 96 --batch-size 16".split()
+TINY = "--preset digits --epochs 4 --channels 4 --cells 3 --limit-images 40 --batch-size 20".split()
 TINY += ["--nodes", "3", "--cut-accuracy", "off", "--threads", "1", "--arch-learning-rate", "3"]
 
 

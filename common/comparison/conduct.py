@@ -30,7 +30,7 @@ def compare(config: CompareConfig) -> None:
 
     Raises:
         InputError: whatever is wrong with flags, run folders or the disk.
-        KeyboardInterrupt: Ctrl-C; what is finished has been reported.
+        SystemExit: 130, after Ctrl-C; what is finished has been reported.
     """
     config.check()
     if config.runs:
@@ -46,10 +46,10 @@ def compare(config: CompareConfig) -> None:
         try:
             run_all(jobs, places, threads, View(jobs, len(places)))
         except KeyboardInterrupt:
-            print("\nstopped; the same command goes on where this one was", flush=True)
             if any(job.finished() for job in jobs):
                 _report_plan(config, jobs, folder)
-            raise
+            print("\nstopped; the same command goes on where this one was", flush=True)
+            raise SystemExit(130) from None
         _report_plan(config, jobs, folder)
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -76,7 +76,7 @@ class View:
         if count["failed"]:
             parts.append(f"{count['failed']} failed")
         left = self.seconds_left()
-        if left is not None:
+        if left:
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 

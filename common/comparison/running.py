@@ -18,6 +18,7 @@ from common.errors import InputError
 
 FULL = "No space left on device"
 LEAST = 2**20  # bytes that are free where a disk is not full
+PAUSE = 0.2  # seconds between looks at what runs
 
 
 class DiskFull(Exception):
@@ -66,7 +67,7 @@ def run_all(
                         if job.state == "failed" and _full(job):
                             raise DiskFull
                 view.show()
-                time.sleep(0.2)
+                time.sleep(PAUSE)
         except BaseException as reason:
             stop([job for job in jobs if job.state == "running"])
             if isinstance(reason, DiskFull) or getattr(reason, "errno", None) == errno.ENOSPC:
