@@ -175,9 +175,9 @@ def test_counts_of_cells(tmp_path):
 def test_multiply_adds_are_those_of_evaluate_complexity(tmp_path):
     of = tmp_path / "cells.json"
     of.write_text(json.dumps(load("darts_v2").to_json()))
-    config = {"dataset": "cifar10", "channels": 36, "cells": 20}
-    fake_run.training(tmp_path / "run", of, 90, **config)
-    expected = complexity(load("darts_v2"), SETTINGS["cifar10"]).multiply_adds
+    fake_run.training(tmp_path / "run", of, 90, dataset="cifar10", channels=8, cells=5)
+    setting = dataclasses.replace(SETTINGS["cifar10"], channels=8, cells=5)
+    expected = complexity(load("darts_v2"), setting).multiply_adds
     assert adds_of(run_folder(tmp_path / "run")) == expected
 
 
@@ -207,6 +207,15 @@ def test_cells_full_of_skips_are_warned_of(read, tmp_path):
         "search ended."
     ]
     assert not gdas["warnings"] and "after 1 of 3 epochs, not the last" in gdas["remarks"][0]
+
+
+def test_what_pr_darts_discovered_is_told(read, tmp_path):
+    pair(tmp_path, "a", "pr_darts", 0, 80)
+    file = tmp_path / "runs" / "a" / "result.json"
+    own = {"discovered": {"normal": 15}, "discoverable": 35}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **own}))
+    said = "pr_darts, seed 0: discovered 15 of 35 operations of normal cells."
+    assert read()["rows"][0]["remarks"] == [said]
 
 
 def test_means():

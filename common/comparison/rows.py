@@ -71,7 +71,7 @@ class Summary:
             last three of the search.
         failures: of seeds without a result, why.
         warnings: of searches that ended in cells full of skips, or were stopped.
-        remarks: of those whose cells were so for a while.
+        remarks: of those whose cells were so for a while, and what a method reports of its own.
     """
 
     label: str
@@ -144,8 +144,8 @@ def _summary(label: str, results: Sequence[Result], random: dict[int, Mean]) -> 
         {kind: mean_of({s: count[kind][1] for s, count in counts.items()}) for kind in kinds},
         mean_of({seed: changes(runs[0]) for seed, runs in searched.items() if runs}),
         {r.seed: r.failure for r in results if r.training is None},
-        [text for r in results for text in collapses(r)[0]],
-        [text for r in results for text in collapses(r)[1]],
+        [text for r in results for text in events(r)[0]],
+        [text for r in results for text in events(r)[1]],
     )
 
 
@@ -211,8 +211,8 @@ def changes(search: RunFolder) -> float | None:
     return changed / (len(cells) - 1)
 
 
-def collapses(result: Result) -> tuple[list[str], list[str]]:
-    """Searches that ended in cells full of skips or were stopped; and that had such for a while."""
+def events(result: Result) -> tuple[list[str], list[str]]:
+    """Warnings and remarks: see `Summary`."""
     warnings, remarks = [], []
     for search in result.searches:
         who = f"{result.label}, seed {result.seed}"
@@ -230,4 +230,7 @@ def collapses(result: Result) -> tuple[list[str], list[str]]:
                 remarks.append(f"{text} after {len(epochs)} of {len(lines)} epochs, not the last.")
         if (search.result or {}).get("collapsed"):
             warnings.append(f"{who}: stopped on collapse after {search.result['epochs']} epochs.")
+        for kind, count in (search.result or {}).get("discovered", {}).items():  # PR-DARTS' own
+            possible = search.result["discoverable"]
+            remarks.append(f"{who}: discovered {count} of {possible} operations of {kind} cells.")
     return warnings, remarks

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -85,10 +86,14 @@ def disk_full(folder: Path) -> InputError:
 
 def stop(jobs: Sequence[Job]) -> None:
     """Let runs end by themselves, as after Ctrl-C; kill those that do not."""
-    for after, number in ((20, signal.SIGINT), (5, signal.SIGTERM), (5, signal.SIGKILL)):
+    def interrupt(process: subprocess.Popen) -> None:
+        process.send_signal(signal.SIGINT)
+
+    ways = ((20, interrupt), (5, subprocess.Popen.terminate), (5, subprocess.Popen.kill))
+    for after, end in ways:
         for job in jobs:  # Ctrl-C on a terminal has reached them, too; twice does no harm
             if job.process is not None and job.process.poll() is None:
-                job.process.send_signal(number)
+                end(job.process)
         until = time.time() + after
         while any(job.process is not None and not job.poll() for job in jobs):
             if time.time() > until:

@@ -205,7 +205,7 @@ pr_darts_table3 = Plan(
         Row("UR", "UR", printed=(published.UR,)),
     ],
     "Printed of operations discovered and discoverable on the normal cell: 15 of 15, 26 of 39, 45 "
-    "of 83. Ours are in each run's result.json.",
+    "of 83. Ours stand under the table, run by run.",
 )
 pr_darts_fig2 = _plan(
     "PR-DARTS, Fig. 2: one search in DL, cycle by cycle",
