@@ -14,6 +14,7 @@ from PIL import Image
 from common.batches import Augmentation
 from common.bilevel import BilevelTrainer
 from common.cell import SearchCell
+from common.errors import errors_are_messages
 from conftest import ROOT, SEARCH, TINY
 from test_streamed_batches import make_files
 
@@ -400,3 +401,11 @@ def test_bf16_by_accelerates_own_flag(tmp_path, command, monkeypatch):
     assert {v.dtype for v in state["network"].values()} == {torch.float32, torch.int64}
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["mixed_precision"] == "bf16"
+
+
+def test_a_full_disk_is_a_message_and_other_errors_are_not(capsys):
+    with pytest.raises(SystemExit, match="1"), errors_are_messages():
+        raise OSError(28, "No space left on device")
+    assert "No space left on device: make room; --resume RUN_FOLDER" in capsys.readouterr().err
+    with pytest.raises(OSError, match="Input/output"), errors_are_messages():
+        raise OSError(5, "Input/output error")

@@ -179,10 +179,26 @@ def test_combined_cells_and_snapshots(faked, tmp_path):
     assert report(tmp_path / "b")["printed"]["(a) at 0%"][0]["best"] == 3.13
 
 
+def test_cells_that_are_not_there_fail_one_row_and_free_its_place(faked, tmp_path, monkeypatch):
+    genotype = jobs.Cells.genotype
+
+    def lacking(cells):
+        if cells.normal.name == "darts-0":
+            raise InputError("darts-0: no cells")
+        return genotype(cells)
+
+    monkeypatch.setattr(jobs.Cells, "genotype", lacking)
+    compare(config(tmp_path, jobs=1, random_cells=0))
+    pc_darts, darts = report(tmp_path)["rows"]
+    assert "darts-0: no cells" in darts["failures"]["0"]
+    assert darts["accuracy"]["values"] == {"1": 81} and len(pc_darts["accuracy"]["values"]) == 2
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--methods", "pc_darts", "nas"], "--methods nas: unknown; known: pc_darts, gdas,"),
     (["--study", "table9"], "--study table9: unknown; --study list shows them: pc_darts_table3"),
     (["--seeds", "0"], "--seeds 0: must be 1 or more"),
+    (["--seeds", "17"], "--seeds 17: must be 16 or less"),
     (["--methods", "pr_darts", "--search-epochs", "2"], "pr_darts searches in cycles and needs 3"),
     (["--budget", "paper", "--search-cells", "4"], "--search-cells 4: --budget paper leaves"),
     (["--runs", "no/such"], "--runs no/such: no such folder"),

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.comparison import html_report, text_report
+from common.comparison.budget import words
 from common.comparison.fairness import check
+from common.comparison.jobs import Job
 from common.comparison.methods import METHODS
 from common.comparison.paired import pairs
 from common.comparison.plan import Row
@@ -75,7 +77,7 @@ def read(config: CompareConfig) -> None:
     _say(report, Path(config.output).resolve() if config.output else None)
 
 
-def _report_plan(config: CompareConfig, jobs: Sequence, folder: Path) -> None:
+def _report_plan(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
     plan = config.plan()
     results, random = results_of_plan(plan, jobs)
     notes = [plan.note] if plan.note else []
@@ -109,7 +111,7 @@ def _say(report: Report, folder: Path | None) -> None:
 
 
 def _budget_words(config: CompareConfig) -> str:
-    train = shlex.join([*_flat(config.retraining_flags()), *config.more_train_words()])
+    train = shlex.join([*words(config.retraining_flags()), *config.more_train_words()])
     seeds = f"seeds 0 to {config.seeds - 1}" if config.seeds > 1 else "seed 0"
     text = (
         f"Each search with {seeds}, then evaluate/train.py {train} "
@@ -123,10 +125,6 @@ def _budget_words(config: CompareConfig) -> str:
         f"{budget.batch_size}, {budget.channels} channels, {budget.cells} cells, learning rate "
         f"{budget.learning_rate:g}; what makes a method stays its own."
     )
-
-
-def _flat(flags: dict) -> list[str]:
-    return [word for flag, value in flags.items() for word in (flag, value)]
 
 
 def _pin(config: CompareConfig, folder: Path) -> None:

@@ -77,7 +77,9 @@ class Job:
         needs: names of jobs that must be done before.
         cells: what a retraining trains; None: flags say it, or it is a search.
         state: waiting, running, done or failed.
-        seconds: of wall time, over all starts.
+        process: while it runs.
+        started: when, in seconds since the epoch.
+        why: it failed.
     """
 
     name: str

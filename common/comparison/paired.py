@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from scipy import stats  # scikit-learn brings it
 
+from common.errors import InputError
+
 LEVEL = 0.05
+MOST_SEEDS = 16  # 65,536 patterns of signs
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,15 @@ def pairs(accuracies: Mapping[str, Mapping[int, float]]) -> list[Pair]:
 
     Args:
         accuracies: of each row, by seed, in percent.
+
+    Raises:
+        InputError: more seeds than an exact test can go through.
     """
     found = []
     for a, b in itertools.combinations(accuracies, 2):
-        seeds = tuple(sorted(accuracies[a].keys() & accuracies[b].keys()))[:16]
+        seeds = tuple(sorted(accuracies[a].keys() & accuracies[b].keys()))
+        if len(seeds) > MOST_SEEDS:
+            raise InputError(f"--runs: {a} and {b} have {len(seeds)} seeds, {MOST_SEEDS} at most")
         if not seeds:
             continue
         differences = [accuracies[a][seed] - accuracies[b][seed] for seed in seeds]

@@ -50,8 +50,10 @@ class Plan:
     """All of it.
 
     Attributes:
-        note: what a reader of the tables must know.
-        watch: what is looked at beside the table.
+        title: of the report.
+        searches: by name.
+        rows: of the table.
+        note: what a reader of it must know.
     """
 
     title: str

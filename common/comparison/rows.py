@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image  # torchvision brings it
 
 from common.collapse import filled
 from common.comparison.reading import Result, RunFolder
@@ -186,8 +187,6 @@ def image_size(config: dict[str, Any]) -> tuple[int, int, int] | None:
 
 @cache
 def _size_of_folder(data_root: str, image_size: int | None) -> tuple[int, int, int] | None:
-    from PIL import Image  # torchvision brings it
-
     train = Path(data_root) / "train"
     classes = [path for path in sorted(train.glob("*")) if path.is_dir()]
     first = next((path for path in sorted(classes[0].glob("*"))), None) if classes else None

@@ -61,6 +61,9 @@ def run_all(
                     used[job.name] = free.pop(0)
                     _start(job, threads, used[job.name])
                     view.started(job)
+                    if job.state == "failed":
+                        free.append(used.pop(job.name))
+                        view.ended(job)
                 for job in jobs:
                     if job.state == "running" and job.poll():
                         free.append(used.pop(job.name))

@@ -11,13 +11,17 @@ from typing import Any, Literal
 
 from common.comparison.budget import TRAIN, Budget, Flags, budget_of
 from common.comparison.methods import METHODS, known
+from common.comparison.paired import MOST_SEEDS
 from common.comparison.plan import Plan, plan_of
 from common.comparison.studies import study
 from common.data import Dataset
 from common.errors import InputError
 
 # May differ between two starts of one comparison; whatever else does would mix budgets.
-MAY_CHANGE = {"methods", "seeds", "jobs", "threads", "output", "runs", "random_cells"}
+MAY_CHANGE = {
+    "methods", "seeds", "jobs", "threads", "output", "runs", "random_cells",
+    "data_root",  # images may have moved; that they are the same is checked by their SHA-256
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,11 @@ class CompareConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
+        if self.seeds > MOST_SEEDS:
+            raise InputError(
+                f"--seeds {self.seeds}: must be {MOST_SEEDS} or less, as the exact test goes "
+                "through all patterns of signs"
+            )
         if self.random_cells < 0:
             raise InputError(f"--random-cells {self.random_cells}: must be 0 or more")
         if self.budget == "paper":

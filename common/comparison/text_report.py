@@ -38,12 +38,13 @@ class Report:
 
     Attributes:
         title: of what was compared.
-        commands: that made it.
+        command: that made it.
         budget: in words.
         rows: of the plan, for the papers' figures.
         results: run by run.
         summaries: row by row.
         random: retrained random cells, all of them.
+        baseline: what they reached.
         pairs: of rows over seeds.
         notes: what is unequal, and what a reader must know.
     """
@@ -63,8 +64,8 @@ class Report:
 def cells_of(row: Summary) -> list[str]:
     """A row's texts, in the order of COLUMNS."""
     return [
-        row.label, number(row.accuracy), number(row.gain, signed=True), time(row.search_seconds),
-        time(row.train_seconds), time(row.wall_seconds), number(row.memory_mib, 0),
+        row.label, number(row.accuracy), number(row.gain, signed=True), span(row.search_seconds),
+        span(row.train_seconds), span(row.wall_seconds), number(row.memory_mib, 0),
         number(row.params, 0), number(row.multiply_adds, 0), both(row.skips), both(row.pools),
         number(row.changed, 1, spread=False),
     ]  # fmt: skip
@@ -82,7 +83,7 @@ def number(value: Mean | None, digits: int = 2, signed: bool = False, spread: bo
     )
 
 
-def time(value: Mean | None) -> str:
+def span(value: Mean | None) -> str:
     """A mean of seconds."""
     if value is None:
         return NOTHING
