@@ -8,16 +8,20 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from common import data, recipes
-from common.config import ConfigT, RunConfig
+from common.config import ConfigT, LoopConfig, RunConfig
 from common.data import Images
 from common.distributed import seed_of
 from common.errors import InputError
+from common.text import Corpus, load_corpus
+
+Loaded = TypeVar("Loaded", Images, Corpus)
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
@@ -85,19 +89,28 @@ def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> I
     )
 
 
-def _main_first(accelerator: Accelerator, load: Callable[[], Images]) -> Images:
+def corpus(config: LoopConfig, accelerator: Accelerator) -> Corpus:
+    """The texts that the flags name.
+
+    Raises:
+        InputError: see `text.load_corpus`; on every process.
+    """
+    return _main_first(accelerator, lambda: load_corpus(config.dataset, config.data_root))
+
+
+def _main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:
     """One process of each machine loads (and downloads) before its others; all hear of errors."""
-    images = error = None
+    loaded = error = None
     for mine in (accelerator.is_local_main_process, not accelerator.is_local_main_process):
         if mine:
             try:
-                images = load()
+                loaded = load()
             except InputError as reason:
                 error = str(reason)
         errors = [text for text in gather_object([error]) if text is not None]
         if errors:
             raise InputError(errors[0])
-    return images
+    return loaded
 
 
 def set_threads(count: int | None) -> int:

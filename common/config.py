@@ -23,8 +23,82 @@ from common.macro import check_size, large
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """What every search and every retraining asks for."""
+class LoopConfig:
+    """What every search and every retraining asks for, whatever it trains on."""
+
+    dataset: str = ""
+    """Where the data comes from."""
+    data_root: str = "data"
+    """Where it lies."""
+    output: str | None = None
+    """The run folder to make; without it, one under runs/."""
+    resume: str | None = None
+    """Go on with this run folder; needs no other flag."""
+    seed: int = 2
+    """Of initial weights, split, order, augmentation and every draw."""
+    threads: int | None = None
+    """CPU threads of this process; by default the usable cores divided by the processes here."""
+    checkpoint_steps: int = 50
+    """Within an epoch, save a checkpoint after every so many steps."""
+    log_with: Literal["tensorboard"] | None = None
+    """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
+
+    epochs: int = 50
+    """Passes over the training data."""
+    batch_size: int = 64
+    """Of a step, over all processes together."""
+    learning_rate: float = 0.025
+    """Of the weights' SGD at the start."""
+    weight_decay: float = 3e-4
+    """Of the weights."""
+    grad_clip: float = 5.0
+    """Largest norm of the weights' gradient; 0: no limit."""
+
+    def check(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        at_least(self, 1, "epochs", "batch_size", "checkpoint_steps", "threads")
+        if self.threads is not None and self.threads > 1024:
+            raise InputError(f"--threads {self.threads}: must be 1024 or less")
+        at_least(self, 0, "seed", "grad_clip", "weight_decay")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"--learning-rate {self.learning_rate}: must be above 0")
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse one of accelerate's precisions that the run cannot use.
+
+        Raises:
+            InputError: explicit gradients do not go through a loss scaler, as fp16 needs.
+        """
+        if precision not in ("no", "bf16"):
+            raise InputError(
+                f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
+                "explicit gradients do not go through the loss scaling of others"
+            )
+
+    def check_processes(self, processes: int) -> None:
+        """Refuse a batch that cannot be shared out.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        if self.batch_size % processes or self.batch_size < 2 * processes:
+            raise InputError(
+                f"--batch-size {self.batch_size}: is shared by {processes} processes; it must be "
+                f"a multiple of {processes} and give each at least 2 to normalise over"
+            )
+
+    def resolved(self: ConfigT) -> ConfigT:
+        """The same with every "follows from the others" settled."""
+        return self
+
+
+@dataclass(frozen=True)
+class RunConfig(LoopConfig):
+    """What every search and every retraining on images asks for beside that."""
 
     dataset: Dataset = "cifar10"
     """Where images come from; digits need no download, folder is any image folder."""
@@ -39,18 +113,6 @@ class RunConfig:
     this process' share of the cores, at most 16."""
     limit_images: int | None = None
     """Use only this many training images (a seeded choice)."""
-    output: str | None = None
-    """The run folder to make; without it, one under runs/."""
-    resume: str | None = None
-    """Go on with this run folder; needs no other flag."""
-    seed: int = 2
-    """Of initial weights, split, order, augmentation and every draw."""
-    threads: int | None = None
-    """CPU threads of this process; by default the usable cores divided by the processes here."""
-    checkpoint_steps: int = 50
-    """Within an epoch, save a checkpoint after every so many steps."""
-    log_with: Literal["tensorboard"] | None = None
-    """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
 
     epochs: int = 50
     """Passes over the training images."""
@@ -75,56 +137,18 @@ class RunConfig:
     """Where the cosine ends."""
     momentum: float = 0.9
     """Of the weights' SGD."""
-    weight_decay: float = 3e-4
-    """Of the weights."""
-    grad_clip: float = 5.0
-    """Largest norm of the weights' gradient; 0: no limit."""
 
     def check(self) -> None:
-        """Refuse values that cannot work.
-
-        Raises:
-            InputError: naming the flag and what it takes.
-        """
-        at_least(self, 1, "epochs", "batch_size", "channels", "cells", "checkpoint_steps")
-        at_least(self, 1, "threads", "limit_images")
+        """See `LoopConfig.check`."""
+        super().check()
+        at_least(self, 1, "channels", "cells", "limit_images")
         at_least(self, 4, "image_size")  # two reduction cells halve it
-        at_least(self, 0, "workers")
-        if self.threads is not None and self.threads > 1024:
-            raise InputError(f"--threads {self.threads}: must be 1024 or less")
-        at_least(self, 0, "seed", "crop_padding", "cutout", "grad_clip", "weight_decay")
-        at_least(self, 0, "learning_rate_min", "momentum")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"--learning-rate {self.learning_rate}: must be above 0")
+        at_least(self, 0, "crop_padding", "cutout", "learning_rate_min", "momentum", "workers")
         if self.momentum >= 1:
             raise InputError(f"--momentum {self.momentum}: must be below 1")
         if self.cells < 3:
             raise InputError(
                 f"--cells {self.cells}: 3 or more are needed, as two of them halve the resolution"
-            )
-
-    def check_precision(self, precision: str) -> None:
-        """Refuse one of accelerate's precisions that the run cannot use.
-
-        Raises:
-            InputError: explicit gradients do not go through a loss scaler, as fp16 needs.
-        """
-        if precision not in ("no", "bf16"):
-            raise InputError(
-                f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
-                "explicit gradients do not go through the loss scaling of others"
-            )
-
-    def check_processes(self, processes: int) -> None:
-        """Refuse a batch that cannot be shared out.
-
-        Raises:
-            InputError: naming the flag and what it takes.
-        """
-        if self.batch_size % processes or self.batch_size < 2 * processes:
-            raise InputError(
-                f"--batch-size {self.batch_size}: is shared by {processes} processes; it must be "
-                f"a multiple of {processes} and give each at least 2 images to normalise over"
             )
 
     def check_images(self, images: Images) -> None:
@@ -138,10 +162,6 @@ class RunConfig:
     def split(self, images: Images) -> Split:
         """Which training images train the weights, and which the architecture."""
         return Split.halves(len(images), self.seed)
-
-    def resolved(self: ConfigT) -> ConfigT:
-        """The same with every "follows from the others" settled."""
-        return self
 
 
 @dataclass(frozen=True)
@@ -227,7 +247,7 @@ class SearchConfig(RunConfig):
         return {}
 
 
-ConfigT = TypeVar("ConfigT", bound=RunConfig)
+ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 
 
 def flag(field: str) -> str:
@@ -235,7 +255,7 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def at_least(config: RunConfig, least: float, *fields: str) -> None:
+def at_least(config: LoopConfig, least: float, *fields: str) -> None:
     """Refuse values below `least`, infinite ones and NaN; None passes.
 
     Raises:

@@ -57,10 +57,9 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
 
 @rc_context(STYLE)
 def cells(genotype: Genotype, folder: Path) -> None:
-    """Write `<kind>.svg` and `<kind>.png` of the normal and the reduction cell."""
+    """Write `<kind>.svg` and `<kind>.png` of each cell."""
     for kind, cell in genotype.cells.items():
-        if kind != "recurrent":
-            save_figure(cell_figure(cell), folder / kind)
+        save_figure(cell_figure(cell), folder / kind)
 
 
 @rc_context(STYLE)
@@ -77,18 +76,19 @@ def evolution(history: Sequence[dict], folder: Path) -> None:
     genotypes = {f"epoch {history[n]['epoch']}": history[n]["genotype"] for n in at}
     shown = {title: parse(json.dumps(value)).cells for title, value in genotypes.items()}
     for kind, last in next(reversed(shown.values())).items():
-        if kind != "recurrent" and not isinstance(last, FixedCell):
+        if not isinstance(last, FixedCell):
             snapshots = {title: by_kind[kind] for title, by_kind in shown.items()}
             save_figure(cells_figure(snapshots), folder / f"evolution_{kind}")
 
 
 @rc_context(STYLE)
 def curves(metrics: Sequence[dict], folder: Path) -> None:
-    """Write `curves.svg` and `.png`: loss and top-1 accuracy (a detector's AP) over epochs.
+    """Write `curves.svg` and `.png`: loss and top-1 accuracy (AP, perplexity) over epochs.
 
     Args:
-        metrics: a line an epoch; `epoch`, and of train, valid and test what is there of `_loss`
-            `_top1` and `_AP` (percent). A value that is missing or None leaves a gap.
+        metrics: a line an epoch; `epoch`, and of train, valid and test what is there of `_loss`,
+            `_top1` and `_AP` (percent) and `_perplexity`. A value that is missing or None leaves a
+            gap.
         folder: where to.
     """
     figure = Figure((7.2, 2.7))
@@ -100,6 +100,8 @@ def curves(metrics: Sequence[dict], folder: Path) -> None:
     quantities = {"loss": "loss", "top1": "top-1 accuracy (%)"}
     if any("valid_AP" in line for line in metrics):
         quantities = {"loss": "loss", "AP": "average precision (%)"}
+    if any("train_perplexity" in line for line in metrics):
+        quantities = {"loss": "loss (nats a word)", "perplexity": "perplexity"}
     for axes, (what, label) in zip(panels, quantities.items(), strict=True):
         for part, colour in parts.items():
             values = np.array([line.get(f"{part}_{what}") for line in metrics], float)
@@ -107,7 +109,7 @@ def curves(metrics: Sequence[dict], folder: Path) -> None:
                 (drawn[part],) = axes.plot(
                     epochs, values, color=colour, marker="o", ms=3, markevery=alone(values)
                 )
-        axes.set(xlabel="epoch", ylabel=label)
+        axes.set(xlabel="epoch", ylabel=label, yscale="log" if what == "perplexity" else "linear")
         epoch_axis(axes, epochs, ticks=6)
     figure.legend(
         drawn.values(), drawn, loc="upper center", ncols=len(parts), bbox_to_anchor=(0.53, 1.01)

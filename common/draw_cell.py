@@ -32,6 +32,10 @@ FAMILIES = {
     "skip": "#e0912f",
     "sep_conv": "#2f6db5",
     "dil_conv": "#8d57b0",
+    "tanh": "#2f6db5",
+    "relu": "#e0912f",
+    "sigmoid": "#8d57b0",
+    "identity": "#2f8f6b",
 }
 INK, QUIET, OTHER = "#24292f", "#aab2bb", "#b5505c"
 STYLE = {
@@ -147,14 +151,20 @@ def _layout(cell: Cell | FixedCell) -> Layout:
 
 def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
     """Names of the nodes, and the arrows; the last node is the output."""
+    ends = ("$c_{k-2}$", "$c_{k-1}$", "$c_{k}$")
     if isinstance(cell, FixedCell):
         nodes, arrows = 0, [(source, 2, ops) for source, ops in BRANCHES[cell.name]]
+    elif cell.inputs == 1:  # recurrent: state 0 is computed, too
+        ends, nodes = ("$x_{t}$", "$h_{t-1}$", "$h_{t}$"), 1 + cell.nodes
+        arrows = [(0, 2, ()), (1, 2, ())]
+        arrows += [(2 + edge.source, 2 + edge.target, (str(edge.op),)) for edge in cell.edges]
+        arrows += [(2 + state, 2 + nodes, ()) for state in cell.output]
     else:
         nodes = cell.nodes
         arrows = [(edge.source, edge.target, (str(edge.op),)) for edge in cell.edges]
         arrows += [(state, 2 + nodes, ()) for state in cell.output]
-    inputs = ("$c_{k-2}$", "$c_{k-1}$")
-    return dict(enumerate([*inputs, *map(str, range(nodes)), "$c_{k}$"])), arrows
+    *before, after = ends
+    return dict(enumerate([*before, *map(str, range(nodes)), after])), arrows
 
 
 def _columns(

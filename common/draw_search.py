@@ -36,8 +36,9 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     # edge: [epochs, E], [epochs] without any
     names, op = _by_name(history, kind)
     edges, colours = history[-1]["edges"], palette(names)
-    size = max(target for _, target in edges) - 1  # nodes: a row each
-    columns = size + 1 if size > 3 else size + 2  # the legend needs the corner
+    first = min(target for _, target in edges)
+    size = max(target for _, target in edges) - first + 1  # nodes: a row each
+    columns = max(source for source, _ in edges) + (1 if size > 3 else 2)  # a corner for the legend
     figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * size))
     width, height = figure.get_size_inches()
     grid = figure.add_gridspec(
@@ -46,7 +47,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     )  # fmt: skip
     top = 1.05 * np.nanmax([np.nanmax(op), edge.max() if edge.ndim == 2 else 0])
     for n, (source, target) in enumerate(edges):
-        axes = figure.add_subplot(grid[target - 2, source])
+        axes = figure.add_subplot(grid[target - first, source])
         for name, weight in zip(names, op[:, n].T, strict=True):
             last = {"marker": "o", "ms": 2.5, "markevery": [*alone(weight), len(weight) - 1]}
             axes.plot(epochs, weight, color=colours[name], lw=1.3, **last)
@@ -57,7 +58,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
         axes.yaxis.set_major_locator(MaxNLocator(3))
         epoch_axis(axes, epochs, ticks=3)
         axes.tick_params(
-            length=2, labelsize=7.5, labelleft=source == 0, labelbottom=target == size + 1
+            length=2, labelsize=7.5, labelleft=source == 0, labelbottom=target == first + size - 1
         )
     shown = colours
     if len(names) > MANY:

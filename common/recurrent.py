@@ -53,6 +53,11 @@ def recurrent_cell(genotype: Genotype) -> Cell:
     return cell
 
 
+def dropout_mask(p: float, *shape: int, like: Tensor) -> Tensor | None:
+    """Zeros with probability p, 1 / (1 - p) elsewhere; None where nothing is dropped."""
+    return like.new_empty(shape).bernoulli_(1 - p) / (1 - p) if p > 0 else None
+
+
 class GatedNodes(nn.Module):
     """The weights of a recurrent cell: one matrix a node, shared by all edges into it.
 
@@ -73,6 +78,17 @@ class GatedNodes(nn.Module):
         self.W0 = nn.Parameter(torch.empty(2 * units, 2 * units).uniform_(-SPREAD, SPREAD))
         self.W = nn.ParameterList(
             torch.empty(units, 2 * units).uniform_(-SPREAD, SPREAD) for _ in range(nodes)
+        )
+
+    def masks(
+        self, columns: int, p_input: float, p_hidden: float
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Variational dropout of a chunk: of every x, and of every state that meets a matrix.
+
+        Each is [B, d], or None where nothing is dropped.
+        """
+        return tuple(
+            dropout_mask(p, columns, self.units, like=self.W0) for p in (p_input, p_hidden)
         )
 
 
@@ -96,8 +112,8 @@ class RecurrentCell(GatedNodes):
         Args:
             x: word vectors, [T, B, d].
             hidden: the state before them, [1, B, d].
-            x_mask: [B, d], variational dropout of every x: zeros and 1 / (1 - p).
-            h_mask: [B, d], of every state where it meets a matrix (and nowhere else).
+            x_mask: see `masks`.
+            h_mask: see `masks`.
 
         Returns:
             The state after each word [T, B, d] and the last of them [1, B, d].

@@ -3,6 +3,7 @@
     config.json         every flag, method, versions, commit, command line
     split.json          a search's two parts, with SHA-256 of the parts and of the images
     images.json         a retraining's images: classes, shape, mean and std, and as SHA-256
+    text.json           a language model's text and vocabulary, as SHA-256
     metrics.jsonl       one object an epoch
     architecture.jsonl  a search's parameters and mixing weights, one object an epoch
     genotypes.jsonl     what they stood for, one object an epoch
@@ -37,7 +38,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from common import checkpoint
-from common.config import RunConfig, module_form
+from common.config import LoopConfig, module_form
 from common.errors import InputError
 from common.files import json_lines, write_whole
 
@@ -60,7 +61,7 @@ class Run:
         self.commit: str | None = None
 
     @classmethod
-    def open(cls, config: RunConfig, method: str, accelerator: Accelerator) -> Run:
+    def open(cls, config: LoopConfig, method: str, accelerator: Accelerator) -> Run:
         """The folder to resume, or a new one with its config written.
 
         Raises:
@@ -100,7 +101,7 @@ class Run:
             accelerator.init_trackers("tensorboard")
         return run
 
-    def inner(self, name: str, config: RunConfig, method: str) -> Run:
+    def inner(self, name: str, config: LoopConfig, method: str) -> Run:
         """A run in a folder of this one, begun or gone on with."""
         self.accelerator.free_memory()  # of what a run before this one prepared
         run = Run(self.folder / name, method, self.accelerator)
@@ -144,6 +145,13 @@ class Run:
         Raises:
             InputError: it does not, or the file is damaged.
         """
+        self._pin(name, content, "the images at --data-root are not those")
+
+    def pin_text(self, content: dict[str, Any]) -> None:
+        """The same for a text and its vocabulary, in text.json."""
+        self._pin("text.json", content, "the text at --data-root, or its vocabulary, is not that")
+
+    def _pin(self, name: str, content: dict[str, Any], otherwise: str) -> None:
         if not (self.folder / name).exists():
             self.write(name, content)
             return
@@ -155,8 +163,7 @@ class Run:
             )
         if was != content:
             raise InputError(
-                f"--resume {self.folder}: the images at --data-root are not those that the run "
-                f"began with (its {name})"
+                f"--resume {self.folder}: {otherwise} that the run began with (its {name})"
             )
 
     def append(self, name: str, line: dict[str, Any]) -> None:
@@ -214,7 +221,7 @@ class Run:
         self.accelerator.print(text, flush=True)
 
 
-def _new_folder(config: RunConfig, method: str) -> Path:
+def _new_folder(config: LoopConfig, method: str) -> Path:
     """`--output`, which must be empty, or a folder under runs/ that does not exist yet."""
     if config.output is not None:
         folder = Path(config.output)
@@ -239,7 +246,7 @@ def _counted(classes: Sequence[str]) -> str:
 
 
 def _describe(
-    config: RunConfig, method: str, folder: Path, accelerator: Accelerator
+    config: LoopConfig, method: str, folder: Path, accelerator: Accelerator
 ) -> dict[str, Any]:
     """What config.json holds."""
     fields = dataclasses.asdict(config)

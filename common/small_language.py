@@ -8,16 +8,18 @@ version of Python.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import random
 from collections.abc import Sequence
 
 STORIES = {"train": 1000, "valid": 120, "test": 120}  # a line each
 PLACES = {
-    "sea": "sailor whale captain gull shark pirate diver turtle",
-    "farm": "farmer cow goat hen shepherd rooster piglet donkey",
-    "town": "baker tailor clerk mayor teacher beggar soldier singer",
-    "forest": "hunter owl bear badger ranger squirrel stranger raven",
-    "castle": "king queen knight jester guard dragon minstrel servant",
+    "at the sea": "sailor whale captain gull shark pirate diver turtle",
+    "at the farm": "farmer cow goat hen shepherd rooster piglet donkey",
+    "in the town": "baker tailor clerk mayor teacher beggar soldier singer",
+    "in the forest": "hunter owl bear badger ranger squirrel stranger raven",
+    "in the castle": "king queen knight jester guard dragon minstrel servant",
 }
 SEES = "see hear follow find know fear like call remember trust help admire".split()
 SLEEPS = "sleep wait sing fall laugh return dance rest".split()
@@ -34,19 +36,16 @@ class _Story:
         self.nouns = PLACES[self.place].split()
 
     def happens(self, chance: float) -> bool:
+        """True with this probability."""
         return self.draw.random() < chance
 
     def one_of(self, among: Sequence[str]) -> str:
         """One of these, the earlier ones more often: like words in a language, by rank."""
-        weights = [1 / rank for rank in range(1, len(among) + 1)]
-        point = self.draw.random() * sum(weights)
-        for word, weight in zip(among, weights, strict=True):
-            point -= weight
-            if point < 0:
-                return word
-        return among[-1]
+        up_to = list(itertools.accumulate(1 / rank for rank in range(1, len(among) + 1)))
+        return among[bisect.bisect(up_to, self.draw.random() * up_to[-1], hi=len(among) - 1)]
 
     def say(self, text: str) -> None:
+        """More words of the story."""
         self.words += text.split()
 
     def somebody(self, depth: int) -> bool:
@@ -96,7 +95,7 @@ def small_text() -> dict[str, list[list[str]]]:
 
 def _tell(draw: random.Random) -> list[str]:
     story = _Story(draw)
-    story.say(f"{'in' if story.place in ('forest', 'castle', 'town') else 'at'} the {story.place} :")
+    story.say(f"{story.place} :")
     subject = None
     while subject is None or story.happens(0.75):
         subject = story.sentence(subject)

@@ -6,9 +6,9 @@ each at a time, and carries every column's hidden state from chunk to chunk.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -154,19 +154,21 @@ class Columns:
         self.rows = rows[:, rank * share : (rank + 1) * share].contiguous()
         self.columns = columns
 
-    @property
-    def steps(self) -> int:
-        """Words of a column that have a successor to predict."""
+    def __len__(self) -> int:
+        """Time steps: words of a column that have a successor to predict."""
         return len(self.rows) - 1
 
     def chunk(self, start: int, length: int) -> Chunk:
         """`length` words of each column from `start` on, or as many as are left."""
-        end = min(start + length, self.steps)
+        end = min(start + length, len(self))
         return Chunk(self.rows[start:end], self.rows[start + 1 : end + 1], start == 0)
 
 
-def chunk_lengths(total: int, bptt: int, deviation: float, *key: str | int) -> Iterator[int]:
-    """Lengths that add up to `total`: one pass over a text (AWD-LSTM 5.1, DARTS' code).
+@functools.lru_cache(maxsize=2)
+def chunk_starts(
+    total: int, bptt: int, deviation: float, *key: str | int
+) -> tuple[int, ...]:
+    """Where the chunks of one pass begin, and at last `total` (AWD-LSTM 5.1, DARTS' code).
 
     A chunk is around `bptt` long, or with probability 0.05 around half of it; so that epochs are
     not cut at the same places.
@@ -178,10 +180,10 @@ def chunk_lengths(total: int, bptt: int, deviation: float, *key: str | int) -> I
         *key: of the draws, see `seed_of`.
     """
     generator = generator_of(*key)
-    while total > 0:
+    starts, shortest = [0], 5 if deviation else 1
+    while starts[-1] < total:
         half, noise = torch.rand((), generator=generator), torch.randn((), generator=generator)
         around = bptt if half < 0.95 else bptt / 2
-        length = int(around + deviation * noise)
-        length = min(max(length, 5, 1), bptt + 20, total) if deviation else min(max(1, length), total)
-        yield length
-        total -= length
+        length = min(max(int(around + deviation * noise), shortest), bptt + 20)
+        starts.append(min(starts[-1] + length, total))
+    return tuple(starts)

@@ -1,0 +1,190 @@
+"""GDAS' supernet for a recurrent cell: an activation an edge is drawn for each chunk (4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common.genotype import RECURRENT_OPS, Cell, Edge, Op
+from common.gumbel import gumbel
+from common.language import Dropouts, LanguageModel
+from common.recurrent import ACTIVATIONS, GatedNodes
+from common.supernet import small_noise
+from gdas.supernet import straight_through
+
+KIND = "recurrent"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What every edge of the cell does for a chunk.
+
+    Attributes:
+        active: of each edge, the columns of its activations that run.
+        weight: of each edge, their weights [active]; None: 1 each.
+    """
+
+    active: Sequence[Sequence[int]]
+    weight: Sequence[Tensor] | None = None
+
+
+class RecurrentSearchCell(GatedNodes):
+    """Node j is the sum over all i < j, normalised (facts: DARTS' and GDAS' search cell).
+
+    One normalisation without scale and shift serves all states, as in the authors' code.
+
+    Args:
+        units: d.
+        nodes: N computed ones.
+        candidates: activations, in the column order of alpha.
+    """
+
+    def __init__(self, units: int, nodes: int, candidates: Sequence[str]):
+        super().__init__(units, nodes)
+        self.candidates = tuple(candidates)
+        self.norm = nn.BatchNorm1d(units, affine=False)
+
+    def forward(
+        self, x: Tensor, hidden: Tensor, x_mask: Tensor | None, h_mask: Tensor | None, draw: Draw
+    ) -> tuple[Tensor, Tensor]:
+        """See `RecurrentCell.forward`; what the edges do is the same at every time step."""
+        d = self.units
+        from_x = (x if x_mask is None else x * x_mask) @ self.W0[:d]  # [T, B, 2d]
+        sources = [self.source(i, draw) for i in range(self.nodes)]
+        h, outputs = hidden[0], []
+        for at_node_0 in from_x:
+            met = h if h_mask is None else h * h_mask
+            c, a = torch.addmm(at_node_0, met, self.W0[d:]).chunk(2, 1)
+            flows: list[list[Tensor]] = [[] for _ in range(self.nodes + 1)]  # into each node
+            states = [self.norm(torch.lerp(h, a.tanh(), c.sigmoid()))]
+            for i, (weight, edges) in enumerate(sources):
+                s = states[i]
+                if edges:
+                    met = s if h_mask is None else s * h_mask
+                    gates = (met @ weight).view(len(s), 2, len(edges), d)  # [B, 2, edges, d]
+                    c, a = gates[:, 0].sigmoid(), gates[:, 1]
+                    for n, (j, names, weights) in enumerate(edges):
+                        flows[j].append(flow(s, c[:, n], a[:, n], names, weights))
+                flowing = flows[i + 1]
+                total = sum(flowing[1:], flowing[0]) if flowing else torch.zeros_like(s)
+                states.append(self.norm(total))
+            h = torch.stack(states[1:]).mean(0)
+            outputs.append(h)
+        return torch.stack(outputs), h[None]
+
+    def source(self, i: int, draw: Draw) -> tuple[Tensor | None, list[tuple]]:
+        """The edges out of a state that carry anything, and their matrices side by side.
+
+        Returns:
+            [d, 2 edges d], columns c of all edges, then a of all; and of each edge its target, its
+            activations and their weights (None: 1).
+        """
+        edges = []
+        for j in range(i + 1, self.nodes + 1):
+            row = j * (j - 1) // 2 + i
+            weights = None if draw.weight is None else draw.weight[row]
+            names = [self.candidates[k] for k in draw.active[row]]
+            if "none" in names:
+                there = [n for n, name in enumerate(names) if name != "none"]
+                weights = None if weights is None else weights[there]
+                names = [names[n] for n in there]
+            if names:
+                edges.append((j, names, weights))
+        if not edges:
+            return None, []
+        own = [self.W[j - 1] for j, *_ in edges]
+        d = self.units
+        return torch.cat([w[:, :d] for w in own] + [w[:, d:] for w in own], 1), edges
+
+
+def flow(
+    s: Tensor, c: Tensor, a: Tensor, names: Sequence[str], weights: Tensor | None
+) -> Tensor:
+    """The sum over an edge's activations f of weight_f (s + c (f(a) - s)), [B, d]."""
+    if weights is None:
+        (name,) = names
+        return torch.lerp(s, ACTIVATIONS[name](a), c)
+    if len(names) == 1:
+        return weights * torch.lerp(s, ACTIVATIONS[names[0]](a), c)
+    mixed = sum(w * ACTIVATIONS[name](a) for w, name in zip(weights.unbind(), names, strict=True))
+    return torch.lerp(weights.sum() * s, mixed, c)
+
+
+class RecurrentSuperNet(LanguageModel):
+    """A language model whose cell is drawn for each chunk.
+
+    Args:
+        words: size of the vocabulary.
+        units: d.
+        nodes: N computed ones: B - 1, as the paper's B counts state 0.
+        dropouts: while training.
+        sample: "hard": one activation an edge, straight-through (3.2); "soft": all, by their
+            relaxed draw (the authors' code).
+
+    Attributes:
+        arch: `alpha_recurrent`, [edges, candidates].
+        edges: (source, target) of each row: by target, then source.
+        tau: the softmax temperature of Eq. 7, above 0.
+        generator: of the draws.
+    """
+
+    def __init__(
+        self, words: int, units: int, nodes: int, dropouts: Dropouts, sample: str = "hard"
+    ):
+        cell = RecurrentSearchCell(units, nodes, RECURRENT_OPS)
+        super().__init__(words, units, cell, dropouts)
+        self.candidates, self.sample, self.tau = RECURRENT_OPS, sample, 10.0
+        self.edges = [(i, j) for j in range(1, nodes + 1) for i in range(j)]
+        self.arch = nn.ParameterDict(
+            {f"alpha_{KIND}": small_noise(len(self.edges), len(RECURRENT_OPS))}
+        )
+        self.generator = torch.Generator()
+
+    def read(
+        self, x: Tensor, hidden: Tensor, masks: tuple[Tensor | None, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See `LanguageModel.read`: one draw, shared by the chunk's time steps."""
+        return self.cell(x, hidden, *masks, self.draw())
+
+    def draw(self) -> Draw:
+        """Eq. 5 to 7 for every edge; noise and choice on the CPU."""
+        log_pr = self.arch[f"alpha_{KIND}"].log_softmax(-1)  # Eq. 4
+        o = gumbel(*log_pr.shape, generator=self.generator)
+        if self.sample == "soft":
+            relaxed = ((log_pr + o.to(log_pr)) / self.tau).softmax(-1)  # Eq. 7
+            return Draw([range(len(self.candidates))] * len(self.edges), relaxed.unbind())
+        h = (log_pr.detach().cpu().double() + o).argmax(-1)  # Eq. 6
+        weight = straight_through(log_pr, o, h, self.tau)
+        return Draw(h[:, None].tolist(), weight)
+
+    def probabilities(self) -> Tensor:
+        """Pr of Eq. 4, [edges, candidates]."""
+        return self.arch[f"alpha_{KIND}"].softmax(-1)
+
+    @torch.no_grad()
+    def derive(self) -> Cell:
+        """T = 1 connection a node by the largest Pr, and its activation.
+
+        `none` only lowers the others' Pr. Deviation: the authors' code for recurrent cells derives
+        it, too, and so could the paper's Omega; a node without an edge would have no state.
+        """
+        columns = [k for k, name in enumerate(self.candidates) if name != "none"]
+        best = self.probabilities()[:, columns].cpu().max(-1)
+        kept = []
+        for node in range(1, self.cell.nodes + 1):
+            rows = [row for row, (_, j) in enumerate(self.edges) if j == node]
+            row = max(rows, key=lambda row: best.values[row].item())  # the first of equals
+            op = Op(self.candidates[columns[best.indices[row]]])
+            kept.append(Edge(self.edges[row][0], node, op))
+        return Cell(1, tuple(kept), tuple(range(1, self.cell.nodes + 1)))
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """What the arch step trains."""
+        return list(self.arch.values())
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """What the weight step trains."""
+        return [p for name, p in self.named_parameters() if not name.startswith("arch.")]

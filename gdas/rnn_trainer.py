@@ -1,0 +1,204 @@
+"""The verbs of a search for a recurrent cell: weights by the training text, alpha by the other."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common import draw
+from common.distributed import average, seed_of, set_gradients
+from common.genotype import Genotype, save
+from common.language import chunk_loss
+from common.language_loop import LanguageLoop, TextConfig, with_perplexity
+from common.measures import best_operations
+from common.run import Run
+from common.text import Chunk, Corpus
+from gdas.rnn_supernet import KIND, RecurrentSuperNet
+
+
+class RecurrentSearchTrainer(LanguageLoop):
+    """Trains a recurrent supernet's weights on one text and its architecture on another.
+
+    Each step computes the gradient of what it trains and of nothing else.
+
+    Args:
+        config: the search's flags.
+        supernet: on the CPU.
+        run: its folder.
+        texts: of which the test text is not looked at.
+
+    Attributes:
+        valid_hidden: of this process' columns of the validation text, [S, B, d].
+    """
+
+    def __init__(
+        self, config: TextConfig, supernet: RecurrentSuperNet, run: Run, texts: Corpus
+    ):
+        self.supernet = supernet
+        self.valid_columns = self.columns(config, run, texts.valid, "validation")
+        self.valid_hidden = supernet.initial(self.valid_columns.rows.shape[1])
+        self.best = self._best()
+        super().__init__(config, run, supernet, texts)
+
+    def new_optimizers(self, config: TextConfig) -> tuple[torch.optim.Optimizer, ...]:
+        """SGD of the weights, Adam of the architecture."""
+        self.weights = self.supernet.weight_parameters()
+        self.arch = self.supernet.arch_parameters()
+        self.arch_optimizer = torch.optim.Adam(
+            self.arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
+            weight_decay=config.arch_weight_decay,
+        )
+        sgd = torch.optim.SGD(self.weights, config.learning_rate, weight_decay=config.weight_decay)
+        return sgd, self.arch_optimizer
+
+    # --------------------------------------------------------------------------------- the verbs
+
+    def batches(self) -> Iterator[tuple[Chunk, Chunk]]:
+        """Pairs of a chunk of the training text and one of the validation text.
+
+        The second ones are of `--bptt` words and follow one another, again and again, from the
+        text's start in each epoch.
+        """
+        bptt, total = self.config.bptt, len(self.valid_columns)
+        starts = range(0, total, bptt)
+        for chunk in self.chunks():
+            yield chunk, self.valid_columns.chunk(starts[self.step % len(starts)], bptt)
+
+    def weight_step(self, chunk: Chunk) -> None:
+        """One clipped step of SGD on the weights; the architecture stays."""
+        with self._only(self.weights, "weight"):
+            total, loss = self.training_loss(chunk)
+            gradients = torch.autograd.grad(total, self.weights, allow_unused=True)
+        self.descend(average(self.accelerator, gradients), len(chunk.words))
+        self.record(loss, chunk)
+        self.watch(total)
+
+    def arch_step(self, chunk: Chunk) -> None:
+        """One step of Adam on alpha; the weights stay."""
+        with self._only(self.arch, "arch"):
+            before = torch.zeros_like(self.valid_hidden) if chunk.first else self.valid_hidden
+            reading = self.network(chunk.words, before)
+            loss = chunk_loss(reading, chunk.targets)
+            gradients = [torch.zeros_like(alpha) for alpha in self.arch]
+            if loss.requires_grad:  # not where a draw cut all of them off
+                gradients = torch.autograd.grad(loss, self.arch, materialize_grads=True)
+        self.valid_hidden = reading.hidden.detach()
+        set_gradients(self.arch, average(self.accelerator, gradients))
+        self.arch_optimizer.step()
+        self.watch(loss)
+
+    @contextlib.contextmanager
+    def _only(self, wanted: Sequence[nn.Parameter], draw: str) -> Iterator[None]:
+        """Nothing is computed, or kept, for the gradients of others; draws as of this step."""
+        ours = {id(parameter) for parameter in wanted}
+        frozen = [p for p in (*self.weights, *self.arch) if id(p) not in ours]
+        self.supernet.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        yield
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+    # --------------------------------------------------------------------------- what it leaves
+
+    def report(self) -> dict[str, Any]:
+        """Validate; write the architecture and the genotype it stands for."""
+        best, op = self._best(), self.supernet.probabilities().detach()
+        figures = {
+            **with_perplexity({"valid_loss": self.finite(self.validate())}),
+            f"entropy_{KIND}": torch.special.entr(op).sum(-1).mean().item(),
+            f"changed_edges_{KIND}": int((best != self.best).sum()),
+            "tau": self.supernet.tau,
+        }
+        self.best = best
+        self.run.append("architecture.jsonl", {
+            "epoch": self.epoch,
+            "candidates": list(self.supernet.candidates),
+            "edges": self.supernet.edges,
+            "parameters": {name: alpha.tolist() for name, alpha in self.supernet.arch.items()},
+            "weights": {KIND: {"op": op.tolist(), "edge": None}},
+        })
+        self.run.append(
+            "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
+        )
+        return figures
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean NLL of the validation text in its columns, drawn chunk by chunk as in training.
+
+        By running statistics, as the authors' code; every process sees the same draws.
+        """
+        self.network.eval()
+        self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
+        sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
+        hidden = torch.zeros_like(self.valid_hidden)
+        for start in range(0, len(self.valid_columns), self.config.bptt):
+            chunk = self.valid_columns.chunk(start, self.config.bptt)
+            reading = self.network(chunk.words, hidden)
+            hidden, count = reading.hidden, chunk.targets.numel()
+            sums += torch.stack([count * chunk_loss(reading, chunk.targets), sums.new_tensor(count)])
+        total, count = self.accelerator.reduce(sums).tolist()
+        return total / count
+
+    @torch.no_grad()
+    def _best(self) -> Tensor:
+        """Each edge's best activation, [edges]."""
+        return best_operations(self.supernet.probabilities(), self.supernet.candidates).cpu()
+
+    def genotype(self) -> Genotype:
+        """What alpha stands for now, and where it comes from."""
+        config = self.config
+        return Genotype(
+            f"{self.run.method}-{config.source}-seed{config.seed}",
+            {KIND: self.supernet.derive()},
+            {
+                "method": self.run.method, "dataset": config.source, "seed": config.seed,
+                "sample": config.sample, "epochs": config.epochs, "words": len(self.corpus.train),
+                "commit": self.run.commit,
+            },
+        )
+
+    def state(self) -> dict[str, Any]:
+        """See `Loop.state`."""
+        return {
+            **super().state(), "valid_hidden": self.everyones(self.valid_hidden),
+            "best_operations": self.best,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Loop.load_state`."""
+        super().load_state(state)
+        self.valid_hidden = self.my_share(state["valid_hidden"])
+        self.best = state["best_operations"]
+
+    def finish(self) -> None:
+        """Write the genotype, pictures and result; say what was found and what to do with it."""
+        genotype, folder = self.genotype(), self.run.folder
+        if self.accelerator.is_main_process:
+            save(genotype, folder / "genotype.json")
+            draw.run(folder)
+        epochs = self.run.lines("metrics.jsonl")
+        self.run.write("result.json", {
+            "genotype": genotype.name,
+            "epochs": len(epochs),
+            "valid_loss": epochs[-1]["valid_loss"],
+            "valid_perplexity": epochs[-1]["valid_perplexity"],
+            "search_seconds": round(sum(line["seconds"] for line in epochs), 1),
+            "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
+        })
+        self.run.say(f"\n{genotype}\n\nrun folder: {folder} (a picture of the cell inside)")
+        self.run.say(f"next: {self._next_command()}")
+
+    def _next_command(self) -> str:
+        words = ["python", "evaluate/train_rnn.py"]
+        if self.config.dataset == "small":
+            words += ["--preset", "text"]
+        elif self.config.data_root != TextConfig.data_root:
+            words += ["--data-root", self.config.data_root]
+        return shlex.join([*words, "--genotype", str(self.run.folder)])
