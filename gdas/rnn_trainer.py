@@ -142,7 +142,8 @@ class RecurrentSearchTrainer(LanguageLoop):
             chunk = self.valid_columns.chunk(start, self.config.bptt)
             reading = self.network(chunk.words, hidden)
             hidden, count = reading.hidden, chunk.targets.numel()
-            sums += torch.stack([count * chunk_loss(reading, chunk.targets), sums.new_tensor(count)])
+            loss = chunk_loss(reading, chunk.targets)
+            sums += torch.stack([count * loss, torch.full_like(loss, count)])
         total, count = self.accelerator.reduce(sums).tolist()
         return total / count
 
