@@ -1,0 +1,142 @@
+"""Retraining a recurrent cell: averaged SGD and its trigger, commands, files, resuming."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from common import retrain_rnn
+from common.genotype import load
+from common.language import Dropouts, exact_loss
+from common.retrain_rnn import PRESETS, LanguageTrainer, triggered
+from common.run import Run
+from common.text import load_corpus
+from test_baselines import interrupt_after
+from test_resume import figures, identical, last_checkpoint
+from test_rnn_search import TEXT
+from test_text import folder
+
+TRAIN = "evaluate/train_rnn.py"
+TINY = "--units 6 --batch-size 4 --bptt 9 --epochs 3 --checkpoint-steps 3".split()
+
+
+def made(accelerator, path, **changed):
+    texts = load_corpus("folder", folder(path / "text", **TEXT))
+    config = dataclasses.replace(
+        PRESETS["text"], genotype="gdas_rnn", units=6, batch_size=4, bptt=9, epochs=4, **changed
+    )
+    torch.manual_seed(0)
+    run = Run(path, "test", accelerator)
+    return LanguageTrainer(config, load("gdas_rnn"), run, texts)
+
+
+@pytest.mark.parametrize(("losses", "loss", "patience", "expected"), [
+    ([], 9.0, 0, False),
+    ([3.0], 3.1, 0, True),
+    ([3.0], 2.9, 0, False),
+    ([5, 4, 3, 2, 1], 9, 5, False),  # all of them are recent
+    ([5, 4, 3, 2, 1, 0], 4.9, 5, False),
+    ([5, 4, 3, 2, 1, 0], 5.1, 5, True),
+])  # fmt: skip
+def test_the_trigger(losses, loss, patience, expected):
+    assert triggered(loss, losses, patience) == expected
+
+
+def test_the_average_is_of_all_weights_since_the_trigger(tmp_path, accelerator, monkeypatch):
+    trainer = made(accelerator, tmp_path, trigger=0)
+    seen, reported = [], iter([3.0, 2.0, 3.5, 2.0, 1.0, 1.0, 0.0, 0.0])  # valid, test
+    monkeypatch.setattr(trainer, "exact", lambda model, text: next(reported))
+    for epoch in trainer.epochs():
+        for chunk in trainer.batches():
+            trainer.weight_step(chunk)
+            if epoch >= 2:
+                seen.append([weight.detach().clone() for weight in trainer.weights])
+    assert [line["averaged"] for line in trainer.run.lines("metrics.jsonl")] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    for average, *all_of_it in zip(trainer.average.module.parameters(), *seen, strict=True):
+        torch.testing.assert_close(average, torch.stack(all_of_it).mean(0))
+
+
+def test_figures_are_exact_and_of_the_average(tmp_path, accelerator):
+    trainer = made(accelerator, tmp_path, trigger=0)
+    trainer.valid_losses = [-1.0]  # so that the first epoch triggers
+    for _ in trainer.epochs(until=2):
+        for chunk in trainer.batches():
+            trainer.weight_step(chunk)
+    first, second = trainer.run.lines("metrics.jsonl")
+    assert (first["averaged"], second["averaged"]) == (False, True)
+    average = trainer.average.module.eval()
+    for part, text in (("valid", trainer.valid_text), ("test", trainer.test_text)):
+        found = second[f"{part}_loss"]
+        assert found == pytest.approx(exact_loss(accelerator, average, text, 1, 50), rel=1e-5)
+        assert found != pytest.approx(
+            exact_loss(accelerator, trainer.model.eval(), text, 1, 50), rel=1e-5
+        )
+        assert second[f"{part}_perplexity"] == pytest.approx(torch.tensor(found).exp().item())
+
+
+def test_the_loss_that_is_trained(tmp_path, accelerator):
+    trainer = made(accelerator, tmp_path, slowness=0.5)
+    trainer.model.eval()
+    chunk = trainer.train_batches.chunk(0, 9)
+    total, loss = trainer.training_loss(chunk)
+    reading = trainer.model(chunk.words, trainer.model.initial(4))
+    moves = (reading.states[1:] - reading.states[:-1]).square().mean()
+    torch.testing.assert_close(total, loss + 0.5 * moves)
+    assert not trainer.hidden.requires_grad
+    torch.testing.assert_close(trainer.hidden, reading.hidden)
+
+
+def test_the_papers_recipes():
+    ptb, wikitext = PRESETS["ptb"], PRESETS["wikitext2"]
+    assert (ptb.units, ptb.batch_size, ptb.epochs, ptb.weight_decay) == (850, 64, 2000, 8e-7)
+    assert ptb.dropouts == Dropouts(0.75, 0.25, 0.75, 0.2, 0.1)
+    assert (wikitext.units, wikitext.epochs, wikitext.weight_decay) == (700, 3000, 5e-7)
+    assert wikitext.dropouts == Dropouts(0.75, 0.15, 0.75, 0.2, 0.1)
+    for config in (ptb, wikitext):
+        assert (config.learning_rate, config.grad_clip, config.slowness) == (20, 0.25, 1e-3)
+        assert (config.bptt, config.bptt_deviation, config.trigger) == (35, 5, 5)
+
+
+@pytest.mark.parametrize("genotype", ["darts_v2_rnn", "lstm"])
+def test_a_training_resumed_within_an_epoch_ends_in_the_same_bits(
+    tmp_path, command, monkeypatch, genotype
+):
+    monkeypatch.setattr(retrain_rnn, "triggered", lambda loss, before, patience: len(before) == 1)
+    root = folder(tmp_path / "text", **TEXT)
+    flags = [*TINY, "--genotype", genotype, "--data-root", root, "--threads", 1]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    status, out, err = command(TRAIN, *flags, "--output", whole, pictures=genotype == "lstm")
+    assert status == 0 and f"{genotype}: test perplexity" in out, err
+    result = json.loads((whole / "result.json").read_text())
+    assert result["genotype"] == genotype and result["averaged_epochs"] == 1
+    interrupt_after(8, lambda: command(TRAIN, *flags, "--output", resumed))
+    status, out, err = command(TRAIN, "--resume", resumed)
+    assert status == 0 and "resuming at epoch 3" in out, err
+    assert figures(whole) == figures(resumed)
+    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
+    assert name == other_name and identical(state, other) and state["average"] is not None
+    assert state["hidden"].shape == (2 if genotype == "lstm" else 1, 4, 6)
+
+
+@pytest.mark.parametrize(("flags", "named"), [
+    ([], "one of darts_v1_rnn, darts_v2_rnn, enas_rnn, gdas_rnn, lstm"),
+    (["--genotype", "gdas"], "genotype gdas: a language model needs a recurrent cell"),
+    (["--genotype", "nothing"], "--genotype nothing"),
+    (["--genotype", "lstm", "--trigger", "-1"], "--trigger -1: must be 0"),
+    (["--genotype", "lstm", "--batch-size", "40000"], "--batch-size 40000: the training text"),
+])  # fmt: skip
+def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags, named):
+    status, _, err = command(TRAIN, "--preset", "text", *flags, "--output", tmp_path / "run")
+    assert status == 2 and named in " ".join(err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_network_needs_image_cells(tmp_path, command):
+    status, _, err = command(
+        "evaluate/train.py", "--preset", "digits", "--genotype", "gdas_rnn",
+        "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert status == 2 and "gdas_rnn: an image network needs a normal and a reduction cell" in err

@@ -1,0 +1,229 @@
+"""GDAS' recurrent search as it is run: its steps, the states they carry, files, resuming."""
+
+import dataclasses
+import json
+import random
+
+import pytest
+import torch
+
+from common.errors import NotFinite
+from common.genotype import load
+from common.language import Dropouts, chunk_loss
+from common.run import Run
+from common.text import load_corpus
+from gdas.rnn_search import PRESETS, search
+from gdas.rnn_supernet import RecurrentSuperNet
+from gdas.rnn_trainer import RecurrentSearchTrainer
+from test_baselines import interrupt_after
+from test_resume import figures, identical, last_checkpoint
+from test_text import folder
+
+SEARCH = "gdas/rnn_search.py"
+LETTERS = random.Random(0)
+TEXT = {
+    part: "".join(" ".join(LETTERS.choices("abcdefg", k=7)) + "\n" for _ in range(lines))
+    for part, lines in (("train", 40), ("valid", 35), ("test", 20))
+}
+TINY = "--units 6 --nodes 4 --batch-size 4 --bptt 9 --epochs 2 --checkpoint-steps 3".split()
+CONFIG = dataclasses.replace(
+    PRESETS["text"], units=6, nodes=4, batch_size=4, bptt=9, epochs=2, threads=1,
+    dropout_output=0, dropout_hidden=0, dropout_input=0, dropout_embedding=0,
+)  # fmt: skip
+
+
+def made(accelerator, path, texts, **changed):
+    config = dataclasses.replace(CONFIG, **changed)
+    torch.manual_seed(0)
+    supernet = RecurrentSuperNet(
+        len(texts.words), config.units, config.nodes - 1, config.dropouts, config.sample
+    ).double()
+    return RecurrentSearchTrainer(config, supernet, Run(path, "test", accelerator), texts)
+
+
+@pytest.fixture
+def texts(tmp_path):
+    return load_corpus("folder", folder(tmp_path / "text", **TEXT))
+
+
+def test_hidden_states_are_carried_and_detached(tmp_path, accelerator, texts):
+    trainer = made(accelerator, tmp_path, texts)
+    given, before = [], {"train": None, "valid": None}
+    original = RecurrentSuperNet.forward
+
+    def forward(self, words, hidden):
+        given.append(hidden)
+        return original(self, words, hidden)
+
+    RecurrentSuperNet.forward = forward
+    try:
+        for _ in trainer.epochs(until=1):
+            for step, (train, valid) in enumerate(trainer.batches()):
+                for part, chunk in (("train", train), ("valid", valid)):
+                    trainer.weight_step(chunk) if part == "train" else trainer.arch_step(chunk)
+                    start = given.pop()
+                    assert not start.requires_grad  # no gradient into the chunk before
+                    assert chunk.first == (start == 0).all()
+                    if not chunk.first:
+                        assert torch.equal(start, before[part])
+                    name = "hidden" if part == "train" else "valid_hidden"
+                    before[part] = getattr(trainer, name).clone()
+                assert train.first == (step == 0)
+                given.clear()
+                assert not torch.equal(before["train"], before["valid"])
+            assert step > 5
+    finally:
+        RecurrentSuperNet.forward = original
+
+
+def test_nothing_leaks_from_column_to_column(tmp_path, accelerator, texts):
+    """A column's states depend on its own words alone (normalised by running statistics)."""
+    trainer = made(accelerator, tmp_path, texts)
+    net = trainer.supernet.eval()
+
+    def states(words):
+        net.generator.manual_seed(0)
+        hidden = net.initial(4)
+        for chunk in words.split(5):
+            reading = net(chunk, hidden)
+            hidden = reading.hidden
+        return reading.hidden[0]
+
+    words = trainer.train_batches.chunk(0, 10).words
+    other = words.clone()
+    other[:3, 1] = (other[:3, 1] + 1) % len(texts.words)
+    changed = (states(words) != states(other)).any(1)
+    assert changed.tolist() == [False, True, False, False]
+
+
+def test_a_weight_step_is_clipped_and_in_proportion_to_the_chunk(tmp_path, accelerator, texts):
+    for length in (9, 3):
+        trainer = made(accelerator, tmp_path, texts, weight_decay=0, learning_rate=2, grad_clip=0.1)
+        alpha = trainer.arch[0].detach().clone()
+        weights = [weight.detach().clone() for weight in trainer.weights]
+        trainer.weight_step(trainer.train_batches.chunk(0, length))
+        moved = torch.cat([(w - b).flatten() for w, b in zip(trainer.weights, weights, strict=True)])
+        assert moved.norm().item() == pytest.approx(2 * 0.1 * length / 9, rel=1e-4)
+        assert torch.equal(trainer.arch[0], alpha)
+        assert trainer.optimizer.param_groups[0]["lr"] == 2
+
+
+def test_an_arch_step_is_one_step_of_adam_by_this_gradient_alone(tmp_path, accelerator, texts):
+    trainer = made(accelerator, tmp_path, texts)
+    twin = made(accelerator, tmp_path, texts)
+    trainer.weight_step(trainer.train_batches.chunk(0, 9))  # leaves nothing behind for alpha
+    with torch.no_grad():
+        for a, b in zip(twin.weights, trainer.weights, strict=True):
+            a.copy_(b)
+    before = [weight.detach().clone() for weight in trainer.weights]
+    optimizer = torch.optim.Adam(twin.arch, 2e-2, (0.9, 0.999), weight_decay=1e-3)
+    for step in range(2):
+        chunk = trainer.valid_columns.chunk(9 * step, 9)
+        hidden = trainer.valid_hidden.clone()
+        trainer.arch_step(chunk)
+        twin.supernet.train()
+        with twin._only(twin.arch, "arch"):
+            loss = chunk_loss(twin.supernet(chunk.words, hidden), chunk.targets)
+            (twin.arch[0].grad,) = torch.autograd.grad(loss, twin.arch)
+        optimizer.step()
+        torch.testing.assert_close(trainer.arch[0], twin.arch[0], rtol=1e-9, atol=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(trainer.weights, before, strict=True))
+
+
+def test_algorithm_1(tmp_path, monkeypatch):
+    """Weights by the training text, then alpha by the validation text; tau falls."""
+    done = []
+    monkeypatch.setattr(
+        RecurrentSearchTrainer, "weight_step",
+        lambda self, chunk: done.append(("weight", chunk, self.supernet.tau)),
+    )
+    monkeypatch.setattr(
+        RecurrentSearchTrainer, "arch_step", lambda self, chunk: done.append(("arch", chunk))
+    )
+    monkeypatch.setattr(RecurrentSearchTrainer, "epochs", lambda self: iter([0, 11]))
+    monkeypatch.setattr(RecurrentSearchTrainer, "batches", lambda self: iter([("train", "valid")]))
+    monkeypatch.setattr(
+        RecurrentSearchTrainer, "finish", lambda self: done.append(self.supernet.sample)
+    )
+    search(dataclasses.replace(PRESETS["text"], sample="soft", output=str(tmp_path / "run")))
+    assert done == [
+        ("weight", "train", 10), ("arch", "valid"),
+        ("weight", "train", pytest.approx(0.1)), ("arch", "valid"), "soft",
+    ]  # fmt: skip
+
+
+def test_the_papers_setting():
+    config = PRESETS["ptb"]
+    assert (config.units, config.nodes, config.batch_size, config.bptt) == (300, 9, 128, 35)
+    assert (config.epochs, config.learning_rate, config.weight_decay) == (200, 20, 5e-7)
+    assert (config.arch_learning_rate, config.arch_weight_decay) == (3e-3, 1e-3)
+    assert config.dropouts == Dropouts(0.75, 0.25, 0.75, 0.2, 0)
+    assert (config.tau_max, config.tau_min, config.sample, config.grad_clip) == (10, 0.1, "hard", 0.25)
+
+
+@pytest.mark.parametrize("sample", ["hard", "soft"])
+def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command, sample):
+    root = folder(tmp_path / "text", **TEXT)
+    flags = [*TINY, "--sample", sample, "--data-root", root, "--threads", 1]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    status, out, err = command(SEARCH, *flags, "--output", whole, pictures=sample == "hard")
+    assert status == 0 and "recurrent cell" in out, err
+    assert f"--data-root {root} --genotype {whole}" in out
+    interrupt_after(6, lambda: command(SEARCH, *flags, "--output", resumed))
+    status, out, err = command(SEARCH, "--resume", resumed)
+    assert status == 0 and "resuming at epoch 2" in out, err
+    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
+    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
+    assert name == other_name and identical(state, other)
+    assert state["hidden"].shape == state["valid_hidden"].shape == (1, 4, 6)
+    assert [line["tau"] for line in figures(whole)] == [10, pytest.approx(0.1)]
+    assert load(whole).provenance["sample"] == sample
+    assert {"words_per_second", "valid_perplexity", "entropy_recurrent"} <= json.loads(
+        (whole / "metrics.jsonl").read_text().splitlines()[-1]
+    ).keys()
+    if sample == "hard":
+        pictures = {path.name for path in (whole / "pictures").iterdir()}
+        assert {"recurrent.svg", "curves.svg", "architecture_recurrent.svg"} <= pictures
+
+
+@pytest.mark.parametrize(("flags", "named"), [
+    (["--data-root", "no/such"], "no/such: no train text there"),
+    (["--preset", "text", "--batch-size", "4000"], "--batch-size 4000: the validation text has"),
+    (["--preset", "text", "--batch-size", "40000"], "--batch-size 40000: the training text has"),
+    (["--preset", "text", "--nodes", "1"], "--nodes 1: must be 2"),
+    (["--preset", "text", "--units", "0"], "--units 0: must be 1"),
+    (["--preset", "text", "--bptt", "0"], "--bptt 0: must be 1"),
+    (["--preset", "text", "--dropout-word", "1"], "--dropout-word 1.0: must be below 1"),
+    (["--preset", "text", "--tau-min", "0"], "--tau-min 0"),
+    (["--preset", "text", "--sample", "some"], "--sample"),
+])  # fmt: skip
+def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags, named):
+    status, _, err = command(SEARCH, *flags, "--output", tmp_path / "run")
+    assert status == 2 and named in " ".join(err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_vocabulary_on_resume(tmp_path, command):
+    root = folder(tmp_path / "text", **TEXT)
+    flags = [*TINY, "--data-root", root, "--output", tmp_path / "run"]
+    interrupt_after(5, lambda: command(SEARCH, *flags))
+    folder(root, **{**TEXT, "train": TEXT["train"].replace("b", "x")})
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    status, _, err = command(SEARCH, "--resume", tmp_path / "run")
+    assert status == 2 and "or its vocabulary, is not that that the run began with" in err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+
+
+def test_low_precision_is_refused(tmp_path, command, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    status, _, err = command(SEARCH, "--preset", "text", "--output", tmp_path / "run")
+    assert status == 2 and "--mixed_precision bf16" in err and not (tmp_path / "run").exists()
+
+
+def test_a_search_that_diverges_says_so(tmp_path, accelerator, texts, monkeypatch):
+    trainer = made(accelerator, tmp_path, texts)
+    monkeypatch.setattr(trainer, "validate", lambda: float("nan"))
+    with pytest.raises(NotFinite, match="after epoch 1"):
+        for _ in trainer.epochs():
+            for train, _valid in trainer.batches():
+                trainer.weight_step(train)
