@@ -93,11 +93,7 @@ def fused_loop(
         W0_hidden: [d, 2d].
         W: of each node, [d, 2d].
     """
-    d = hidden.shape[1]
-    by_group = []
-    for group in plan.groups:  # columns: c of all its nodes, then a of all
-        own = [W[node] for node in group.nodes]
-        by_group.append(torch.cat([w[:, :d] for w in own] + [w[:, d:] for w in own], 1))
+    by_group = [torch.cat([W[node] for node in group.nodes], 1) for group in plan.groups]
     return _FusedLoop.apply(plan, from_x, hidden, mask, W0_hidden, *by_group)
 
 
@@ -111,7 +107,7 @@ class _FusedLoop(torch.autograd.Function):
         h[0] = hidden
         ca0, s0 = from_x.clone(), from_x.new_empty(T, B, d)
         s = from_x.new_empty(T, B, plan.nodes, d)
-        ca = [from_x.new_empty(T, B, 2, len(group.nodes), d) for group in plan.groups]
+        ca = [from_x.new_empty(T, B, len(group.nodes), 2, d) for group in plan.groups]
         # What meets a matrix: of h, of each group's source. Without a mask, the states themselves.
         met0 = h[:T] if mask is None else torch.empty_like(s0)
         met = [
@@ -129,13 +125,13 @@ class _FusedLoop(torch.autograd.Function):
             for (source, flat, c, a, runs, out), w, meets in zip(views, W, met, strict=True):
                 if mask is not None:
                     torch.mul(source[t], mask, out=meets[t])
-                torch.mm(meets[t], w, out=flat[t])  # [B, 2 k d]
+                torch.mm(meets[t], w, out=flat[t])  # [B, k 2 d]
                 c[t].sigmoid_()
                 for activate, run in runs:
                     activate(run[t])
                 torch.lerp(source[t].unsqueeze(1), a[t], c[t], out=out[t])  # [B, k, d]
             torch.mean(s[t] if output is None else s[t][:, output], 1, out=h[t + 1])
-        ctx.plan, ctx.masked = plan, mask is not None
+        ctx.plan = plan
         ctx.save_for_backward(h, s0, s, ca0, W0, mask, *ca, *W, *met, met0)
         return h[1:].clone()
 
@@ -148,14 +144,19 @@ class _FusedLoop(torch.autograd.Function):
         T, B, d = s0.shape
         # The chain rule's factors, for all time steps at once: from a node's state to its c and a
         # before their activations, and to its source.
-        factor0, kept0 = _factors(h[:T].unsqueeze(2), ca0.view(T, B, 2, 1, d), [("tanh", 0, 1)])
+        factor0, kept0 = _factors(h[:T].unsqueeze(2), ca0.view(T, B, 1, 2, d), [("tanh", 0, 1)])
         factors = [
             _factors(_source(group, s0, s).unsqueeze(2), ca[n], group.runs)
             for n, group in enumerate(plan.groups)
         ]
         d_ca0 = torch.empty_like(ca0)
         d_ca = [torch.empty_like(factor) for factor, _ in factors]
-        W0_back, W_back = W0.t(), [w.t() for w in W]
+        in_steps = [
+            (group, factor.unbind(), kept.unbind(), gradient.unbind(), w.t())
+            for group, (factor, kept), gradient, w in zip(
+                plan.groups, factors, d_ca, W, strict=True
+            )
+        ]
         d_h = torch.zeros_like(h[0])  # what the next time step sends back
         d_s, d_s0 = torch.zeros_like(s[0]), torch.empty_like(h[0])  # [B, N, d], [B, d]
         share = 1 / (plan.nodes if plan.output is None else len(plan.output))
@@ -167,19 +168,18 @@ class _FusedLoop(torch.autograd.Function):
                 d_s.zero_()
                 d_s[:, list(plan.output)] = d_h.unsqueeze(1)
             d_s0.zero_()
-            for n in reversed(range(groups)):
-                group, (factor, kept) = plan.groups[n], factors[n]
+            for group, factor, kept, gradient, W_t in reversed(in_steps):
                 own = d_s[:, group.slots]  # [B, k, d]
-                torch.mul(own.unsqueeze(1), factor[t], out=d_ca[n][t])
-                back = d_ca[n][t].view(B, -1) @ W_back[n]
+                torch.mul(own.unsqueeze(2), factor[t], out=gradient[t])  # [B, k, 2, d]
+                back = gradient[t].view(B, -1) @ W_t
                 source = d_s0 if group.source < 0 else d_s[:, group.source]
                 if own.shape[1] == 1:
                     source.addcmul_(own[:, 0], kept[t][:, 0])
                 else:
                     source.add_((own * kept[t]).sum(1))
                 source.add_(back) if mask is None else source.addcmul_(back, mask)
-            torch.mul(d_s0.unsqueeze(1), factor0[t][:, :, 0], out=d_ca0[t].view(B, 2, d))
-            back = d_ca0[t] @ W0_back
+            torch.mul(d_s0.unsqueeze(1), factor0[t][:, 0], out=d_ca0[t].view(B, 2, d))
+            back = d_ca0[t] @ W0.t()
             d_h = torch.addcmul(back if mask is None else back * mask, d_s0, kept0[t][:, 0])
         d_W = [
             meets.reshape(T * B, d).t() @ gradient.view(T * B, -1)
@@ -198,12 +198,12 @@ def _views(group: Group, ca: Tensor, s0: Tensor, s: Tensor) -> tuple:
     """A group's parts of the buffers, as a view for each time step: slicing costs time, too."""
     T, B = s0.shape[:2]
     runs = [
-        (IN_PLACE[name], ca[:, :, 1, a:b].unbind())
+        (IN_PLACE[name], ca[:, :, a:b, 1].unbind())
         for name, a, b in group.runs if name != "identity"
     ]
     return (
-        _source(group, s0, s).unbind(), ca.view(T, B, -1).unbind(), ca[:, :, 0].unbind(),
-        ca[:, :, 1].unbind(), runs, s[:, :, group.slots].unbind(),
+        _source(group, s0, s).unbind(), ca.view(T, B, -1).unbind(), ca[:, :, :, 0].unbind(),
+        ca[:, :, :, 1].unbind(), runs, s[:, :, group.slots].unbind(),
     )
 
 
@@ -214,18 +214,18 @@ def _factors(
 
     Args:
         source: s_i, [T, B, 1, d].
-        ca: c and f(a), [T, B, 2, k, d].
+        ca: c and f(a), [T, B, k, 2, d].
         runs: see `Group`.
 
     Returns:
-        [T, B, 2, k, d] and [T, B, k, d].
+        [T, B, k, 2, d] and [T, B, k, d].
     """
-    c, f = ca.unbind(2)
+    c, f = ca.unbind(3)
     kept = 1 - c
     factor = torch.empty_like(ca)
-    torch.mul(f - source, c * kept, out=factor[:, :, 0])
+    torch.mul(f - source, c * kept, out=factor[:, :, :, 0])
     for name, a, b in runs:
-        gate, value, out = c[:, :, a:b], f[:, :, a:b], factor[:, :, 1, a:b]
+        gate, value, out = c[:, :, a:b], f[:, :, a:b], factor[:, :, a:b, 1]
         if name == "tanh":
             torch.mul(gate, 1 - value * value, out=out)
         elif name == "relu":

@@ -32,9 +32,10 @@ class Draw:
 
 
 class RecurrentSearchCell(GatedNodes):
-    """Node j is the sum over all i < j, normalised (facts: DARTS' and GDAS' search cell).
+    """Node j is the normalised sum over all i < j (as in DARTS' and GDAS' code; 4.3 is silent).
 
-    One normalisation without scale and shift serves all states, as in the authors' code.
+    Each state is normalised over the columns, without scale and shift. Deviation: always by its own
+    statistics; the authors' code validates by running ones, one set for all nine states.
 
     Args:
         units: d.
@@ -45,7 +46,7 @@ class RecurrentSearchCell(GatedNodes):
     def __init__(self, units: int, nodes: int, candidates: Sequence[str]):
         super().__init__(units, nodes)
         self.candidates = tuple(candidates)
-        self.norm = nn.BatchNorm1d(units, affine=False)
+        self.norm = nn.BatchNorm1d(units, affine=False, track_running_stats=False)
 
     def forward(
         self, x: Tensor, hidden: Tensor, x_mask: Tensor | None, h_mask: Tensor | None, draw: Draw

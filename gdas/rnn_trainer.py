@@ -132,7 +132,7 @@ class RecurrentSearchTrainer(LanguageLoop):
     def validate(self) -> float:
         """Mean NLL of the validation text in its columns, drawn chunk by chunk as in training.
 
-        By running statistics, as the authors' code; every process sees the same draws.
+        Every process sees the same draws.
         """
         self.network.eval()
         self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))

@@ -18,16 +18,24 @@ from common.config import SearchConfig
 from common.data import Images, Split, load_train
 from common.distributed import seed_of
 from common.genotype import load
+from common.language import chunk_loss, exact_loss, slowness
+from common.language_loop import DROPOUTS
 from common.network import Network
 from common.ranking import train_briefly
 from common.retrain import Retrainer
 from common.retrain_config import RetrainConfig, TrainConfig
+from common.retrain_rnn import LanguageTrainer, RNNTrainConfig
 from common.run import Run
 from common.running_statistics import average_statistics
+from common.small_language import small_text
 from common.supernet import SuperNet
+from common.text import Columns, Corpus
 from common.unrolled import second_order
 from edas.search import EDASConfig, iteration
 from edas.supernet import EDASSuperNet
+from gdas.rnn_search import GDASRNNConfig
+from gdas.rnn_supernet import RecurrentSuperNet
+from gdas.rnn_trainer import RecurrentSearchTrainer
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
@@ -87,6 +95,55 @@ def make_retrainer(accelerator, folder):
     genotype = load(config.genotype)
     network = Network(genotype, 4, 3, 3)
     return Retrainer(config, genotype, network, Run(folder, "test", accelerator), images, images)
+
+
+def language_models(accelerator, folder):
+    """Columns are shared out; what is trained and reported is that of all of them."""
+    texts = Corpus.of(small_text())
+    texts = dataclasses.replace(texts, train=texts.train[:401], valid=texts.valid[:201])
+    sizes = {"units": 6, "batch_size": 8, "bptt": 9, "epochs": 1, "threads": 1}
+    rest = {f"dropout_{name}": 0 for name in DROPOUTS}
+    config = RNNTrainConfig(**sizes, **rest, grad_clip=0, slowness=0.1, learning_rate=1)
+    torch.manual_seed(0)
+    trainer = LanguageTrainer(
+        config, load("darts_v2_rnn"), Run(folder, "test", accelerator), texts
+    )
+    model = trainer.model.double()
+    trainer.hidden = trainer.hidden.double()
+    whole = Columns(texts.train, 8, "training")
+    hidden = model.initial(8)
+    for start in (0, 9):
+        before = [weight.detach().clone() for weight in trainer.weights]
+        chunk = whole.chunk(start, 9)
+        reading = model(chunk.words, hidden)
+        loss = chunk_loss(reading, chunk.targets) + 0.1 * slowness(reading.states)
+        expected = torch.autograd.grad(loss, trainer.weights)
+        hidden = reading.hidden.detach()
+        trainer.weight_step(trainer.train_batches.chunk(start, 9))
+        for weight, old, gradient in zip(trainer.weights, before, expected, strict=True):
+            torch.testing.assert_close(weight, old - gradient, rtol=1e-5, atol=1e-7)  # decay 8e-7
+    assert trainer.hidden.shape == (1, 4, 6)
+    torch.testing.assert_close(trainer.everyones(trainer.hidden), hidden)
+    assert torch.equal(trainer.my_share(trainer.everyones(trainer.hidden)), trainer.hidden)
+
+    with torch.no_grad():
+        reading = model.eval()(texts.valid[:-1, None], model.initial(1))
+    alone = chunk_loss(reading, texts.valid[1:, None])
+    assert abs(exact_loss(accelerator, model, texts.valid, 8, 9) - alone.item()) < 1e-10
+
+    config = GDASRNNConfig(**sizes, nodes=4)
+    torch.manual_seed(0)
+    supernet = RecurrentSuperNet(len(texts.words), 6, 3, config.dropouts)
+    searching = RecurrentSearchTrainer(config, supernet, trainer.run, texts)
+    start = searching.arch[0].detach().clone()
+    for searching.step, (at, valid) in enumerate(((0, 0), (9, 9))):
+        torch.manual_seed(accelerator.process_index)
+        searching.weight_step(searching.train_batches.chunk(at, 9))
+        searching.arch_step(searching.valid_columns.chunk(valid, 9))
+    everywhere_equal(accelerator, torch.tensor(searching.validate()))
+    for parameter in supernet.parameters():
+        everywhere_equal(accelerator, parameter)
+    assert not torch.equal(searching.arch[0], start)
 
 
 def everywhere_equal(accelerator, tensor):
@@ -272,6 +329,8 @@ def main(folder):
     detector_loop.average_precision = lambda split, found: scored.extend(found)
     detecting.score()
     assert [one.image for one in scored] == ([0, 1, 2] if accelerator.is_main_process else [])
+
+    language_models(accelerator, folder)
 
     # Random cells, trained briefly: one result, the same for both.
     genotype = random_genotype(2, 0, 0)

@@ -99,13 +99,15 @@ def write_run(folder, epochs=3):
 @pytest.mark.parametrize("cell", CELLS, ids=CELLS.values())
 def test_nothing_overlaps_in_a_cell_and_every_edge_is_an_arrow(cell):
     fixed = isinstance(cell, FixedCell)
+    recurrent = not fixed and cell.inputs == 1  # node 0 is computed from both inputs
     labels = [3, 3, 1, 1] if fixed else [1] * len(cell.edges) + [0] * len(cell.output)
+    labels = [0, 0, *labels] if recurrent else labels
     figure = draw.cell_figure(cell)
     renderer = FigureCanvasAgg(figure).get_renderer()
     (axes,) = figure.axes
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
     arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
-    assert len(boxes) == sum(labels) + 2 + (0 if fixed else cell.nodes) + 1
+    assert len(boxes) == sum(labels) + 2 + (0 if fixed else cell.nodes) + recurrent + 1
     for one, other in combinations(boxes, 2):
         assert not one.padded(2).overlaps(other)
     for box in boxes:
@@ -127,18 +129,21 @@ def crosses(arrow, box):
 
 
 def test_cells_name_every_operation_and_node(tmp_path):
-    cells = {"normal": LONG, "reduction": SHARED, "recurrent": SHORT}
+    cells = {
+        "normal": LONG, "reduction": SHARED, "recurrent": load("enas_rnn").cells["recurrent"]
+    }  # fmt: skip
     draw.cells(Genotype("mine", cells), tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {
-        "normal.svg", "normal.png", "reduction.svg", "reduction.png"
-    }  # fmt: skip
-    for kind in ("normal", "reduction"):
+        f"{kind}.{form}" for kind in cells for form in ("svg", "png")
+    }
+    for kind, cell in cells.items():
+        recurrent = kind == "recurrent"
         text = (tmp_path / f"{kind}.svg").read_text()
-        for edge in cells[kind].edges:
+        for edge in cell.edges:
             assert f">{edge.op}</text>" in text
-        for node in range(cells[kind].nodes):
+        for node in range(cell.nodes + recurrent):
             assert f">{node}</text>" in text
-        for name in ("c_{k-2}", "c_{k-1}", "c_{k}"):
+        for name in ("x_{t}", "h_{t-1}", "h_{t}") if recurrent else ("c_{k-2}", "c_{k-1}", "c_{k}"):
             assert f"${name}$" in text
 
 

@@ -11,7 +11,7 @@ from common.genotype import load
 from common.language import Dropouts, exact_loss
 from common.retrain_rnn import PRESETS, LanguageTrainer, triggered
 from common.run import Run
-from common.text import load_corpus
+from common.text import Columns, load_corpus
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 from test_rnn_search import TEXT
@@ -21,14 +21,14 @@ TRAIN = "evaluate/train_rnn.py"
 TINY = "--units 6 --batch-size 4 --bptt 9 --epochs 3 --checkpoint-steps 3".split()
 
 
-def made(accelerator, path, **changed):
+def made(accelerator, path, genotype="gdas_rnn", **changed):
     texts = load_corpus("folder", folder(path / "text", **TEXT))
     config = dataclasses.replace(
-        PRESETS["text"], genotype="gdas_rnn", units=6, batch_size=4, bptt=9, epochs=4, **changed
+        PRESETS["text"], genotype=genotype, units=6, batch_size=4, bptt=9, epochs=4, **changed
     )
     torch.manual_seed(0)
-    run = Run(path, "test", accelerator)
-    return LanguageTrainer(config, load("gdas_rnn"), run, texts)
+    genotype = None if genotype is None else load(genotype)
+    return LanguageTrainer(config, genotype, Run(path, "test", accelerator), texts)
 
 
 @pytest.mark.parametrize(("losses", "loss", "patience", "expected"), [
@@ -87,6 +87,41 @@ def test_the_loss_that_is_trained(tmp_path, accelerator):
     torch.testing.assert_close(total, loss + 0.5 * moves)
     assert not trainer.hidden.requires_grad
     torch.testing.assert_close(trainer.hidden, reading.hidden)
+
+
+@pytest.mark.parametrize("genotype", ["gdas_rnn", None])
+def test_nothing_leaks_from_column_to_column(tmp_path, accelerator, genotype):
+    """Nor from word to word backwards: columns and times that a changed word does not reach."""
+    trainer = made(accelerator, tmp_path, genotype=genotype)
+    model = trainer.model.eval()
+    hidden = torch.randn(model.cell.hidden_states, 4, 6)
+    words = trainer.train_batches.chunk(9, 8).words
+    other = words.clone()
+    other[3, 1] = (other[3, 1] + 1) % model.bias.numel()
+    changed = model(words, hidden).logits != model(other, hidden).logits
+    expected = torch.zeros(8, 4, dtype=torch.bool)
+    expected[3:, 1] = True
+    assert torch.equal(changed.any(-1), expected)
+    moved = hidden.clone()
+    moved[0, 2] += 1
+    changed = (model(words, hidden).logits != model(words, moved).logits).any(-1)
+    assert changed.any(0).tolist() == [False, False, True, False]
+
+
+def test_states_are_carried_from_chunk_to_chunk_and_from_no_epoch_to_the_next(
+    tmp_path, accelerator
+):
+    """Chunk by chunk an epoch's states are those of reading the columns in one go."""
+    trainer = made(accelerator, tmp_path, learning_rate=1e-30)
+    trainer.model.dropouts = Dropouts()
+    whole = Columns(trainer.corpus.train, 4, "training")
+    for _ in trainer.epochs(until=2):
+        for chunk in trainer.batches():
+            trainer.weight_step(chunk)
+            assert not trainer.hidden.requires_grad and trainer.hidden.grad_fn is None
+        words = whole.chunk(0, len(whole)).words
+        expected = trainer.model(words, trainer.model.initial(4)).hidden
+        torch.testing.assert_close(trainer.hidden, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_papers_recipes():

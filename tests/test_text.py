@@ -83,7 +83,7 @@ def test_chunks_are_a_function_of_seed_and_epoch():
     assert starts != chunk_starts(20_000, 35, 5.0, 2, "chunks", 1)
     assert starts[0] == 0 and starts[-1] == 20_000
     lengths = torch.tensor(starts).diff()[:-1]  # but the last one, which the text's end may cut
-    assert 5 <= lengths.min() and lengths.max() <= 55
+    assert lengths.min() >= 5 and lengths.max() <= 55
     half = lengths < 25
     assert 0.02 < half.float().mean() < 0.09
     assert 34 < lengths[~half].float().mean() < 35.2 and 4 < lengths[~half].float().std() < 6

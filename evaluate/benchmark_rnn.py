@@ -1,0 +1,116 @@
+"""Times a derived recurrent cell over one chunk, its plain loop and its fused one in turn.
+
+    python evaluate/benchmark_rnn.py --units 300 --batch-size 10 --rounds 15
+    python evaluate/benchmark_rnn.py --units 850 --batch-size 64 --rounds 3
+
+A pass is what a training step does with the cell: forwards, and backwards to words and weights.
+Both take turns, so that a machine whose speed drifts slows them alike; on a CPU it is the process'
+own seconds, so that others on the same core do not count. `products` are the matrix products of
+the fused loop alone, in its shapes and order: no loop can be faster than they are.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import tyro
+from torch import Tensor
+
+from common.command import set_threads
+from common.genotype import load
+from common.recurrent import RecurrentCell, recurrent_cell
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time."""
+
+    genotype: str = "gdas_rnn"
+    """A published name, a genotype file or the folder of a search."""
+    units: int = 300
+    """Of word vectors and states."""
+    batch_size: int = 10
+    """Columns."""
+    bptt: int = 35
+    """Words of the chunk."""
+    rounds: int = 7
+    """Timed passes of each, after one that is not."""
+    threads: int | None = None
+    """CPU threads; by default the usable cores."""
+
+
+def loop_pass(loop: Callable, inputs: tuple[Tensor, ...], wanted: list[Tensor]) -> None:
+    """Forwards and backwards through a loop."""
+    states, _ = loop(*inputs)
+    torch.autograd.grad(states, wanted, torch.ones_like(states))
+
+
+def products_pass(cell: RecurrentCell, columns: int, steps: int) -> Callable[[], None]:
+    """Forwards, backwards to the sources, and the gradients of the weights: products alone."""
+    d, like = cell.units, cell.W0.detach()
+    widths = [2 * d] + [2 * d * len(group.nodes) for group in cell.plan.groups]
+    weights = [torch.randn(d, width).to(like) for width in widths]
+    sources = [torch.randn(steps, columns, d).to(like) for _ in widths]
+    gradients = [torch.randn(steps, columns, width).to(like) for width in widths]
+
+    def run() -> None:
+        sources[0].flatten(0, 1) @ weights[0]  # of the words, all time steps at once
+        for t in range(steps):
+            for source, weight in zip(sources, weights, strict=True):
+                source[t] @ weight
+        for t in reversed(range(steps)):
+            for gradient, weight in zip(gradients, weights, strict=True):
+                gradient[t] @ weight.t()
+        for source, gradient in zip(sources, gradients, strict=True):
+            source.flatten(0, 1).t() @ gradient.flatten(0, 1)
+        sources[0].flatten(0, 1).t() @ gradients[0].flatten(0, 1)  # of the words again
+        gradients[0].flatten(0, 1) @ weights[0].t()
+
+    return run
+
+
+@torch.enable_grad()
+def main(options: Options) -> None:
+    """Print each pass' time, and how many times the fused one's it is."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    threads = set_threads(options.threads)
+    cell = RecurrentCell(recurrent_cell(load(options.genotype)), options.units).to(device)
+    x = torch.randn(options.bptt, options.batch_size, options.units, device=device)
+    inputs = (
+        x.requires_grad_(), x.new_zeros(1, options.batch_size, options.units),
+        *cell.masks(options.batch_size, 0.75, 0.25),
+    )  # fmt: skip
+    wanted = [x, *cell.parameters()]
+    passes = {
+        "plain": lambda: loop_pass(cell.plain_loop, inputs, wanted),
+        "fused": lambda: loop_pass(cell, inputs, wanted),
+        "products": products_pass(cell, options.batch_size, options.bptt),
+    }
+    clock = time.process_time if device == "cpu" and threads == 1 else time.perf_counter
+    timed: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(options.rounds + 1):
+        for name, run in passes.items():
+            started = clock()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            timed[name].append(clock() - started)
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in timed.items()}
+    print(
+        f"{options.genotype}, {options.units} units, batch {options.batch_size}, "
+        f"{options.bptt} words; torch {torch.__version__}, {device}, {threads} threads"
+    )
+    for name, (_, *seconds) in timed.items():
+        print(
+            f"{name:<9} {1e3 * medians[name]:8.1f} ms ({1e3 * min(seconds):.1f} to "
+            f"{1e3 * max(seconds):.1f}, n = {len(seconds)}), "
+            f"{medians[name] / medians['fused']:.2f} times fused"
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
