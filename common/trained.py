@@ -15,7 +15,8 @@ from common.config import described, saved
 from common.errors import InputError
 from common.genotype import Genotype, parse
 from common.network import Network
-from common.retrain import METHOD, RetrainConfig, build
+from common.retrain import METHOD, build
+from common.retrain_config import RetrainConfig
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from common.files import write_whole
 from common.images import ImageFiles, Images
 from common.loop import prepare
 from common.macro import large
-from common.retrain import RetrainConfig
+from common.retrain_config import RetrainConfig
 from common.run import commit
 from common.trained import Trained, load_trained
 

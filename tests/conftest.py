@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from common import draw
-from common.retrain import PRESETS, retrain
+from common.retrain import retrain
+from common.retrain_config import PRESETS
 
 ROOT = Path(__file__).parent.parent
 SEARCH = "pc_darts/search.py"

@@ -11,7 +11,7 @@ from common.comparison.planned import jobs_of
 from common.comparison.settings import CompareConfig
 from common.comparison.studies import STUDIES
 from common.config import parse
-from common.retrain import PRESETS, RetrainConfig
+from common.retrain_config import PRESETS, RetrainConfig
 from edas import search as edas
 from gdas import search as gdas
 from itnas import search as itnas

@@ -15,7 +15,7 @@ from common.errors import InputError
 from common.genotype import Op, load, published
 from common.macro import LargeStem, Place, SmallStem, check_size, large
 from common.network import AuxiliaryHead, FixedReductionCell, Network, PoolTo2x2
-from common.retrain import RetrainConfig
+from common.retrain_config import RetrainConfig
 from common.supernet import SuperNet
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
