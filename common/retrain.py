@@ -115,7 +115,9 @@ class Retrainer(Loop):
             weight_decay=config.weight_decay, fused=accelerator.device.type in ("cpu", "cuda"),
         )
         ours = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
-        augmentation = Augmentation(config.crop_padding, config.flip, config.cutout)
+        augmentation = Augmentation(
+            config.crop_padding, config.flip, config.cutout, config.color_jitter
+        )
         self.held_out_batches = held_out.batches(
             accelerator.device, None, config.batch_size, Augmentation(),
             seed=config.seed, stream="held out", **ours,

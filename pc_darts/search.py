@@ -17,6 +17,7 @@ import tyro
 from common.bilevel import BilevelTrainer, open_search
 from common.config import SearchConfig, at_least, parse
 from common.errors import InputError, errors_are_messages
+from common.schedules import warm_up
 from pc_darts.supernet import PCDARTSSuperNet
 
 METHOD = "pc_darts"
@@ -111,10 +112,8 @@ class PCDARTSTrainer(BilevelTrainer):
     def set_learning_rate(self) -> None:
         """The cosine's; in warm-up epoch e of W, (e + 1) / W of the whole."""
         super().set_learning_rate()
-        warmup = self.config.learning_rate_warmup
-        if self.epoch < warmup:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * (self.epoch + 1) / warmup
+        config = self.config
+        warm_up(self.optimizer, config.learning_rate, self.epoch, config.learning_rate_warmup)
 
 
 if __name__ == "__main__":
