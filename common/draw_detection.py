@@ -16,7 +16,7 @@ from common.average_precision import Found
 from common.coco import Boxes
 from common.draw_cell import STYLE
 
-SURE = 0.5  # least score of a detection that is drawn
+SURE = 0.3  # least score of a detection that is drawn
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def _draw(
         axes.add_patch(
             Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=1.6)
         )
+        room = top > 0.06 * image.shape[1]  # above the box
         axes.text(
-            left, top, text, color="white", fontsize=7, va="bottom", clip_on=True,
-            bbox={"fc": colour, "ec": "none", "pad": 1},
+            left, top, text, color="white", fontsize=7, va="bottom" if room else "top",
+            clip_on=True, bbox={"fc": colour, "ec": "none", "pad": 1},
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -106,6 +107,16 @@ def test_a_crowd_is_neither_missed_nor_a_mistake_to_find():
     assert average_precision(truth, [found(0, (0, 0, 40, 40, 1, 0.5))])["AP"] == pytest.approx(100)
     both = found(0, (0, 0, 40, 40, 1, 0.5), (55, 55, 70, 70, 1, 0.9))
     assert average_precision(truth, [both])["AP"] == pytest.approx(100)
+
+
+def test_the_annotated_area_says_what_is_small():
+    pytest.importorskip("pycocotools")
+    truth = split(boxes((0, 0, 40, 40, 1)))  # the box is medium, the shape in it need not be
+    for area, size in ((1000, "APs"), (2000, "APm")):
+        annotated = replace(truth, boxes=replace(truth.boxes, areas=torch.tensor([float(area)])))
+        scored = average_precision(annotated, [found(0, (0, 0, 40, 40, 1, 0.5))])
+        assert scored[size] == pytest.approx(100)
+        assert [scored[other] for other in ("APs", "APm", "APl")].count(None) == 2
 
 
 def test_without_pycocotools_the_extra_is_named_before_anything_starts(

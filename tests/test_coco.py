@@ -91,6 +91,11 @@ def batches(folder, **how):
     return TrainBatches(read_split(folder, "train2017"), 64, **how)
 
 
+def test_crowds_are_not_trained_on(written):
+    for _, targets in TrainBatches(written(), 64, 2, flip=True, seed=0).from_step(0, 6):
+        assert {label for one in targets for label in one["labels"].tolist()} <= {2, 3}
+
+
 def equal(one, other):
     return torch.equal(one[0], other[0]) and all(
         torch.equal(a[key], b[key])
@@ -116,6 +121,7 @@ def test_processes_share_each_batch_and_each_pass_serves_every_image_once(folder
     for batch, *shares in zip(whole, *plans, strict=True):
         assert [len(share) for share in shares] == [2, 2]
         assert sorted(shares[0] + shares[1]) == sorted(batch)
+    assert len({seed for batch in whole for _, seed in batch}) == 24  # each draws for itself
     for turn in (whole[:3], whole[3:]):
         assert sorted(image for batch in turn for image, _ in batch) == list(range(12))
 
