@@ -46,7 +46,11 @@ def equal(batch, other):
 def test_a_batch_is_a_function_of_the_step_whoever_reads(root):
     served = batches(root)
     assert len(served) == 3
-    whole = [served.train(step) for step in range(8)]
+    whole, streams = [], set()
+    for step in range(8):
+        whole.append(served.train(step))
+        streams.add(served._stream)
+    assert len(streams) == 1  # what follows was read ahead, from one pass to the next, too
     assert not torch.equal(whole[0][0], whole[3][0]) and whole[0][0].shape == (4, 3, 32, 32)
     again = batches(root, workers=2)
     for step in (2, 3, 4, 7):  # the next pass; a jump
