@@ -6,11 +6,13 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
@@ -64,26 +66,7 @@ def load_train(
         return Images(pixels, labels, tuple("0123456789"), *measure(pixels))
     if dataset in ("cifar10", "cifar100"):
         return _cifar(dataset, root, train=True)
-    splits, _ = FOLDERS[dataset]
-    classes = class_names(root, splits[0])
-    for split in splits[1:]:
-        _check_classes(root, split, classes)
-    names, labels = list_images(root, splits, classes)
-    if dataset == "imagenet":
-        shape = (3, *[224 if image_size is None else image_size] * 2)
-        mean, std = STATISTICS["imagenet"]
-        return ImageFiles(root, names, labels, classes, mean, std, shape, workers)
-    files = ImageFiles(root, names, labels, classes, (), (), (0, 0, 0), workers)
-    if dataset == "folder" and _stay_in_files(files, image_size):
-        return _measured(files, image_size)
-    pixels = read_images(root, names, image_size)
-    images = Images(pixels, labels, classes, *measure(pixels))
-    if min(images.shape[1:]) < 4:
-        raise InputError(
-            f"--data-root {root}: images of {images.shape[1]}x{images.shape[2]} pixels are too "
-            "small for two reduction cells, each of which halves them; take 4x4 or larger ones"
-        )
-    return images
+    return _folder(dataset, root, image_size, workers)
 
 
 def load_test(
@@ -119,35 +102,68 @@ def _check_classes(root: Path, split: str, classes: tuple[str, ...]) -> None:
         raise InputError(f"--data-root {root}: {split}/ has other classes than the training images")
 
 
-def _stay_in_files(files: ImageFiles, image_size: int | None) -> bool:
-    """Whether images are so large that they are read when needed.
+def _folder(dataset: str, root: Path, size: int | None, workers: int) -> Images | ImageFiles:
+    """The training images of an image folder."""
+    splits, _ = FOLDERS[dataset]
+    classes = class_names(root, splits[0])
+    for split in splits[1:]:
+        _check_classes(root, split, classes)
+    names, labels = list_images(root, splits, classes)
+    if dataset == "imagenet":
+        size = 224 if size is None else size
+        channels, (mean, std) = 3, STATISTICS[dataset]
+    elif dataset == "folder" and _are_large(root, names, size):
+        channels, mean, std = _measured(root, names, size)
+    else:
+        return _in_memory(root, names, labels, classes, size)
+    return ImageFiles(root, names, labels, classes, mean, std, (channels, size, size), workers)
+
+
+def _in_memory(
+    root: Path, names: np.ndarray, labels: Tensor, classes: tuple[str, ...], size: int | None
+) -> Images:
+    pixels = read_images(root, names, size)
+    height, width = pixels.shape[2:]
+    if min(height, width) < 4:
+        raise InputError(
+            f"--data-root {root}: images of {height}x{width} pixels are too small for two "
+            "reduction cells, each of which halves them; take 4x4 or larger ones"
+        )
+    return Images(pixels, labels, classes, *measure(pixels))
+
+
+def _are_large(root: Path, names: np.ndarray, size: int | None) -> bool:
+    """Whether images are so large that they stay in their files until needed.
 
     Raises:
         InputError: they are, and nobody said how large they shall become.
     """
-    if image_size is not None:
-        return large((3, image_size, image_size))
-    width, height = open_image(files.path(0), None).size
+    if size is not None:
+        return large((3, size, size))
+    first = root / os.fsdecode(names[0])
+    width, height = open_image(first, None).size
     if large((3, height, width)):
         raise InputError(
-            f"--data-root {files.root}: {files.path(0)} is {height}x{width} pixels; large images "
-            "are cropped and scaled to squares, so say how large: --image-size 224 is usual"
+            f"--data-root {root}: {first} is {height}x{width} pixels; large images are cropped and "
+            "scaled to squares, so say how large: --image-size 224 is usual"
         )
     return False
 
 
-def _measured(files: ImageFiles, image_size: int) -> ImageFiles:
-    """Large images of a folder, with channels, mean and standard deviation.
+def _measured(
+    root: Path, names: np.ndarray, size: int
+) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Channels, mean and standard deviation of large images.
 
     All follow from a seeded sample of them, as evaluation scales and crops them.
     """
-    sample = torch.randperm(len(files), generator=generator_of("measure"))[:MEASURED].tolist()
-    centre = evaluation_transform(image_size)
-    pixels = [T.pil_to_tensor(centre(open_image(files.path(index), None))) for index in sample]
+    sample = torch.randperm(len(names), generator=generator_of("measure"))[:MEASURED]
+    paths = [root / os.fsdecode(name) for name in names[sample.numpy()]]
+    centre = evaluation_transform(size)
+    pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
     channels = max(image.shape[0] for image in pixels)
-    mean, std = measure(torch.stack([image.expand(channels, -1, -1) for image in pixels]))
-    shape = (channels, image_size, image_size)
-    return dataclasses.replace(files, mean=mean, std=std, shape=shape)
+    alike = torch.stack([image.expand(channels, -1, -1) for image in pixels])
+    return channels, *measure(alike)
 
 
 def _digits(train: bool) -> Images:
