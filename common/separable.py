@@ -25,21 +25,23 @@ def separable(
     Args:
         x: [B, G * C, H, W]; the edges share G inputs, E / G successive ones each.
         depthwise: [E, C, 1, k, k].
-        pointwise: [E, C, C, 1, 1].
+        pointwise: [E, C', C, 1, 1].
         stride: of the depthwise convolution.
         dilation: of the same.
 
     Returns:
-        [B, E * C, H', W'].
+        [B, E * C', H', W'].
     """
     edges, c, _, kernel, _ = depthwise.shape
     groups = x.shape[1] // c
-    depthwise, pointwise = depthwise.to(x.dtype), pointwise.to(x.dtype)  # autocast's, maybe
+    if torch.is_autocast_enabled(x.device.type):  # which is off when gradients are computed
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
     if stride == dilation > 1:  # it reads only the pixels at multiples of the stride
         x, stride, dilation = x[:, :, ::stride, ::stride], 1, 1
     if groups < edges and c <= COMPOSED_UP_TO:
         # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
-        dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C, C, k, k]
+        dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
         return F.conv2d(x, dense, None, stride, dilation * (kernel // 2), dilation, groups)
     # Pixels whose positions are equal modulo the dilation meet each other only.
     n = 1
@@ -77,7 +79,7 @@ class Separable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, depthwise, pointwise, stride, padding, dilation, edges):
-        """[B, E * C, H, W] -> [B, E * C, H', W']."""
+        """[B, E * C, H, W] -> [B, E * C', H', W']."""
         ctx.save_for_backward(x, depthwise, pointwise)
         ctx.geometry = stride, padding, dilation, len(depthwise)
         ctx.edges = edges
@@ -89,8 +91,11 @@ class Separable(torch.autograd.Function):
         """Of what is asked for, and of nothing else; can be differentiated again."""
         x, depthwise, pointwise = ctx.saved_tensors
         of_x, of_depthwise, of_pointwise, *_ = ctx.needs_input_grad
-        # Of the map between, the pointwise convolution's gradients need only the shape else.
-        middle = F.conv2d(x, depthwise, None, *ctx.geometry)
+        if of_pointwise:
+            middle = F.conv2d(x, depthwise, None, *ctx.geometry)
+        else:  # only its shape is looked at
+            middle = g.new_empty(len(g), len(depthwise), *g.shape[2:])
+            middle = middle.to(memory_format=torch.channels_last)
         g_middle, g_pointwise = _backward(
             g, middle, pointwise, (1, 0, 1, ctx.edges), of_x or of_depthwise, of_pointwise
         )

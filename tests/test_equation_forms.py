@@ -92,6 +92,18 @@ def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
 
 
 @pytest.mark.parametrize("method", FORMS)
+def test_both_steps_run_in_bf16(method):
+    net, _ = pair(method)
+    net.float()
+    (images, labels), _ = batches()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = net.loss(images.float(), labels)
+    gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
+    assert all(g is None or g.isfinite().all() for g in gradients)
+    assert any(g is not None and g.abs().max() > 0 for g in gradients)
+
+
+@pytest.mark.parametrize("method", FORMS)
 def test_ten_iterations_agree(method):
     train, valid = batches()
     states = []
