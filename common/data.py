@@ -123,12 +123,6 @@ def _in_memory(
     root: Path, names: np.ndarray, labels: Tensor, classes: tuple[str, ...], size: int | None
 ) -> Images:
     pixels = read_images(root, names, size)
-    height, width = pixels.shape[2:]
-    if min(height, width) < 4:
-        raise InputError(
-            f"--data-root {root}: images of {height}x{width} pixels are too small for two "
-            "reduction cells, each of which halves them; take 4x4 or larger ones"
-        )
     return Images(pixels, labels, classes, *measure(pixels))
 
 

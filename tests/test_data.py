@@ -112,12 +112,6 @@ def test_images_of_odd_sizes_and_grey_ones_make_batches(tmp_path, size, mode):
     assert [len(y) for _, y in served.evaluate()] == [3, 3]
 
 
-def test_images_too_small_to_be_halved_twice(tmp_path):
-    make_folder(tmp_path, size=(9, 3))
-    with pytest.raises(InputError, match="images of 9x3 pixels are too small"):
-        data.load_train("folder", tmp_path)
-
-
 # -------------------------------------------------------------------- CINIC-10 and large images
 
 

@@ -161,7 +161,7 @@ def test_a_search_ends_with_its_papers_command(tmp_path, dataset, method, expect
     changes = {} if dataset == "cifar10" else {"data_root": "D"}
     size = 32 if dataset == "folder" else None
     config = RunConfig(dataset=dataset, batch_size=50, image_size=size, **changes)
-    found = retrain_command(config, method, tmp_path, 100, (3, 32, 32))
+    found = retrain_command(config, method, tmp_path, 100)
     assert found == f"python evaluate/train.py {expected} --genotype {tmp_path}"
     status = chosen_preset(found.split()[2:-1] + ["darts_v1"])  # the command is one that starts
     assert status
