@@ -53,7 +53,8 @@ def _matrix(axes: Axes, percent: np.ndarray, names: Sequence[str]) -> None:
         return
     size = 8.5 if len(names) <= FEW else 5.5
     plain = {"fontsize": size, "parse_math": False}  # a name may hold a $
-    axes.set_xticks(range(len(names)), names, rotation=90, **plain)
+    turned = 90 if max(map(len, names)) > 2 else 0
+    axes.set_xticks(range(len(names)), names, rotation=turned, **plain)
     axes.set_yticks(range(len(names)), names, **plain)
     axes.tick_params(length=2)
     for (row, column), share in np.ndenumerate(percent):

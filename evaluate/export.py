@@ -70,19 +70,12 @@ def export(options: Options) -> None:
     program = trace(trained)
     data = {name: WRITERS[name](program, trained) for name in options.formats}
     sizes = sorted({1, 3, *options.batch_sizes})  # others than the example's too
-    files = {}
-    for name, content in data.items():
-        worst = difference(trained, READERS[name](content, torch.device("cpu")), sizes)
-        files[f"network.{name}"] = {
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "bytes": len(content), "max_difference": worst,
-        }
-        print(f"network.{name:<4}  largest difference from the network {worst:.1e}")
-        if not worst < TOLERANCE:
-            raise SystemExit(
-                f"error: network.{name} must be within {TOLERANCE} of the network; nothing was "
-                "written. --formats without it exports the rest"
-            )
+    files = {
+        f"network.{name}": {
+            "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
+            "max_difference": verified(name, content, trained, sizes),
+        } for name, content in data.items()
+    }
     for name, content in data.items():
         write(options.run / f"network.{name}", content)
     here = torch.accelerator.is_available()
@@ -121,6 +114,22 @@ def check(options: Options) -> None:
             f"--formats onnx: {', '.join(missing)} not installed; pip install -e '.[export]', or "
             "--formats pt2 for torch.export alone"
         )
+
+
+def verified(name: str, content: bytes, trained: Trained, sizes: list[int]) -> float:
+    """How far a format is from the network, see `difference`.
+
+    Raises:
+        SystemExit: 1, too far.
+    """
+    worst = difference(trained, READERS[name](content, torch.device("cpu")), sizes)
+    print(f"network.{name:<4}  largest difference from the network {worst:.1e}")
+    if not worst < TOLERANCE:
+        raise SystemExit(
+            f"error: network.{name} must be within {TOLERANCE} of the network; nothing was "
+            "written. --formats without it exports the rest"
+        )
+    return worst
 
 
 @torch.no_grad()
