@@ -25,7 +25,7 @@ TEXT = {
     part: "".join(" ".join(LETTERS.choices("abcdefg", k=7)) + "\n" for _ in range(lines))
     for part, lines in (("train", 40), ("valid", 35), ("test", 20))
 }
-TINY = "--units 6 --nodes 4 --batch-size 4 --bptt 9 --epochs 2 --checkpoint-steps 3".split()
+TINY = "--units 6 --nodes 3 --batch-size 4 --bptt 9 --epochs 2 --checkpoint-steps 3".split()
 CONFIG = dataclasses.replace(
     PRESETS["text"], units=6, nodes=4, batch_size=4, bptt=9, epochs=2, threads=1,
     dropout_output=0, dropout_hidden=0, dropout_input=0, dropout_embedding=0,
