@@ -52,7 +52,7 @@ def load_trained(folder: str | Path) -> Trained:
             belong together.
     """
     folder = Path(folder)
-    result = _finished(folder)
+    _finished(folder)
     config = replace(saved(RetrainConfig, folder, METHOD), resume=None)
     genotype = parse(_text(folder, "genotype.json"), str(folder / "genotype.json"))
     images = _read(folder, "images.json")
@@ -68,7 +68,7 @@ def load_trained(folder: str | Path) -> Trained:
         network = build(config, genotype, len(classes), shape)
     network = network.to_empty(device="cpu")
     try:
-        if result["genotype"] != genotype.name:  # cells of other pools may have the same weights
+        if parse(state["genotype"]).cells != genotype.cells:  # other pools have the same weights
             raise RuntimeError
         network.load_state_dict(state["network"] if state["ema"] is None else state["ema"])
     except (KeyError, RuntimeError):
