@@ -119,7 +119,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)]."""
         x = pad_to_even(F.relu(x))
-        return self.norm(torch.cat([self.even(x), self.odd(x[:, :, 1:, 1:])], 1))
+        shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
 
 
 def pad_to_even(x: Tensor) -> Tensor:

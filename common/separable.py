@@ -2,7 +2,8 @@
 
 Between the two nothing is non-linear: they are one bilinear map of the input and either weight,
 which can be computed in more than one order. All maps lie channels last in memory, where both kinds
-of convolution are many times faster on a CPU than channel by channel (see `evaluate/SPEED.md`).
+of convolution are many times faster on a CPU than channel by channel (see `evaluate/SPEED.md`), and
+are cut and rearranged as they lie, [B, H, W, C], so that their gradients lie like that, too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def separable(
         dtype = torch.get_autocast_dtype(x.device.type)
         x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
     if stride == dilation > 1:  # it reads only the pixels at multiples of the stride
-        x, stride, dilation = x[:, :, ::stride, ::stride], 1, 1
+        x = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
+        stride = dilation = 1
     if groups < edges and c <= COMPOSED_UP_TO:
         # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
         dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
@@ -94,8 +96,10 @@ class Separable(torch.autograd.Function):
         if of_pointwise:
             middle = F.conv2d(x, depthwise, None, *ctx.geometry)
         else:  # only its shape is looked at
-            middle = g.new_empty(len(g), len(depthwise), *g.shape[2:])
-            middle = middle.to(memory_format=torch.channels_last)
+            middle = torch.empty(
+                len(g), len(depthwise), *g.shape[2:], dtype=g.dtype, device=g.device,
+                memory_format=torch.channels_last,
+            )
         g_middle, g_pointwise = _backward(
             g, middle, pointwise, (1, 0, 1, ctx.edges), of_x or of_depthwise, of_pointwise
         )

@@ -62,7 +62,6 @@ class SuperNet(nn.Module):
             places(cells, channels, concatenated, self.stem.outputs, self.stem.after_reduction)
         )
         self.cells = nn.ModuleList(self.make_cell(place) for place in self.places)
-        self.pool = nn.AdaptiveAvgPool2d(1)
         last = self.places[-1]
         self.classifier = nn.Linear(concatenated[last.kind] * last.channels, classes)
         self.arch = nn.ParameterDict()
@@ -112,10 +111,12 @@ class SuperNet(nn.Module):
 
     def forward(self, images: Tensor, mixes: Sequence[Mix] | None = None) -> Tensor:
         """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
+        images = images.contiguous(memory_format=self.memory_format)  # of one channel, both
         s0, s1 = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
             s0, s1 = s1, cell(s0, s1) if mix is None else cell(s0, s1, mix)
-        return self.classifier(self.pool(s1).flatten(1))
+        # The mean of each channel, as a pool: its gradient lies in memory as the maps do.
+        return self.classifier(F.avg_pool2d(s1, s1.shape[2:]).flatten(1))
 
     def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix | None]:
         """The mix of each cell's kind; None where the kind is not searched."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -84,8 +83,7 @@ class PartialCell(SearchCell):
 
     def node(self, x: Tensor) -> Tensor:
         """Channel shuffle: channel g * C/K + c goes to c * K + g (4.1)."""
-        x = rearrange(x.permute(0, 2, 3, 1), "b h w (g c) -> b h w (c g)", g=self.K)
-        return x.permute(0, 3, 1, 2)  # as it lies in memory
+        return F.channel_shuffle(x, self.K)
 
 
 class RandomMaskCell(PartialCell):
