@@ -178,9 +178,9 @@ def batches(size: int, device: torch.device) -> tuple[Batches, Batches]:
     images = Images(
         torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 10,
         tuple("0123456789"), (0.5,) * 3, (0.25,) * 3,
-    ).to(device)  # fmt: skip
+    )  # fmt: skip
     return tuple(
-        Batches(images, None, size, Augmentation(4, True, 0), seed=0, stream=stream)
+        images.batches(device, None, size, Augmentation(4, True, 0), seed=0, stream=stream)
         for stream in ("train", "valid")
     )
 
