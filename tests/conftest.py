@@ -5,6 +5,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+# Tests run side by side, each worker on a core of its own: before torch counts its threads.
+worker = os.environ.get("PYTEST_XDIST_WORKER")
+if worker is not None and hasattr(os, "sched_setaffinity"):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
 import pytest
 import torch
 from accelerate import Accelerator

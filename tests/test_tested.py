@@ -113,7 +113,7 @@ BAD = {
     "threads": (lambda d, run: [run, "--threads", 0], "--threads 0: must be 1"),
     "no folder": (
         lambda d, run: [run, "--dataset", "folder", "--data-root", d / "no"],
-        "--data-root .*neither test/ nor val/",
+        "--data-root .*holds no test/ and no val/",
     ),
     "classes": (
         lambda d, run: [run, "--dataset", "folder", "--data-root",
