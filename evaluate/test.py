@@ -74,6 +74,12 @@ def test(options: Options) -> None:
     images = test_images(config, accelerator, like(trained, config))
     if images.classes != trained.classes:
         raise InputError(f"--dataset {config.dataset}: has other classes than {options.run}")
+    if images.shape != trained.shape:
+        found, wanted = ("x".join(map(str, one.shape)) for one in (images, trained))
+        raise InputError(
+            f"--dataset {config.dataset}: has images of {found} (channels, height, width), "
+            f"{options.run} was trained on {wanted}; --dataset folder brings files to that"
+        )
     batches = images.batches(
         accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
         stream="test", rank=accelerator.process_index, processes=accelerator.num_processes,

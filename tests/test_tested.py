@@ -138,6 +138,14 @@ def test_another_data_set_is_refused(run, command):
     assert_refused(result, "--dataset digits: has other classes", run / "test.json")
 
 
+def test_images_of_another_shape_are_refused(run, command):
+    """A data set of the same classes, as digits and SVHN are."""
+    images = read(run / "images.json")
+    (run / "images.json").write_text(json.dumps({**images, "shape": [1, 32, 32]}))
+    result = command(TEST, run, "--dataset", "digits")
+    assert_refused(result, "--dataset digits: has images of 1x8x8 .*on 1x32x32", run / "test.json")
+
+
 # ------------------------------------------------------------------------------------- the picture
 
 
