@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAPERS = {"pc_darts", "gdas", "edas", "itnas", "pr_darts"}
 OURS = {"common", *PAPERS}
-FILES = [p for folder in (*OURS, "evaluate") for p in sorted((ROOT / folder).rglob("*.py"))]
+FOLDERS = sorted({*OURS, "evaluate"})  # in an order that all workers of a test run share
+FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imported(path):
