@@ -164,7 +164,7 @@ class Network(nn.Module):
         auxiliary: bool = False,
     ):
         super().__init__()
-        check_images(genotype, channels)
+        check_genotype(genotype, channels)
         stem = LargeStem if large_images else SmallStem
         self.stem = stem(image_channels, channels)
         nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
@@ -213,7 +213,7 @@ def outputs(cell: Cell | FixedCell) -> int:
     return len(cell.output) if cell.join == "concat" else 1
 
 
-def check_images(genotype: Genotype, channels: int) -> None:
+def check_genotype(genotype: Genotype, channels: int) -> None:
     """Refuse a genotype that describes no image network.
 
     Raises:

@@ -10,7 +10,7 @@ from common.config import RunConfig, at_least, flag, given
 from common.data import Images
 from common.errors import InputError
 from common.genotype import Genotype, load, published
-from common.network import check_images
+from common.network import check_genotype
 from common.schedules import Schedule
 
 
@@ -110,7 +110,7 @@ class RetrainConfig(TrainConfig):
                 f"{', '.join(published())}"
             )
         if self.resume is None:  # a run holds its own
-            check_images(load(self.genotype), self.channels)
+            check_genotype(load(self.genotype), self.channels)
 
 
 def preset(recipe: str | None, name: str, genotype: Genotype | None = None) -> RetrainConfig:

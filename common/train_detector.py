@@ -26,7 +26,7 @@ from common.detector_loop import DetectorTrainer
 from common.distributed import seed_of
 from common.errors import InputError
 from common.genotype import Genotype, load, save
-from common.network import Network, check_images
+from common.network import Network, check_genotype
 from common.run import Run
 
 METHOD = "detect"
@@ -99,7 +99,7 @@ class DetectConfig(RunConfig):
         if self.channels < 2:  # ImageNet's stem begins with half of them
             raise InputError(f"--channels {self.channels}: must be 2 or more")
         if self.resume is None:  # a run holds its own
-            check_images(load(self.genotype), self.channels)
+            check_genotype(load(self.genotype), self.channels)
 
 
 def detect(config: DetectConfig) -> None:
