@@ -91,16 +91,7 @@ class Images(LabelledImages):
         self, device: torch.device, indices: Tensor | None, batch_size: int,
         augmentation: Augmentation, **draws,
     ) -> Batches:
-        """Batches made on the device; see `batches.Passes` for the arguments.
-
-        Raises:
-            InputError: colours shall change, which nobody does to small images.
-        """
-        if augmentation.color_jitter:
-            raise InputError(
-                f"--color-jitter {augmentation.color_jitter}: is for large images (ImageNet's, or "
-                "--image-size 128 or more)"
-            )
+        """Batches made on the device, colours as they are; see `batches.Passes`."""
         return Batches(self, device, indices, batch_size, augmentation, **draws)
 
 

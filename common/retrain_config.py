@@ -7,9 +7,9 @@ from typing import Literal, get_args
 
 from common import recipes
 from common.config import RunConfig, at_least, flag, given
-from common.data import Images
 from common.errors import InputError
 from common.genotype import Genotype, load, published
+from common.images import ImageFiles, Images
 from common.network import check_genotype
 from common.schedules import Schedule
 
@@ -65,9 +65,14 @@ class TrainConfig(RunConfig):
                 "least 2 images to normalise over"
             )
 
-    def check_images(self, images: Images) -> None:
-        """See `RunConfig.check_images`: a batch must fit, too."""
+    def check_images(self, images: Images | ImageFiles) -> None:
+        """See `RunConfig.check_images`: a batch must fit, too, and colours change in files only."""
         super().check_images(images)
+        if self.color_jitter > 0 and not isinstance(images, ImageFiles):
+            raise InputError(
+                f"--color-jitter {self.color_jitter}: is for images that stay in their files "
+                "(ImageNet's, or --image-size 128 or more); --color-jitter 0 for these"
+            )
         if self.batch_size > len(images):
             raise InputError(
                 f"--batch-size {self.batch_size}: there are only {len(images)} training images"

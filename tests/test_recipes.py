@@ -133,6 +133,8 @@ def test_gdas_frc_is_wider_on_imagenet():
     (("--genotype", "darts_v1", "--held-out-share", 1), "must be between 0 and 1"),
     (("--genotype", "darts_v1", "--preset", "digits", "--held-out", "valid", "--held-out-share",
       1e-4), "--held-out-share 0.0001: is no image of 1438"),
+    (("--genotype", "darts_v1", "--preset", "digits", "--color-jitter", 0.4),
+     "--color-jitter 0.4: is for images that stay in their files .*--color-jitter 0 for these"),
     (("--genotype", "darts_v1", "--schedule", "linear", "--learning-rate-min", 0.1),
      "--learning-rate-min 0.1.*linear"),
 ])  # fmt: skip

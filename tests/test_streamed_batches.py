@@ -144,9 +144,3 @@ def test_an_unreadable_image_is_named(tmp_path, workers):
     with pytest.raises(InputError, match="n02/3.JPEG"):
         list(served.evaluate())
     served._stream = iter(())  # what was raised holds it: the garbage collector would be slow
-
-
-def test_small_images_have_no_colour_jitter():
-    images = data.load_train("digits", "")
-    with pytest.raises(InputError, match="--color-jitter 0.4: is for large images"):
-        images.batches("cpu", None, 4, Augmentation(color_jitter=0.4), seed=0, stream="train")
