@@ -149,7 +149,8 @@ class Run:
 
     def pin_text(self, content: dict[str, Any]) -> None:
         """The same for a text and its vocabulary, in text.json."""
-        self._pin("text.json", content, "the text at --data-root, or its vocabulary, is not that")
+        otherwise = "the text at --data-root, or its vocabulary, is not the one"
+        self._pin("text.json", content, otherwise)
 
     def _pin(self, name: str, content: dict[str, Any], otherwise: str) -> None:
         if not (self.folder / name).exists():

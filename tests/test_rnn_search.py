@@ -192,7 +192,7 @@ def test_another_vocabulary_on_resume(tmp_path, command):
     folder(root, **{**TEXT, "train": TEXT["train"].replace("b", "x")})
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     status, _, err = command(SEARCH, "--resume", tmp_path / "run")
-    assert status == 2 and "or its vocabulary, is not that that the run began with" in err
+    assert status == 2 and "or its vocabulary, is not the one that the run began with" in err
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
 
 
