@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from common import checkpoint
 from common.config import described, saved
+from common.data import Dataset
 from common.errors import InputError
 from common.genotype import Genotype, parse
 from common.network import Network
@@ -67,6 +68,7 @@ def load_trained(folder: str | Path) -> Trained:
     with torch.device("meta"):  # no weights are drawn
         network = build(config, genotype, len(classes), shape)
     network = network.to_empty(device="cpu")
+    network.set_drop_path(0.0)  # which is in no checkpoint
     try:
         if parse(state["genotype"]).cells != genotype.cells:  # other pools have the same weights
             raise RuntimeError
@@ -83,12 +85,14 @@ def load_trained(folder: str | Path) -> Trained:
 def _finished(folder: Path) -> dict[str, Any]:
     """The result of a finished retraining; see `load_trained`."""
     description = described(folder)
-    if description["method"] != METHOD:
-        digits = description.get("dataset") == "digits"
-        flags = "--preset digits" if digits else f"--dataset {description.get('dataset')}"
+    method, dataset = description["method"], description.get("dataset")
+    if method != METHOD and dataset not in get_args(Dataset):  # a detector's, or text
+        raise InputError(f"{folder}: is a run of {method}, not of evaluate/train.py")
+    if method != METHOD:
+        flags = "--preset digits" if dataset == "digits" else f"--dataset {dataset}"
         raise InputError(
-            f"{folder}: is a search ({description['method']}), not a trained network; train what "
-            f"it found by\n  python evaluate/train.py {flags} --genotype {folder}"
+            f"{folder}: is a search ({method}), not a trained network; train what it found by\n"
+            f"  python evaluate/train.py {flags} --genotype {folder}"
         )
     if not (folder / "result.json").exists():
         raise InputError(

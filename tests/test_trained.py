@@ -10,8 +10,10 @@ import torch
 
 from common import checkpoint
 from common.data import load_test, load_train
+from common.drop_path import DropPath
 from common.errors import InputError
 from common.genotype import load
+from common.network import Network
 from common.trained import load_trained
 from conftest import ROOT
 from test_commands import assert_refused
@@ -55,6 +57,19 @@ def test_it_is_what_the_run_reports(trained_run):
     assert not torch.equal(trained.network.classifier.weight, raw)
 
 
+def test_what_no_checkpoint_holds_is_set_too(trained_run, monkeypatch):
+    to_empty = Network.to_empty
+
+    def to_garbage(network, **where):
+        for buffer in (network := to_empty(network, **where)).buffers():
+            buffer.fill_(7)
+        return network
+
+    monkeypatch.setattr(Network, "to_empty", to_garbage)
+    paths = [m for m in load_trained(trained_run).network.modules() if isinstance(m, DropPath)]
+    assert paths and all(path.probability == 0 for path in paths)
+
+
 def test_without_a_moving_average_and_without_the_auxiliary_head(tmp_path, command):
     for part in ("train", "test"):
         for k in range(2):
@@ -94,6 +109,14 @@ DAMAGES = {
     "a search on CIFAR": (
         lambda run: edit(run / "config.json", method="gdas", dataset="cifar10"),
         "--dataset cifar10 --genotype",
+    ),
+    "a detector": (
+        lambda run: edit(run / "config.json", method="detect", dataset="coco"),
+        "is a run of detect, not of evaluate/train.py$",
+    ),
+    "a language model": (
+        lambda run: edit(run / "config.json", method="retrain_rnn", dataset="ptb"),
+        "is a run of retrain_rnn, not",
     ),
     "unfinished": (
         lambda run: (run / "result.json").unlink(),
