@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as T
 
 from common.errors import InputError
+from common.image_folder import open_image
 
 # An object's label is 1 plus its category's position among the sorted ids; 0 is the background.
 # COCO's own ids have gaps: 80 of them, from 1 to 90.
@@ -159,13 +161,6 @@ def read_image(path: Path) -> tv_tensors.Image:
     """uint8 [3, H, W].
 
     Raises:
-        InputError: it is no readable image.
+        InputError: see `image_folder.open_image`.
     """
-    from PIL import Image
-    from torchvision.transforms.v2 import functional as T
-
-    try:
-        with Image.open(path) as image:
-            return tv_tensors.Image(T.pil_to_tensor(image.convert("RGB")))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"--data-root: {path} is no readable image ({error})") from None
+    return tv_tensors.Image(T.pil_to_tensor(open_image(path, 3)))
