@@ -14,6 +14,7 @@ from common import draw
 from common.average_precision import METRICS, Found, average_precision
 from common.coco import Coco, read_image
 from common.coco_batches import Target, TrainBatches, plain_batches, received
+from common.command import workers
 from common.config import RunConfig
 from common.distributed import average, set_gradients
 from common.draw_detection import Scene, detections
@@ -104,7 +105,7 @@ class DetectorTrainer(Loop):
         size, batch_size = self.config.image_size, self.config.batch_size
         batches = plain_batches(
             self.valid, numbers, size, batch_size // self.accelerator.num_processes,
-            self.config.workers,
+            workers(self.config),
         )
         for images, files in map(received, batches):
             for one, file in zip(self.network(list(self._send(images))), files, strict=True):

@@ -18,7 +18,7 @@ import tyro
 from common.average_precision import check_installed
 from common.coco import read_split
 from common.coco_batches import TrainBatches
-from common.command import start
+from common.command import start, workers
 from common.complexity import multiply_adds, parameters
 from common.config import RunConfig, at_least
 from common.detection import STRIDE, detector, detector_multiply_adds
@@ -53,8 +53,6 @@ class DetectConfig(RunConfig):
     --weights, without these pc_darts_imagenet, Table 5's."""
     weights: str | None = None
     """Start from the network of this finished run of evaluate/train.py."""
-    workers: int = 4
-    """Processes that read and augment images for each process that trains; 0: itself."""
     score_epochs: int = 10
     """Score after every so many epochs; after the last one always."""
     count: bool = False
@@ -89,7 +87,6 @@ class DetectConfig(RunConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        at_least(self, 0, "workers")
         at_least(self, 1, "score_epochs")
         if self.image_size < 2 * STRIDE or self.image_size % STRIDE:
             raise InputError(
@@ -122,7 +119,7 @@ def detect(config: DetectConfig) -> None:
         )
     batches = TrainBatches(
         train, config.image_size, config.batch_size, flip=config.flip, seed=config.seed,
-        limit=config.limit_images, workers=config.workers, rank=accelerator.process_index,
+        limit=config.limit_images, workers=workers(config), rank=accelerator.process_index,
         processes=accelerator.num_processes,
     )
     genotype, network = backbone(config)
