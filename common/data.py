@@ -84,11 +84,11 @@ def load_test(
         return Images(*_svhn(root, "test"), train.classes, train.mean, train.std)
     if dataset in ("cifar10", "cifar100"):
         return _cifar(dataset, root, train=False)
-    splits, candidates = FOLDERS[dataset]
+    _, candidates = FOLDERS[dataset]
     split = next((name for name in candidates if has_split(root, name)), None)
     if split is None:
         missing = " and no ".join(f"{name}/" for name in candidates)
-        raise InputError(f"--data-root {root}: holds no {missing} beside {splits[0]}/")
+        raise InputError(f"--data-root {root}: holds no {missing}, where its test images would be")
     _check_classes(root, split, train.classes)
     names, labels = list_images(root, (split,), train.classes)
     if isinstance(train, ImageFiles):

@@ -185,7 +185,7 @@ def test_large_images_of_a_folder_stay_in_their_files_too(tmp_path, mode, channe
     ("spoil", "message"),
     [
         (lambda root: None, "no folder train/"),
-        (lambda root: make_files(root, splits=("train",)), "holds no val/ beside train/"),
+        (lambda root: make_files(root, splits=("train",)), "holds no val/, where its test images"),
         (lambda root: make_files(root, splits=("train",)) and (root / "val").mkdir(),
          "val/ holds 0 class folders"),
         (lambda root: [f.unlink() for f in make_files(root).glob("val/n01/*")],
