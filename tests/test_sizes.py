@@ -199,8 +199,13 @@ def test_a_large_image_needs_two_channels():
 # -------------------------------------------------------------------------------- from the command
 
 
-@pytest.mark.parametrize(("size", "stem"), [((33, 30), "stem.0"), ((129, 128), "stem.quarter.0")])
-def test_a_folder_retrains_with_its_stem_and_the_auxiliary_head(tmp_path, command, size, stem):
+@pytest.mark.parametrize(("size", "flags", "stem"), [
+    ((33, 30), [], "stem.0"),
+    ((129, 128), ["--image-size", 128, "--workers", 0], "stem.quarter.0"),
+])  # fmt: skip
+def test_a_folder_retrains_with_its_stem_and_the_auxiliary_head(
+    tmp_path, command, size, flags, stem
+):
     draws = np.random.default_rng(0)
     for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
         (tmp_path / name).mkdir(parents=True)
@@ -210,7 +215,7 @@ def test_a_folder_retrains_with_its_stem_and_the_auxiliary_head(tmp_path, comman
     status, out, err = command(
         "evaluate/train.py", "--dataset", "folder", "--data-root", tmp_path, "--genotype", "gdas",
         "--channels", 4, "--cells", 3, "--epochs", 1, "--batch-size", 8, "--auxiliary-weight", 0.4,
-        "--output", tmp_path / "run",
+        "--output", tmp_path / "run", *flags,
     )  # fmt: skip
     assert status == 0 and "of the test images" in out, err
     _, state = next(checkpoint.newest(tmp_path / "run" / "checkpoints"))
