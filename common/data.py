@@ -256,7 +256,7 @@ class Split:
         for label, name in enumerate(images.classes):
             members = (images.labels == label).nonzero().flatten()
             order = members[torch.randperm(len(members), generator=generator)]
-            counts = [int(share * len(members)) for share in shares]
+            counts = [int(share * len(members) + 1e-9) for share in shares]  # 0.29 of 100 is 29
             for flag, share, count in zip(("train", "valid"), shares, counts, strict=True):
                 if count == 0:
                     raise InputError(
