@@ -44,8 +44,10 @@ def test_gradients_added_over_parts_are_those_of_the_batch(tmp_path, accelerator
         found.append(trainer.gradients(batch))
     for gradient, expected in zip(*found, strict=True):
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
-    assert float(split.loss_meter.avg) == pytest.approx(float(whole.loss_meter.avg), rel=1e-5)
-    assert split.loss_meter.count == 8
+    assert float(split.meters["loss"].avg) == pytest.approx(
+        float(whole.meters["loss"].avg), rel=1e-5
+    )
+    assert split.meters["loss"].count == 8
 
 
 def test_labels_are_smoothed_in_both_losses(tmp_path, accelerator):
