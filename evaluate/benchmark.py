@@ -9,7 +9,7 @@ An iteration is an arch step and a weight step with clipping and both optimisers
 a validation batch of random 32 x 32 images, augmented as in a search. The equation-shaped form is
 one module an edge and candidate, one `loss.backward()` a step that reaches alphas and weights
 alike, plain optimisers; GDAS' and EDAS' run what is active one by one, with a read from the device
-an edge. All forms of all methods take turns, so that a machine whose speed drifts slows them alike;
+an edge. Both forms of a method take turns, so that a machine whose speed drifts slows them alike;
 what is printed are medians, with the least and the most.
 
 `evaluate/SPEED.md` says what each column is, why the fast forms are fast, and how cost grows.
@@ -125,44 +125,43 @@ def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
 
 
 def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
-    """Time all forms of the methods in one run; print their table; its rows."""
-    shape = {"channels": options.channels, "cells": options.cells}
-    timed = {}
-    for method in options.methods:
-        fast, slow = (supernet.to(device) for supernet in forms(method, **shape))
-        data = batches(options.batch_size, device)
-        timed[f"{method} fast"] = Timed(fast, fast_iteration(fast), data)
-        timed[f"{method} slow"] = Timed(slow, equation_iteration(slow), data)
-    seconds = in_turn(timed, options.rounds, device)
+    """Time the methods one after another; print their table, a row as it is known; its rows."""
     print(
         "| method | ms an iteration | equation-shaped form | ratio | images/s | MiB kept | of the "
         "equation's | kernels | of the equation's | GPU peak MiB | waits for data |"
     )
     print("|" + "---|" * 11)
-    rows = []
-    for method in options.methods:
-        fast, slow = timed[f"{method} fast"], timed[f"{method} slow"]
-        own, other = seconds[f"{method} fast"], seconds[f"{method} slow"]
-        median = statistics.median(own)
-        row = {
-            "method": method,
-            "milliseconds_per_iteration": round(1e3 * median, 1),
-            "images_per_second": round(options.batch_size / median, 1),
-            "ratio_to_equation_form": round(statistics.median(other) / median, 2),
-            "peak_memory_mib": round(max(fast.peaks), 1) if fast.peaks else None,
-            "saved_for_backward_mib": round(fast.saved_mib(steps=True), 1),
-            "kernels": fast.kernels(),
-            "data_wait_share": round(statistics.median(fast.waits[1:]) / median, 4),
-        }
-        rows.append(row)
-        peak = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
-        print(
-            f"| {method} | {spread(own)} | {spread(other)} | "
-            f"{row['ratio_to_equation_form']:.2f} | {row['images_per_second']:.1f} | "
-            f"{row['saved_for_backward_mib']:.0f} | {slow.saved_mib(steps=False):.0f} | "
-            f"{row['kernels']:,} | {slow.kernels():,} | {peak} | {row['data_wait_share']:.2%} |"
-        )
-    return rows
+    return [timed_row(method, options, device) for method in options.methods]
+
+
+def timed_row(method: str, options: Options, device: torch.device) -> dict[str, Any]:
+    """Time both forms of a method in turn; print its row of the table; the row."""
+    shape = {"channels": options.channels, "cells": options.cells}
+    fast, slow = (supernet.to(device) for supernet in forms(method, **shape))
+    data = batches(options.batch_size, device)
+    fast = Timed(fast, fast_iteration(fast), data)
+    slow = Timed(slow, equation_iteration(slow), data)
+    seconds = in_turn({"fast": fast, "slow": slow}, options.rounds, device)
+    median = statistics.median(seconds["fast"])
+    row = {
+        "method": method,
+        "milliseconds_per_iteration": round(1e3 * median, 1),
+        "images_per_second": round(options.batch_size / median, 1),
+        "ratio_to_equation_form": round(statistics.median(seconds["slow"]) / median, 2),
+        "peak_memory_mib": round(max(fast.peaks), 1) if fast.peaks else None,
+        "saved_for_backward_mib": round(fast.saved_mib(steps=True), 1),
+        "kernels": fast.kernels(),
+        "data_wait_share": round(statistics.median(fast.waits[1:]) / median, 4),
+    }
+    peak = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
+    print(
+        f"| {method} | {spread(seconds['fast'])} | {spread(seconds['slow'])} | "
+        f"{row['ratio_to_equation_form']:.2f} | {row['images_per_second']:.1f} | "
+        f"{row['saved_for_backward_mib']:.0f} | {slow.saved_mib(steps=False):.0f} | "
+        f"{row['kernels']:,} | {slow.kernels():,} | {peak} | {row['data_wait_share']:.2%} |",
+        flush=True,
+    )
+    return row
 
 
 def spread(seconds: Sequence[float]) -> str:
