@@ -255,7 +255,7 @@ def flag(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def at_least(config: LoopConfig, least: float, *fields: str) -> None:
+def at_least(config: Any, least: float, *fields: str) -> None:
     """Refuse values below `least`, infinite ones and NaN; None passes.
 
     Raises:

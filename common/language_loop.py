@@ -66,6 +66,11 @@ class TextConfig(LoopConfig):
         """See `LoopConfig.check`."""
         super().check()
         at_least(self, 1, "units", "bptt")
+        if self.dataset == "small" and self.data_root != TextConfig.data_root:
+            raise InputError(
+                f"--data-root {self.data_root}: --dataset small (of --preset text) reads no files; "
+                "add --dataset folder"
+            )
         at_least(self, 0, "bptt_deviation", "slowness", *(f"dropout_{name}" for name in DROPOUTS))
         for name in DROPOUTS:
             if (value := getattr(self, f"dropout_{name}")) >= 1:

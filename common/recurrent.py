@@ -13,12 +13,14 @@ same numbers sooner.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
 from common.genotype import Cell, Genotype
-from common.recurrent_fused import Plan, fused_loop
+from common.recurrent_fused import Plan, Steps, fused_loop
 
 ACTIVATIONS = {
     "tanh": torch.tanh,
@@ -102,7 +104,13 @@ class RecurrentCell(GatedNodes):
 
     def __init__(self, cell: Cell, units: int):
         super().__init__(units, cell.nodes)
-        self.cell, self.plan = cell, Plan.of(cell)
+        self.cell = cell
+        self.steps = self.training_steps = Steps(Plan.of(cell))
+
+    def compile_steps(self, **options: Any) -> None:
+        """Compile the time step while training; a text is scored in other widths, and without."""
+        self.training_steps = Steps(self.steps.plan)
+        self.training_steps.compile(**options)
 
     def forward(
         self, x: Tensor, hidden: Tensor, x_mask: Tensor | None = None, h_mask: Tensor | None = None
@@ -120,8 +128,9 @@ class RecurrentCell(GatedNodes):
         """
         x = x if x_mask is None else x * x_mask
         from_x = x @ self.W0[: self.units]  # [T, B, 2d]
+        steps = self.training_steps if self.training else self.steps
         states = fused_loop(
-            self.plan, from_x, hidden[0], h_mask, self.W0[self.units :], list(self.W)
+            steps, from_x, hidden[0], h_mask, self.W0[self.units :], list(self.W)
         )
         return states, states[-1:]
 

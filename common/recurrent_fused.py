@@ -1,10 +1,10 @@
-"""A derived recurrent cell over time, fast: a forward and a backward pass written by hand.
+"""A derived recurrent cell over time, fast: one time step forwards and one backwards, by hand.
 
 Three things make it fast, and none changes a number but in the last digits. Nodes with the same
-source share one matrix product. Backwards, whatever needs no later step is computed for all time
-steps at once: the factors of the chain rule before the loop, the gradients of all weights after it
-as one product each (a plain loop adds up one of rank B a step). And autograd, which would record
-some eighty operations a time step, sees one.
+source share one matrix product. The gradients of all weights come after the loop as one product
+each, where a plain loop adds up one of rank B a time step. And autograd, which would record some
+eighty operations a step, sees one for the whole loop. Each step is a function of tensors alone, so
+that `torch.compile` can make a few kernels of it, whatever the length of a chunk (`Steps`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from torch.autograd.function import once_differentiable
 
 from common.genotype import Cell
 
-IN_PLACE = {"tanh": Tensor.tanh_, "relu": Tensor.relu_, "sigmoid": Tensor.sigmoid_}
+ACTIVATE = {"tanh": Tensor.tanh_, "relu": Tensor.relu_, "sigmoid": Tensor.sigmoid_}
+CHAIN = {  # from the gradient of f(a), and f(a), to that of a
+    "tanh": lambda gradient, f: torch.addcmul(gradient, gradient, f * f, value=-1),
+    "relu": lambda gradient, f: gradient * (f > 0),
+    "sigmoid": lambda gradient, f: gradient * f * (1 - f),
+    "identity": lambda gradient, f: gradient,
+}
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,12 @@ class Plan:
 
     Attributes:
         groups: each after the one that holds its source.
-        output: the slots whose mean is the new state; None: all.
+        output: the slots whose mean is the new state.
         nodes: how many slots.
     """
 
     groups: tuple[Group, ...]
-    output: tuple[int, ...] | None
+    output: tuple[int, ...]
     nodes: int
 
     @classmethod
@@ -76,162 +82,155 @@ class Plan:
                 groups.append(Group(slot[source], nodes, start, tuple(runs)))
             start += len(edges)
         output = tuple(sorted(slot[node] for node in cell.output))
-        return cls(tuple(groups), None if len(output) == start else output, start)
+        return cls(tuple(groups), output, start)
+
+
+class Steps:
+    """One time step of a cell, forwards and backwards.
+
+    Below, B columns, d units, N nodes, k of a group. `W` are the groups' weights, [d, 2 k d]: their
+    nodes' columns for c side by side, then those for a. `ca` are c and f(a) in that order.
+
+    Args:
+        plan: of the cell.
+    """
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self.forward, self.backward = self._forward, self._backward
+
+    def compile(self, backend: str = "inductor") -> None:
+        """Make a few kernels of each: up to a minute, once for each number of columns."""
+        self.forward = torch.compile(self._forward, dynamic=False, backend=backend)
+        self.backward = torch.compile(self._backward, dynamic=False, backend=backend)
+
+    def _forward(
+        self, from_x: Tensor, h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """h' [B, d], then for the way back: ca of state 0, s_0, other states, the groups' ca."""
+        ca0 = torch.addmm(from_x, _masked(h, mask), W0)  # [B, 2d]
+        c, a = ca0.chunk(2, 1)
+        s0 = torch.lerp(h, a.tanh_(), c.sigmoid_())
+        states, kept = [], []
+        for group, w in zip(self.plan.groups, W, strict=True):
+            source = s0 if group.source < 0 else states[group.source]
+            ca = (_masked(source, mask) @ w).view(len(h), 2, len(group.nodes), -1)  # [B, 2, k, d]
+            c, a = ca.unbind(1)
+            c.sigmoid_()
+            for name, first, last in group.runs:
+                if name != "identity":
+                    ACTIVATE[name](a[:, first:last])
+            states += torch.lerp(source.unsqueeze(1), a, c).unbind(1)
+            kept.append(ca)
+        s = torch.stack(states, 1)  # [B, N, d]
+        new = s if len(self.plan.output) == self.plan.nodes else s[:, list(self.plan.output)]
+        return new.mean(1), ca0, s0, s, *kept
+
+    def _backward(
+        self, d_h: Tensor, h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor],
+        ca0: Tensor, s0: Tensor, s: Tensor, *ca: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """From the gradient of h' to that of h, and of every c and a before its activation."""
+        share = d_h / len(self.plan.output)
+        zero = torch.zeros_like(share)
+        d_s = [share if slot in self.plan.output else zero for slot in range(self.plan.nodes)]
+        d_s0, d_ca = zero, []
+        for group, w, ca_k in reversed(list(zip(self.plan.groups, W, ca, strict=True))):
+            source = s0 if group.source < 0 else s[:, group.source]
+            own = torch.stack(d_s[group.slots], 1)  # [B, k, d]
+            d_ca_k, back = _through_gates(own, source.unsqueeze(1), *ca_k.unbind(1), group.runs)
+            back = back.sum(1) + _masked(d_ca_k.flatten(1) @ w.t(), mask)  # [B, d]
+            if group.source < 0:
+                d_s0 = d_s0 + back
+            else:
+                d_s[group.source] = d_s[group.source] + back
+            d_ca.append(d_ca_k)
+        c, a = ca0.view(len(h), 2, 1, -1).unbind(1)
+        d_ca0, back = _through_gates(d_s0.unsqueeze(1), h.unsqueeze(1), c, a, (("tanh", 0, 1),))
+        d_ca0 = d_ca0.flatten(1)
+        return back[:, 0] + _masked(d_ca0 @ W0.t(), mask), d_ca0, *reversed(d_ca)
 
 
 def fused_loop(
-    plan: Plan, from_x: Tensor, hidden: Tensor, mask: Tensor | None, W0_hidden: Tensor,
+    steps: Steps, from_x: Tensor, hidden: Tensor, mask: Tensor | None, W0_hidden: Tensor,
     W: Sequence[Tensor],
 ) -> Tensor:
     """The states after each word, [T, B, d].
 
     Args:
-        plan: of the cell.
+        steps: of the cell.
         from_x: the words' share of [c, a] in state 0, [T, B, 2d].
         hidden: the state before the first word, [B, d].
         mask: of every state where it meets a matrix, [B, d]; None: all ones.
         W0_hidden: [d, 2d].
         W: of each node, [d, 2d].
     """
-    by_group = [torch.cat([W[node] for node in group.nodes], 1) for group in plan.groups]
-    return _FusedLoop.apply(plan, from_x, hidden, mask, W0_hidden, *by_group)
+    halves = [weight.chunk(2, 1) for weight in W]
+    by_group = [
+        torch.cat([halves[node][half] for half in (0, 1) for node in group.nodes], 1)
+        for group in steps.plan.groups
+    ]
+    return _FusedLoop.apply(steps, from_x, hidden, mask, W0_hidden, *by_group)
 
 
 class _FusedLoop(torch.autograd.Function):
-    """`fused_loop` with the weights of each group side by side. k: nodes of a group, N: of all."""
+    """`fused_loop` with the weights of each group side by side."""
 
     @staticmethod
-    def forward(ctx, plan, from_x, hidden, mask, W0, *W):
-        T, B, d = *from_x.shape[:2], hidden.shape[1]
-        h = from_x.new_empty(T + 1, B, d)
-        h[0] = hidden
-        ca0, s0 = from_x.clone(), from_x.new_empty(T, B, d)
-        s = from_x.new_empty(T, B, plan.nodes, d)
-        ca = [from_x.new_empty(T, B, len(group.nodes), 2, d) for group in plan.groups]
-        # What meets a matrix: of h, of each group's source. Without a mask, the states themselves.
-        met0 = h[:T] if mask is None else torch.empty_like(s0)
-        met = [
-            _source(group, s0, s) if mask is None else torch.empty_like(s0)
-            for group in plan.groups
-        ]
-        views = [_views(group, ca[n], s0, s) for n, group in enumerate(plan.groups)]
-        output = None if plan.output is None else torch.tensor(plan.output, device=h.device)
-        for t in range(T):
-            if mask is not None:
-                torch.mul(h[t], mask, out=met0[t])
-            ca0[t].addmm_(met0[t], W0)  # [B, 2d]
-            c, a = ca0[t].split(d, 1)
-            torch.lerp(h[t], a.tanh_(), c.sigmoid_(), out=s0[t])
-            for (source, flat, c, a, runs, out), w, meets in zip(views, W, met, strict=True):
-                if mask is not None:
-                    torch.mul(source[t], mask, out=meets[t])
-                torch.mm(meets[t], w, out=flat[t])  # [B, k 2 d]
-                c[t].sigmoid_()
-                for activate, run in runs:
-                    activate(run[t])
-                torch.lerp(source[t].unsqueeze(1), a[t], c[t], out=out[t])  # [B, k, d]
-            torch.mean(s[t] if output is None else s[t][:, output], 1, out=h[t + 1])
-        ctx.plan = plan
-        ctx.save_for_backward(h, s0, s, ca0, W0, mask, *ca, *W, *met, met0)
-        return h[1:].clone()
+    def forward(ctx, steps, from_x, hidden, mask, W0, *W):
+        states, kept = [hidden.detach()], []  # so that all time steps are alike to a compiler
+        for words in from_x:
+            state, *rest = steps.forward(words, states[-1], mask, W0, W)
+            states.append(state)
+            kept.append(rest)
+        ctx.save_for_backward(mask, W0, *W)
+        ctx.steps, ctx.before, ctx.kept = steps, states[:-1], kept
+        return torch.stack(states[1:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        plan, groups = ctx.plan, len(ctx.plan.groups)
-        h, s0, s, ca0, W0, mask, *rest = ctx.saved_tensors
-        ca, W, met, met0 = rest[:groups], rest[groups:2 * groups], rest[2 * groups:-1], rest[-1]
-        T, B, d = s0.shape
-        # The chain rule's factors, for all time steps at once: from a node's state to its c and a
-        # before their activations, and to its source.
-        factor0, kept0 = _factors(h[:T].unsqueeze(2), ca0.view(T, B, 1, 2, d), [("tanh", 0, 1)])
-        factors = [
-            _factors(_source(group, s0, s).unsqueeze(2), ca[n], group.runs)
-            for n, group in enumerate(plan.groups)
-        ]
-        d_ca0 = torch.empty_like(ca0)
-        d_ca = [torch.empty_like(factor) for factor, _ in factors]
-        in_steps = [
-            (group, factor.unbind(), kept.unbind(), gradient.unbind(), w.t())
-            for group, (factor, kept), gradient, w in zip(
-                plan.groups, factors, d_ca, W, strict=True
-            )
-        ]
-        d_h = torch.zeros_like(h[0])  # what the next time step sends back
-        d_s, d_s0 = torch.zeros_like(s[0]), torch.empty_like(h[0])  # [B, N, d], [B, d]
-        share = 1 / (plan.nodes if plan.output is None else len(plan.output))
-        for t in reversed(range(T)):
-            d_h = (d_h + grad[t]) * share
-            if plan.output is None:
-                d_s.copy_(d_h.unsqueeze(1))
-            else:
-                d_s.zero_()
-                d_s[:, list(plan.output)] = d_h.unsqueeze(1)
-            d_s0.zero_()
-            for group, factor, kept, gradient, W_t in reversed(in_steps):
-                own = d_s[:, group.slots]  # [B, k, d]
-                torch.mul(own.unsqueeze(2), factor[t], out=gradient[t])  # [B, k, 2, d]
-                back = gradient[t].view(B, -1) @ W_t
-                source = d_s0 if group.source < 0 else d_s[:, group.source]
-                if own.shape[1] == 1:
-                    source.addcmul_(own[:, 0], kept[t][:, 0])
-                else:
-                    source.add_((own * kept[t]).sum(1))
-                source.add_(back) if mask is None else source.addcmul_(back, mask)
-            torch.mul(d_s0.unsqueeze(1), factor0[t][:, 0], out=d_ca0[t].view(B, 2, d))
-            back = d_ca0[t] @ W0.t()
-            d_h = torch.addcmul(back if mask is None else back * mask, d_s0, kept0[t][:, 0])
+        mask, W0, *W = ctx.saved_tensors
+        d_h, d_ca = torch.zeros_like(ctx.before[0]), []
+        for d_state, h, kept in reversed(list(zip(grad, ctx.before, ctx.kept, strict=True))):
+            d_h, *d_step = ctx.steps.backward(d_h + d_state, h, mask, W0, W, *kept)
+            d_ca.append(d_step)
+        d_ca0, *d_ca = (torch.stack(steps[::-1]) for steps in zip(*d_ca, strict=True))
+        s0, s = (torch.stack([kept[n] for kept in ctx.kept]) for n in (1, 2))
+        d_W0 = _weights_gradient(torch.stack(ctx.before), mask, d_ca0)
         d_W = [
-            meets.reshape(T * B, d).t() @ gradient.view(T * B, -1)
-            for meets, gradient in zip(met, d_ca, strict=True)
+            _weights_gradient(s0 if group.source < 0 else s[:, :, group.source], mask, gradient)
+            for group, gradient in zip(ctx.steps.plan.groups, d_ca, strict=True)
         ]
-        d_W0 = met0.reshape(T * B, d).t() @ d_ca0.view(T * B, -1)
         return None, d_ca0, d_h, None, d_W0, *d_W
 
 
-def _source(group: Group, s0: Tensor, s: Tensor) -> Tensor:
-    """Where a group's source is kept, [T, B, d]."""
-    return s0 if group.source < 0 else s[:, :, group.source]
-
-
-def _views(group: Group, ca: Tensor, s0: Tensor, s: Tensor) -> tuple:
-    """A group's parts of the buffers, as a view for each time step: slicing costs time, too."""
-    T, B = s0.shape[:2]
-    runs = [
-        (IN_PLACE[name], ca[:, :, a:b, 1].unbind())
-        for name, a, b in group.runs if name != "identity"
-    ]
-    return (
-        _source(group, s0, s).unbind(), ca.view(T, B, -1).unbind(), ca[:, :, :, 0].unbind(),
-        ca[:, :, :, 1].unbind(), runs, s[:, :, group.slots].unbind(),
-    )
-
-
-def _factors(
-    source: Tensor, ca: Tensor, runs: Sequence[tuple[str, int, int]]
+def _through_gates(
+    own: Tensor, source: Tensor, c: Tensor, f: Tensor, runs: Sequence[tuple[str, int, int]]
 ) -> tuple[Tensor, Tensor]:
-    """From s_j = s_i + c (f(a) - s_i): ds_j over d(c, a before activation), and over ds_i.
+    """Back through s_j = s_i + c (f(a) - s_i).
 
     Args:
-        source: s_i, [T, B, 1, d].
-        ca: c and f(a), [T, B, k, 2, d].
+        own: the gradient of s_j, [B, k, d].
+        source: s_i, [B, 1, d].
+        c: [B, k, d].
+        f: f(a), [B, k, d].
         runs: see `Group`.
 
     Returns:
-        [T, B, k, 2, d] and [T, B, k, d].
+        The gradient of c and a before their activations, [B, 2, k, d], and of s_i from each node,
+        [B, k, d].
     """
-    c, f = ca.unbind(3)
-    kept = 1 - c
-    factor = torch.empty_like(ca)
-    torch.mul(f - source, c * kept, out=factor[:, :, :, 0])
-    for name, a, b in runs:
-        gate, value, out = c[:, :, a:b], f[:, :, a:b], factor[:, :, a:b, 1]
-        if name == "tanh":
-            torch.mul(gate, 1 - value * value, out=out)
-        elif name == "relu":
-            torch.mul(gate, value > 0, out=out)
-        elif name == "sigmoid":
-            torch.mul(gate, value * (1 - value), out=out)
-        else:
-            out.copy_(gate)
-    return factor, kept
+    d_f = own * c
+    d_c = (own * (f - source)) * torch.addcmul(c, c, c, value=-1)
+    d_a = [CHAIN[name](d_f[:, first:last], f[:, first:last]) for name, first, last in runs]
+    return torch.stack([d_c, d_a[0] if len(d_a) == 1 else torch.cat(d_a, 1)], 1), own - d_f
+
+
+def _weights_gradient(source: Tensor, mask: Tensor | None, d_ca: Tensor) -> Tensor:
+    """Of all time steps and columns at once: [T, B, d] and [T, B, ...] to [d, ...]."""
+    return _masked(source, mask).flatten(0, 1).t() @ d_ca.flatten(2).flatten(0, 1)
+
+
+def _masked(state: Tensor, mask: Tensor | None) -> Tensor:
+    return state if mask is None else state * mask

@@ -1,11 +1,12 @@
-"""Times a derived recurrent cell over one chunk, its plain loop and its fused one in turn.
+"""Times a derived recurrent cell over one chunk, its plain loop and its fused ones in turn.
 
     python evaluate/benchmark_rnn.py --units 300 --batch-size 10 --rounds 15
     python evaluate/benchmark_rnn.py --units 850 --batch-size 64 --rounds 3
 
 A pass is what a training step does with the cell: forwards, and backwards to words and weights.
-Both take turns, so that a machine whose speed drifts slows them alike; on a CPU it is the process'
-own seconds, so that others on the same core do not count. `products` are the matrix products of
+All take turns, so that a machine whose speed drifts slows them alike; on a CPU it is the process'
+own seconds, so that others on the same core do not count. `compiled` is
+`train_rnn.py --compile`; `products` are the matrix products of
 the fused loop alone, in its shapes and order: no loop can be faster than they are.
 """
 
@@ -21,6 +22,8 @@ import tyro
 from torch import Tensor
 
 from common.command import set_threads
+from common.config import at_least
+from common.errors import errors_are_messages
 from common.genotype import load
 from common.recurrent import RecurrentCell, recurrent_cell
 
@@ -39,6 +42,8 @@ class Options:
     """Words of the chunk."""
     rounds: int = 7
     """Timed passes of each, after one that is not."""
+    compile: bool = True
+    """Time the compiled step, too; compiling takes up to a minute."""
     threads: int | None = None
     """CPU threads; by default the usable cores."""
 
@@ -52,7 +57,7 @@ def loop_pass(loop: Callable, inputs: tuple[Tensor, ...], wanted: list[Tensor]) 
 def products_pass(cell: RecurrentCell, columns: int, steps: int) -> Callable[[], None]:
     """Forwards, backwards to the sources, and the gradients of the weights: products alone."""
     d, like = cell.units, cell.W0.detach()
-    widths = [2 * d] + [2 * d * len(group.nodes) for group in cell.plan.groups]
+    widths = [2 * d] + [2 * d * len(group.nodes) for group in cell.steps.plan.groups]
     weights = [torch.randn(d, width).to(like) for width in widths]
     sources = [torch.randn(steps, columns, d).to(like) for _ in widths]
     gradients = [torch.randn(steps, columns, width).to(like) for width in widths]
@@ -76,6 +81,7 @@ def products_pass(cell: RecurrentCell, columns: int, steps: int) -> Callable[[],
 @torch.enable_grad()
 def main(options: Options) -> None:
     """Print each pass' time, and how many times the fused one's it is."""
+    at_least(options, 1, "units", "batch_size", "bptt", "rounds", "threads")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = set_threads(options.threads)
     cell = RecurrentCell(recurrent_cell(load(options.genotype)), options.units).to(device)
@@ -87,9 +93,14 @@ def main(options: Options) -> None:
     wanted = [x, *cell.parameters()]
     passes = {
         "plain": lambda: loop_pass(cell.plain_loop, inputs, wanted),
-        "fused": lambda: loop_pass(cell, inputs, wanted),
+        "fused": lambda: loop_pass(cell.eval(), inputs, wanted),
+        "compiled": lambda: loop_pass(cell.train(), inputs, wanted),
         "products": products_pass(cell, options.batch_size, options.bptt),
     }
+    if options.compile:
+        cell.compile_steps()
+    else:
+        del passes["compiled"]
     clock = time.process_time if device == "cpu" and threads == 1 else time.perf_counter
     timed: dict[str, list[float]] = {name: [] for name in passes}
     for _ in range(options.rounds + 1):
@@ -108,9 +119,10 @@ def main(options: Options) -> None:
         print(
             f"{name:<9} {1e3 * medians[name]:8.1f} ms ({1e3 * min(seconds):.1f} to "
             f"{1e3 * max(seconds):.1f}, n = {len(seconds)}), "
-            f"{medians[name] / medians['fused']:.2f} times fused"
+            f"plain is {medians['plain'] / medians[name]:.2f} times as long"
         )
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    with errors_are_messages():
+        main(tyro.cli(Options, description=__doc__))

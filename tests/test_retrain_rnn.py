@@ -159,6 +159,8 @@ def test_a_training_resumed_within_an_epoch_ends_in_the_same_bits(
     ([], "one of darts_v1_rnn, darts_v2_rnn, enas_rnn, gdas_rnn, lstm"),
     (["--genotype", "gdas"], "genotype gdas: a language model needs a recurrent cell"),
     (["--genotype", "nothing"], "--genotype nothing"),
+    (["--genotype", "lstm", "--compile"], "--compile: the LSTM's time loop is PyTorch's own"),
+    (["--genotype", "lstm", "--data-root", "mine"], "--data-root mine: --dataset small (of"),
     (["--genotype", "lstm", "--trigger", "-1"], "--trigger -1: must be 0"),
     (["--genotype", "lstm", "--batch-size", "40000"], "--batch-size 40000: the training text"),
 ])  # fmt: skip
