@@ -1,5 +1,7 @@
 """The language model: its dropouts, and perplexity that depends on nothing but text and weights."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -53,6 +55,21 @@ def test_columns_are_read_again_only_until_nothing_changes(accelerator):
     text = torch.randint(WORDS, (4001,), generator=torch.Generator().manual_seed(3))
     exact_loss(accelerator, model, text, columns=4, chunk=20)
     assert 1000 < sum(read) < 1300
+
+
+def test_states_that_overflow_end_in_a_loss_that_is_not_finite(accelerator):
+    model = made().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1e30)
+    allowed = iter(range(100))
+
+    def count(module, given):
+        next(allowed)  # StopIteration where it would read chunks for ever
+
+    model.register_forward_pre_hook(count)
+    text = torch.randint(WORDS, (101,), generator=torch.Generator().manual_seed(3))
+    assert math.isnan(exact_loss(accelerator, model, text, columns=4, chunk=9))
 
 
 def test_loss_and_slowness():
