@@ -41,7 +41,8 @@ class RecurrentSearchTrainer(LanguageLoop):
     ):
         self.supernet = supernet
         self.valid_columns = self.columns(config, run, texts.valid, "validation")
-        self.valid_hidden = supernet.initial(self.valid_columns.rows.shape[1])
+        columns = self.valid_columns.rows.shape[1]
+        self.valid_hidden = supernet.initial(columns).to(run.accelerator.device)
         self.best = self._best()
         super().__init__(config, run, supernet, texts)
 

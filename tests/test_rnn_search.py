@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from common.errors import NotFinite
 from common.genotype import load
@@ -74,6 +75,14 @@ def test_hidden_states_are_carried_and_detached(tmp_path, accelerator, texts):
             assert step > 5
     finally:
         RecurrentSuperNet.forward = original
+
+
+def test_all_that_a_step_reads_is_on_its_device(tmp_path, accelerator, texts, monkeypatch):
+    monkeypatch.setattr(Accelerator, "device", torch.device("meta"))  # that every machine has
+    trainer = made(accelerator, tmp_path, texts)
+    chunk = trainer.valid_columns.chunk(0, 9)
+    reads = [trainer.hidden, trainer.valid_hidden, chunk.words, chunk.targets, *trainer.weights]
+    assert {tensor.device.type for tensor in (*reads, *trainer.arch)} == {"meta"}
 
 
 def test_a_weight_step_is_clipped_and_in_proportion_to_the_chunk(tmp_path, accelerator, texts):
