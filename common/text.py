@@ -91,18 +91,20 @@ def load_corpus(source: TextSource, root: str | Path) -> Corpus:
 
 def _read(root: Path, part: str) -> list[list[str]]:
     names = [name.format(part) for name in NAMES]
-    path = next((root / name for name in names if (root / name).is_file()), None)
-    if path is None:
-        raise InputError(
-            f"--data-root {root}: no {part} text there (one of {', '.join(names)}); "
-            "--preset text needs no files"
-        )
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        path = next((root / name for name in names if (root / name).is_file()), None)
+        if path is None:
+            raise InputError(
+                f"--data-root {root}: no {part} text there (one of {', '.join(names)}); "
+                "--preset text needs no files"
+            )
+        with path.open(encoding="utf-8") as file:
+            lines = [line.split() for line in file]  # str.splitlines knows more ends of lines
     except UnicodeDecodeError:
         raise InputError(f"--data-root: {path} is not UTF-8 text") from None
     except OSError as error:
-        raise InputError(f"--data-root: {path} cannot be read ({error.strerror})") from None
+        said = f"the {part} text cannot be read ({error.strerror})"
+        raise InputError(f"--data-root {root}: {said}") from None
     if not any(lines):
         raise InputError(f"--data-root: {path} is empty; it must hold words split by spaces")
     return lines

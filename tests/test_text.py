@@ -1,5 +1,7 @@
 """Text: vocabulary, columns, chunks, and the small language."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -32,6 +34,14 @@ def test_a_folder_of_text(tmp_path, names):
     assert read(corpus.test) == "<unk> cat <eos>".split()
 
 
+def test_lines_end_where_files_say_so(tmp_path):
+    """Not at each character that Unicode would allow to end one."""
+    text = "the cat\x0csat\u2028on\x85the mat\r\n\r\nthe end"
+    corpus = load_corpus("folder", folder(tmp_path, train=text))
+    words = [corpus.words[n] for n in corpus.train]
+    assert words == "the cat sat on the mat <eos> <eos> the end <eos>".split()
+
+
 def test_nothing_unknown_needs_no_word_for_it(tmp_path):
     corpus = load_corpus("folder", folder(tmp_path, valid="the cat\n", test="mat\n"))
     assert "<unk>" not in corpus.words
@@ -47,6 +57,15 @@ def test_nothing_unknown_needs_no_word_for_it(tmp_path):
 def test_bad_text(tmp_path, changed, named):
     with pytest.raises(InputError, match=f"--data-root.*{named}"):
         load_corpus("folder", folder(tmp_path, **changed))
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match="--data-root .*the train text cannot be read .Permission"):
+        load_corpus("folder", folder(tmp_path))
 
 
 def test_digests_tell_texts_and_vocabularies_apart(tmp_path):
