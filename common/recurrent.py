@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from common.genotype import Cell, Genotype
+from common.genotype import Cell, FixedCell, Genotype
 from common.recurrent_fused import Plan, Steps, fused_loop
 
 ACTIVATIONS = {
@@ -42,6 +42,11 @@ def recurrent_cell(genotype: Genotype) -> Cell:
         raise InputError(
             f"genotype {genotype.name}: a language model needs a recurrent cell, and it has only "
             f"{' and '.join(genotype.cells)}"
+        )
+    if isinstance(cell, FixedCell):
+        raise InputError(
+            f"genotype {genotype.name}: the recurrent cell must have edges; {cell.name} is a cell "
+            "of image networks"
         )
     targets = [edge.target for edge in cell.edges]
     twice = [node for node in targets if targets.count(node) > 1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.genotype import Cell, Edge, Genotype, Op, load
+from common.genotype import Cell, Edge, FixedCell, Genotype, Op, load
 from common.language import Dropouts, LanguageModel
 from common.lstm import LSTM
 from common.recurrent import RecurrentCell, recurrent_cell
@@ -167,6 +167,10 @@ def of(*edges):
 
 @pytest.mark.parametrize(("genotype", "named"), [
     (load("darts_v2"), "needs a recurrent cell, and it has only normal and reduction"),
+    (
+        Genotype("mine", {"recurrent": FixedCell("gdas_frc")}),
+        "must have edges; gdas_frc is a cell of image networks",
+    ),
     (of(Edge(0, 1, Op("tanh")), Edge(0, 1, Op("relu"))), "node 1 .* more than one edge"),
     (of(Edge(0, 1, Op("none"))), "`none`"),
 ])  # fmt: skip
