@@ -93,16 +93,26 @@ class Steps:
 
     Args:
         plan: of the cell.
+
+    Attributes:
+        forward: see `_forward`.
+        backward: see `_backward`; compiled, it computes its factors itself.
+        compiled: whether it does.
     """
 
     def __init__(self, plan: Plan):
         self.plan = plan
-        self.forward, self.backward = self._forward, self._backward
+        self.forward, self.backward, self.compiled = self._forward, self._backward, False
 
     def compile(self, backend: str = "inductor") -> None:
         """Make a few kernels of each: up to a minute, once for each number of columns."""
+
+        def backward(d_h, mask, W0, W, *kept):
+            return self._backward(d_h, mask, W0, W, *self.factors(*kept))
+
         self.forward = torch.compile(self._forward, dynamic=False, backend=backend)
-        self.backward = torch.compile(self._backward, dynamic=False, backend=backend)
+        self.backward = torch.compile(backward, dynamic=False, backend=backend)
+        self.compiled = True
 
     def _forward(
         self, from_x: Tensor, h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor]
@@ -126,29 +136,43 @@ class Steps:
         new = s if len(self.plan.output) == self.plan.nodes else s[:, list(self.plan.output)]
         return new.mean(1), ca0, s0, s, *kept
 
-    def _backward(
-        self, d_h: Tensor, h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor],
-        ca0: Tensor, s0: Tensor, s: Tensor, *ca: Tensor,
+    def factors(
+        self, h: Tensor, ca0: Tensor, s0: Tensor, s: Tensor, *ca: Tensor
     ) -> tuple[Tensor, ...]:
-        """From the gradient of h' to that of h, and of every c and a before its activation."""
+        """What a state's gradient is multiplied by, for one time step or for all ([T, ...]).
+
+        Of state 0 and then of each group: on the way to c and a before their activations,
+        [B, 2, k, d], and on the way to its source, [B, k, d].
+        """
+        c, f = ca0.unflatten(-1, (2, 1, -1)).unbind(-3)  # [B, 1, d]
+        all_factors = [*_factors(h, c, f, (("tanh", 0, 1),))]
+        for group, ca_k in zip(self.plan.groups, ca, strict=True):
+            source = s0 if group.source < 0 else s[..., group.source, :]
+            all_factors += _factors(source, *ca_k.unbind(-3), group.runs)
+        return tuple(all_factors)
+
+    def _backward(
+        self, d_h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor],
+        to_ca0: Tensor, to_h: Tensor, *to: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """From the gradient of h' to that of h, and of every c and a; `to...`: the factors."""
         share = d_h / len(self.plan.output)
         zero = torch.zeros_like(share)
         d_s = [share if slot in self.plan.output else zero for slot in range(self.plan.nodes)]
         d_s0, d_ca = zero, []
-        for group, w, ca_k in reversed(list(zip(self.plan.groups, W, ca, strict=True))):
-            source = s0 if group.source < 0 else s[:, group.source]
+        for group, w, to_ca, to_source in reversed(
+            list(zip(self.plan.groups, W, to[::2], to[1::2], strict=True))
+        ):
             own = torch.stack(d_s[group.slots], 1)  # [B, k, d]
-            d_ca_k, back = _through_gates(own, source.unsqueeze(1), *ca_k.unbind(1), group.runs)
-            back = back.sum(1) + _masked(d_ca_k.flatten(1) @ w.t(), mask)  # [B, d]
+            d_ca.append(own.unsqueeze(1) * to_ca)  # [B, 2, k, d]
+            back = _masked(d_ca[-1].flatten(1) @ w.t(), mask) + (own * to_source).sum(1)  # [B, d]
             if group.source < 0:
                 d_s0 = d_s0 + back
             else:
                 d_s[group.source] = d_s[group.source] + back
-            d_ca.append(d_ca_k)
-        c, a = ca0.view(len(h), 2, 1, -1).unbind(1)
-        d_ca0, back = _through_gates(d_s0.unsqueeze(1), h.unsqueeze(1), c, a, (("tanh", 0, 1),))
-        d_ca0 = d_ca0.flatten(1)
-        return back[:, 0] + _masked(d_ca0 @ W0.t(), mask), d_ca0, *reversed(d_ca)
+        d_ca0 = (d_s0.view(len(d_s0), 1, 1, -1) * to_ca0).flatten(1)  # [B, 2d]
+        back = torch.addcmul(_masked(d_ca0 @ W0.t(), mask), d_s0, to_h.squeeze(1))
+        return back, d_ca0, *reversed(d_ca)
 
 
 def fused_loop(
@@ -191,40 +215,42 @@ class _FusedLoop(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         mask, W0, *W = ctx.saved_tensors
-        d_h, d_ca = torch.zeros_like(ctx.before[0]), []
-        for d_state, h, kept in reversed(list(zip(grad, ctx.before, ctx.kept, strict=True))):
-            d_h, *d_step = ctx.steps.backward(d_h + d_state, h, mask, W0, W, *kept)
+        steps, h = ctx.steps, torch.stack(ctx.before)
+        kept = [torch.stack(of_steps) for of_steps in zip(*ctx.kept, strict=True)]
+        # All time steps at once is fewer operations; a compiled step has its own on hand.
+        factors = (h, *kept) if steps.compiled else steps.factors(h, *kept)
+        d_h, d_ca = torch.zeros_like(h[0]), []
+        for d_state, *at in reversed(list(zip(grad, *factors, strict=True))):
+            d_h, *d_step = steps.backward(d_h + d_state, mask, W0, W, *at)
             d_ca.append(d_step)
-        d_ca0, *d_ca = (torch.stack(steps[::-1]) for steps in zip(*d_ca, strict=True))
-        s0, s = (torch.stack([kept[n] for kept in ctx.kept]) for n in (1, 2))
-        d_W0 = _weights_gradient(torch.stack(ctx.before), mask, d_ca0)
+        d_ca0, *d_ca = (torch.stack(of_steps[::-1]) for of_steps in zip(*d_ca, strict=True))
+        _, s0, s, *_ = kept
         d_W = [
             _weights_gradient(s0 if group.source < 0 else s[:, :, group.source], mask, gradient)
-            for group, gradient in zip(ctx.steps.plan.groups, d_ca, strict=True)
+            for group, gradient in zip(steps.plan.groups, d_ca, strict=True)
         ]
-        return None, d_ca0, d_h, None, d_W0, *d_W
+        return None, d_ca0, d_h, None, _weights_gradient(h, mask, d_ca0), *d_W
 
 
-def _through_gates(
-    own: Tensor, source: Tensor, c: Tensor, f: Tensor, runs: Sequence[tuple[str, int, int]]
+def _factors(
+    source: Tensor, c: Tensor, f: Tensor, runs: Sequence[tuple[str, int, int]]
 ) -> tuple[Tensor, Tensor]:
-    """Back through s_j = s_i + c (f(a) - s_i).
+    """Of s_j = s_i + c (f(a) - s_i), with any leading dimensions.
 
     Args:
-        own: the gradient of s_j, [B, k, d].
-        source: s_i, [B, 1, d].
+        source: s_i, [B, d].
         c: [B, k, d].
         f: f(a), [B, k, d].
         runs: see `Group`.
 
     Returns:
-        The gradient of c and a before their activations, [B, 2, k, d], and of s_i from each node,
-        [B, k, d].
+        ds_j over d(c, a before their activations), [B, 2, k, d], and over ds_i, [B, k, d].
     """
-    d_f = own * c
-    d_c = (own * (f - source)) * torch.addcmul(c, c, c, value=-1)
-    d_a = [CHAIN[name](d_f[:, first:last], f[:, first:last]) for name, first, last in runs]
-    return torch.stack([d_c, d_a[0] if len(d_a) == 1 else torch.cat(d_a, 1)], 1), own - d_f
+    to_c = (f - source.unsqueeze(-2)) * torch.addcmul(c, c, c, value=-1)
+    to_a = [
+        CHAIN[name](c[..., first:last, :], f[..., first:last, :]) for name, first, last in runs
+    ]
+    return torch.stack([to_c, torch.cat(to_a, -2)], -3), 1 - c
 
 
 def _weights_gradient(source: Tensor, mask: Tensor | None, d_ca: Tensor) -> Tensor:
