@@ -19,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from common.genotype import Cell
 
+SMALL = 2**14  # numbers in a state: below, operations over all time steps at once cost less, since
+# they are fewer; above, those within a step, since what they touch is still in the cache
 ACTIVATE = {"tanh": Tensor.tanh_, "relu": Tensor.relu_, "sigmoid": Tensor.sigmoid_}
 CHAIN = {  # from the gradient of f(a), and f(a), to that of a
     "tanh": lambda gradient, f: torch.addcmul(gradient, gradient, f * f, value=-1),
@@ -96,8 +98,8 @@ class Steps:
 
     Attributes:
         forward: see `_forward`.
-        backward: see `_backward`; compiled, it computes its factors itself.
-        compiled: whether it does.
+        backward: see `_backward`.
+        compiled: whether both are.
     """
 
     def __init__(self, plan: Plan):
@@ -106,12 +108,8 @@ class Steps:
 
     def compile(self, backend: str = "inductor") -> None:
         """Make a few kernels of each: up to a minute, once for each number of columns."""
-
-        def backward(d_h, mask, W0, W, *kept):
-            return self._backward(d_h, mask, W0, W, *self.factors(*kept))
-
         self.forward = torch.compile(self._forward, dynamic=False, backend=backend)
-        self.backward = torch.compile(backward, dynamic=False, backend=backend)
+        self.backward = torch.compile(self._backward, dynamic=False, backend=backend)
         self.compiled = True
 
     def _forward(
@@ -152,10 +150,16 @@ class Steps:
         return tuple(all_factors)
 
     def _backward(
+        self, d_h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor], *kept: Tensor
+    ) -> tuple[Tensor, ...]:
+        """From the gradient of h' to that of h and of every c and a; `kept`: h and `_forward`'s."""
+        return self.chain(d_h, mask, W0, W, *self.factors(*kept))
+
+    def chain(
         self, d_h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor],
         to_ca0: Tensor, to_h: Tensor, *to: Tensor,
     ) -> tuple[Tensor, ...]:
-        """From the gradient of h' to that of h, and of every c and a; `to...`: the factors."""
+        """See `_backward`; with the factors, for which it does not matter what comes later."""
         share = d_h / len(self.plan.output)
         zero = torch.zeros_like(share)
         d_s = [share if slot in self.plan.output else zero for slot in range(self.plan.nodes)]
@@ -215,20 +219,21 @@ class _FusedLoop(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         mask, W0, *W = ctx.saved_tensors
-        steps, h = ctx.steps, torch.stack(ctx.before)
-        kept = [torch.stack(of_steps) for of_steps in zip(*ctx.kept, strict=True)]
-        # All time steps at once is fewer operations; a compiled step has its own on hand.
-        factors = (h, *kept) if steps.compiled else steps.factors(h, *kept)
+        steps, h, kept = ctx.steps, torch.stack(ctx.before), list(zip(*ctx.kept, strict=True))
+        if steps.compiled or h[0].numel() > SMALL:
+            back, given = steps.backward, (h, *kept)
+        else:
+            back, given = steps.chain, steps.factors(h, *map(torch.stack, kept))
         d_h, d_ca = torch.zeros_like(h[0]), []
-        for d_state, *at in reversed(list(zip(grad, *factors, strict=True))):
-            d_h, *d_step = steps.backward(d_h + d_state, mask, W0, W, *at)
+        for d_state, *at in reversed(list(zip(grad, *given, strict=True))):
+            d_h, *d_step = back(d_h + d_state, mask, W0, W, *at)
             d_ca.append(d_step)
         d_ca0, *d_ca = (torch.stack(of_steps[::-1]) for of_steps in zip(*d_ca, strict=True))
         _, s0, s, *_ = kept
-        d_W = [
-            _weights_gradient(s0 if group.source < 0 else s[:, :, group.source], mask, gradient)
-            for group, gradient in zip(steps.plan.groups, d_ca, strict=True)
-        ]
+        d_W = []
+        for group, gradient in zip(steps.plan.groups, d_ca, strict=True):
+            source = s0 if group.source < 0 else [states[:, group.source] for states in s]
+            d_W.append(_weights_gradient(torch.stack(list(source)), mask, gradient))
         return None, d_ca0, d_h, None, _weights_gradient(h, mask, d_ca0), *d_W
 
 
@@ -250,7 +255,7 @@ def _factors(
     to_a = [
         CHAIN[name](c[..., first:last, :], f[..., first:last, :]) for name, first, last in runs
     ]
-    return torch.stack([to_c, torch.cat(to_a, -2)], -3), 1 - c
+    return torch.stack([to_c, torch.cat(to_a, -2) if len(to_a) > 1 else to_a[0]], -3), 1 - c
 
 
 def _weights_gradient(source: Tensor, mask: Tensor | None, d_ca: Tensor) -> Tensor:
