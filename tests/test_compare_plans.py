@@ -1,5 +1,7 @@
 """Budgets and studies: command lines that the searches accept, and figures as printed."""
 
+import dataclasses
+
 import pytest
 
 from common.baselines import darts, random_search
@@ -11,7 +13,8 @@ from common.comparison.planned import jobs_of
 from common.comparison.settings import CompareConfig
 from common.comparison.studies import STUDIES
 from common.config import parse
-from common.retrain_config import PRESETS, RetrainConfig
+from common.genotype import load, save
+from common.retrain_config import RetrainConfig, chosen_preset
 from edas import search as edas
 from gdas import search as gdas
 from itnas import search as itnas
@@ -97,9 +100,8 @@ def test_every_study_is_command_lines_that_its_searches_accept(name, preset, bud
         elif job.cells is not None:
             trained.add(tuple(job.flags))
     (flags,) = trained  # of all rows alike
-    assert isinstance(
-        parse(PRESETS, "retrain", [*flags, "--genotype", "darts_v2"], ""), RetrainConfig
-    )
+    flags = [*flags, "--genotype", "darts_v2"]
+    assert isinstance(parse(chosen_preset(flags), "retrain", flags, ""), RetrainConfig)
 
 
 def test_flags_that_make_a_studys_rows():
@@ -153,6 +155,20 @@ def test_methods_are_known_by_their_runs():
     assert [row.label for row in plan_of(["darts", "gdas", "darts"]).rows] == ["darts", "gdas"]
 
 
+@pytest.mark.parametrize("preset", ["digits", "cifar10"])
+def test_whose_cells_they_are_decides_nothing_of_their_retraining(preset, tmp_path):
+    """evaluate/train.py by itself gives PC-DARTS' cells batches of 128, EDAS' of 64."""
+    given = CompareConfig(preset=preset, output=str(tmp_path), data_root=str(tmp_path))
+    found = set()
+    for method in METHODS.values():
+        cells = dataclasses.replace(load("darts_v2"), provenance={"method": method.method})
+        save(cells, tmp_path / "cells.json")
+        flags = [*words(given.retraining_flags()), "--genotype", str(tmp_path / "cells.json")]
+        found.add(parse(chosen_preset(flags), "retrain", flags, ""))
+    (one,) = found
+    assert one.recipe == {"digits": None, "cifar10": "darts"}[preset]
+
+
 def test_an_equal_retraining_for_all(tmp_path):
     given = CompareConfig(
         methods=("gdas", "random"), preset="cifar10", output=str(tmp_path), data_root=str(tmp_path),
@@ -161,8 +177,8 @@ def test_an_equal_retraining_for_all(tmp_path):
     trainings = [job for job in jobs_of(given, tmp_path) if not job.is_search]
     flags = {tuple(f for f in job.flags if not f.endswith(".json")) for job in trainings}
     assert {f for f in flags if "--genotype" not in f} == {(
-        "--preset", "cifar10", "--dataset", "folder", "--data-root", str(tmp_path),
-        "--epochs", "2", "--cutout", "0",
+        "--preset", "cifar10", "--recipe", "darts", "--dataset", "folder",
+        "--data-root", str(tmp_path), "--epochs", "2", "--cutout", "0",
     )}  # fmt: skip
     assert len(flags) == 2  # random cells are named in the flags, and nothing else differs
     searches = [job for job in jobs_of(given, tmp_path) if job.is_search]
