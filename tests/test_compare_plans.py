@@ -121,6 +121,8 @@ def test_flags_that_make_a_studys_rows():
     epochs = configs("pc_darts_table4_epochs", "darts2", "cifar10")
     assert [c.epochs for c in epochs.values()] == [50, 75, 100, 125]
     assert {c.order for c in epochs.values()} == {2}
+    longer = configs("pc_darts_table4_epochs", "pc_darts", "cifar10").values()
+    assert [(c.epochs, c.warmup_epochs) for c in longer] == [(n, 15) for n in (50, 75, 100, 125)]
     assert [c.nodes for c in configs("pc_darts_table4_nodes", "pc_darts").values()] == [5, 6, 7]
     variants = configs("edas_fig5", "edas")
     assert [c.variant for c in variants.values()] == ["alpha-max", "edas", "edas-inv"]
@@ -143,6 +145,10 @@ def test_printed_figures():
     assert published.GDAS.mean_text() == "not printed"
     last = STUDIES["pc_darts_table3"].rows[-1].printed[0]
     assert (last.mean, last.best) == (2.67, 2.57)
+    assert not printed["darts2"][0].params  # Table 4 prints none
+    figures = [p for plan in STUDIES.values() for row in plan.rows for p in row.printed]
+    bests = [p for p in figures if p.best == 2.57]
+    assert len(bests) == 5 and {p.mean for p in bests} == {2.67}
     errors = [row.printed[0].best for row in STUDIES["itnas_table2"].rows]
     assert errors == [2.76, 2.72, 2.53, 2.45]
     assert all(row.printed for plan in STUDIES.values() for row in plan.rows)

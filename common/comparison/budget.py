@@ -66,7 +66,6 @@ def search_flags(
     """
     flags: dict = {"--preset": budget.preset}
     if budget.matched:
-        epochs = max(1, round(times * budget.epochs))
         flags |= {
             "--batch-size": str(budget.batch_size), "--channels": str(budget.channels),
             "--cells": str(budget.cells), "--learning-rate": str(budget.learning_rate),
@@ -76,7 +75,7 @@ def search_flags(
             flags["--arch-learning-rate"] = str(budget.arch_learning_rate)
         if method != "random":
             flags["--cut-accuracy"] = "off"  # it costs time, and not every preset has it
-        flags |= _epochs(method, epochs, budget, own)
+        flags |= _epochs(method, times, budget, own)
     elif times != 1:
         flags["--epochs"] = str(round(times * OWN_EPOCHS[budget.preset][method]))
     if hessian and method != "random":
@@ -92,8 +91,9 @@ def words(flags: Flags) -> list[str]:
     return line
 
 
-def _epochs(method: str, epochs: int, budget: Budget, own: Flags) -> Flags:
-    """So many passes over the images, in each method's own words."""
+def _epochs(method: str, times: float, budget: Budget, own: Flags) -> Flags:
+    """As many passes over the images as the budget's times this, in each method's own words."""
+    epochs = max(1, round(times * budget.epochs))
     if method == "pr_darts":
         shares, morphisms, kept = NINE if epochs >= 9 else THREE
         of_cycles = shared_out(max(epochs, 3), shares)
@@ -110,10 +110,11 @@ def _epochs(method: str, epochs: int, budget: Budget, own: Flags) -> Flags:
         each = max(n for n in range(1, math.isqrt(passes) + 1) if passes % n == 0)
         return {"--epochs": str(each), "--samples": str(passes // each)}
     flags = {"--epochs": str(epochs)}
+    # A longer search has no longer a beginning.
     if method == "pc_darts":
-        flags["--warmup-epochs"] = str(math.floor(0.3 * epochs))  # 15 of 50 (4.2)
+        flags["--warmup-epochs"] = str(math.floor(0.3 * budget.epochs))  # 15 of 50 (4.2)
     if own.get("--variant") == "edas-inv":
-        flags["--inversion-epochs"] = str(math.ceil(0.4 * epochs))  # 10 of 25 (4.1)
+        flags["--inversion-epochs"] = str(math.ceil(0.4 * budget.epochs))  # 10 of 25 (4.1)
     return flags
 
 
