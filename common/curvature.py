@@ -6,6 +6,7 @@ Zela et al. (*Understanding and Robustifying Differentiable Architecture Search*
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,7 +24,9 @@ def dominant_eigenvalue(
 ) -> float:
     """The eigenvalue of largest magnitude of d^2 loss / d parameters^2, with its sign.
 
-    By power iteration on Hessian-vector products, H v = grad (grad loss . v), which needs no H.
+    By power iteration on Hessian-vector products, H v = grad (grad loss . v), which needs no H. The
+    magnitude is |H v| of a unit v, which grows towards it; v' H v, which gives the sign, can be
+    anything between two eigenvalues of like magnitude and opposite sign.
 
     Args:
         loss: a scalar of this process' images.
@@ -39,19 +42,22 @@ def dominant_eigenvalue(
         return 0.0
     generator = generator_of(seed, "eigenvector")
     v = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
-    eigenvalue = 0.0
+    eigenvalue, norm = 0.0, _norm(v)
     for _ in range(ITERATIONS):
-        norm = torch.stack([part.norm() for part in v]).norm()
-        if not norm > 0:  # H v = 0
-            return 0.0
         v = [part / norm for part in v]
         Hv = average(torch.autograd.grad(
             [gradients[k] for k in curved], parameters, [v[k] for k in curved],
             retain_graph=True, allow_unused=True, materialize_grads=True,
         ))  # fmt: skip
-        last = eigenvalue
-        eigenvalue = sum((a * b).sum() for a, b in zip(v, Hv, strict=True)).item()  # v' H v
-        v = Hv
-        if abs(eigenvalue - last) <= TOLERANCE * abs(eigenvalue):
+        sign = sum((a * b).sum() for a, b in zip(v, Hv, strict=True)).item()  # of v' H v
+        v, norm = Hv, _norm(Hv)
+        if not norm > 0:
+            return 0.0
+        last, eigenvalue = eigenvalue, math.copysign(norm, sign)
+        if abs(eigenvalue - last) <= TOLERANCE * norm:
             break
     return eigenvalue
+
+
+def _norm(parts: Sequence[Tensor]) -> float:
+    return torch.stack([part.norm() for part in parts]).norm().item()

@@ -42,6 +42,13 @@ def test_of_a_matrix_that_is_known():
     assert dominant_eigenvalue(x.sum(), [x, unused], seed=0) == 0
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_two_of_like_magnitude_and_opposite_sign_do_not_cancel(seed):
+    x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    loss = (x * x * torch.tensor([2.0, -1.99, 0.1])).sum() / 2
+    assert abs(dominant_eigenvalue(loss, [x], seed)) == pytest.approx(2, rel=1e-2)
+
+
 @pytest.mark.parametrize("kind", [SuperNet, PCDARTSSuperNet])
 def test_eigenvalue_is_that_of_the_full_hessian(kind):
     torch.manual_seed(0)
