@@ -58,11 +58,15 @@ def search(folder, method="darts", seed=0, skips=(0, 1, 1), split="halves", **co
     write(folder, "result.json", {"search_seconds": 6.0, "peak_memory_mib": 100.0 + seed})
 
 
-def training(folder, of, top1, seed=0, train="images", test="test", **config):
+def training(
+    folder, of, top1, seed=0, train="images", test="test", shape=(1, 8, 8), **config
+):
     """A finished one of the cells in a search's folder, or in a genotype's file."""
     config = {"genotype": str(of), "held_out": "test", **config}
     begin(folder, "retrain", seed, **config)
-    write(folder, "images.json", {"train_sha256": train, "test_sha256": test})
+    write(folder, "images.json", {
+        "train_sha256": train, "test_sha256": test, "shape": shape, "classes": [*"0123456789"],
+    })
     own = of / "genotype.json" if of.is_dir() else of
     (folder / "genotype.json").write_text(own.read_text())
     write(folder, "result.json", {

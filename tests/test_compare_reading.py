@@ -7,16 +7,15 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from PIL import Image
 
 import fake_run
 from common.comparison import html_report, rows
 from common.comparison.conduct import compare
 from common.comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
 from common.comparison.reading import run_folder
-from common.comparison.rows import adds_of, cell_counts, changes, image_size, mean_of
+from common.comparison.rows import adds_of, cell_counts, changes, mean_of
 from common.comparison.settings import CompareConfig
-from common.complexity import SETTINGS, complexity
+from common.complexity import Setting, complexity
 from common.errors import InputError
 from common.genotype import FixedCell, Genotype, load
 
@@ -172,23 +171,16 @@ def test_counts_of_cells(tmp_path):
     assert cell_counts(frc)["reduction"] == (None, None)
 
 
-def test_multiply_adds_are_those_of_evaluate_complexity(tmp_path):
+@pytest.mark.parametrize("side", [32, 128])
+def test_multiply_adds_are_those_of_evaluate_complexity(tmp_path, side):
+    """Large images have another stem."""
     of = tmp_path / "cells.json"
     of.write_text(json.dumps(load("darts_v2").to_json()))
-    fake_run.training(tmp_path / "run", of, 90, dataset="cifar10", channels=8, cells=5)
-    setting = dataclasses.replace(SETTINGS["cifar10"], channels=8, cells=5)
-    expected = complexity(load("darts_v2"), setting).multiply_adds
+    fake_run.training(tmp_path / "run", of, 90, shape=(3, side, side), channels=8, cells=5)
+    expected = complexity(load("darts_v2"), Setting(10, side, channels=8, cells=5)).multiply_adds
     assert adds_of(run_folder(tmp_path / "run")) == expected
-
-
-def test_size_of_a_folders_images(tmp_path):
-    config = {"dataset": "folder", "data_root": str(tmp_path), "image_size": None}
-    assert image_size(config) is None
-    for name in ("cat", "dog", "owl"):
-        (tmp_path / "train" / name).mkdir(parents=True)
-        Image.new("RGB", (12, 12)).save(tmp_path / "train" / name / "0.png")
-    rows._size_of_folder.cache_clear()
-    assert image_size(config) == (3, 12, 3) and image_size({**config, "image_size": 8}) == (3, 8, 3)
+    (tmp_path / "run" / "images.json").unlink()
+    assert adds_of(run_folder(tmp_path / "run")) is None
 
 
 def test_changes_of_the_genotype_at_the_end(tmp_path):

@@ -6,22 +6,18 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
-from PIL import Image  # torchvision brings it
 
 from common.collapse import filled
 from common.comparison.reading import Result, RunFolder
 from common.complexity import multiply_adds
 from common.genotype import Cell, FixedCell, Genotype, parse
+from common.macro import large
 from common.network import Network
 from common.ops import POOLS
 
 LAST = 3  # epochs at the end of a search over which changes of the genotype are counted
-SIZES = {"digits": (1, 8, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100)}
 
 
 @dataclass(frozen=True)
@@ -165,35 +161,17 @@ def cell_counts(genotype: Genotype) -> dict[str, tuple[int | None, int | None]]:
 
 
 def adds_of(run: RunFolder) -> int | None:
-    """Multiply-adds of a retrained network; None where its images' size is not known any more."""
-    config, size = run.config, image_size(run.config)
-    if size is None:
+    """Multiply-adds of a retrained network; None where the run says nothing of its images."""
+    config, images = run.config, run.read("images.json")
+    if "shape" not in images:
         return None
-    image_channels, side, classes = size
+    shape = tuple(images["shape"])  # [C, H, W]
     with torch.device("meta"):
         network = Network(
-            run.genotype, config["channels"], config["cells"], classes,
-            image_channels=image_channels,
+            run.genotype, config["channels"], config["cells"], len(images["classes"]),
+            image_channels=shape[0], large_images=large(shape),
         )
-        return multiply_adds(network, torch.empty(1, image_channels, side, side))[0]
-
-
-def image_size(config: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Channels, pixels and classes of a run's images."""
-    if config["dataset"] in SIZES:
-        return SIZES[config["dataset"]]
-    return _size_of_folder(config["data_root"], config["image_size"])
-
-
-@cache
-def _size_of_folder(data_root: str, image_size: int | None) -> tuple[int, int, int] | None:
-    train = Path(data_root) / "train"
-    classes = [path for path in sorted(train.glob("*")) if path.is_dir()]
-    first = next((path for path in sorted(classes[0].glob("*"))), None) if classes else None
-    if first is None:
-        return None
-    with Image.open(first) as image:
-        return (1 if image.mode == "L" else 3), image_size or image.height, len(classes)
+        return multiply_adds(network, torch.empty(1, *shape))[0]
 
 
 def changes(search: RunFolder) -> float | None:
