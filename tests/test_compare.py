@@ -1,6 +1,7 @@
 """evaluate/compare.py: what it starts, goes on with, refuses and reports."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -160,6 +161,31 @@ def test_a_run_that_still_goes_on_is_not_started_beside(faked, tmp_path):
     assert not starts(tmp_path)
 
 
+def test_a_start_that_nobody_saw_end_counts_too(faked, tmp_path):
+    """The comparison was killed, kill -9; its run went on for a while, or to its end."""
+    runs = tmp_path / "runs"
+    for name in ("darts-0", "darts-0.train"):
+        runs.mkdir(exist_ok=True)
+        (runs / f"{name}.pid").write_text("99999999")
+        (runs / f"{name}.log").write_text("epoch 1\n")
+        os.utime(runs / f"{name}.pid", (1000, 1000))
+        os.utime(runs / f"{name}.log", (1600, 1600))
+    fake_run.search(runs / "darts-0")  # this one ended
+    compare(config(tmp_path, methods=("darts",), seeds=1, random_cells=0))
+    assert starts(tmp_path) == ["darts-0.train new"]
+    (row,) = report(tmp_path)["rows"]
+    assert 1200 <= row["wall_seconds"]["mean"] < 1210 and not list(runs.glob("*.pid"))
+
+
+def test_a_failed_random_cell_is_told(faked, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE", json.dumps({"fail": "random-cell-1-0.train"}))
+    compare(config(tmp_path, methods=("darts",)))
+    found = report(tmp_path)
+    assert list(found["rows"][0]["gain"]["values"]) == ["0"]
+    (note,) = found["notes"]
+    assert note.startswith("random-cell-1-0.train failed, so gains are over fewer random cells: er")
+
+
 def test_combined_cells_and_snapshots(faked, tmp_path):
     """GDAS' Table 5 and EDAS' Table 1: the retrainings' genotypes are what their rows say."""
     compare(config(tmp_path / "a", methods=(), study="gdas_table5", seeds=1, random_cells=0))
@@ -220,6 +246,9 @@ def test_another_budget_in_the_same_folder_is_refused(faked, tmp_path):
     with pytest.raises(InputError, match="--search-epochs 4: .* was begun with None"):
         compare(config(tmp_path, seeds=1, search_epochs=4))
     compare(config(tmp_path, methods=("pc_darts",), seeds=1, jobs=1))  # this may change
+    (tmp_path / "asked.json").write_text("{")
+    with pytest.raises(InputError, match="asked.json: damaged, .* name another --output"):
+        compare(config(tmp_path, seeds=1))
 
 
 def test_places_take_turns_on_gpus(monkeypatch):

@@ -77,6 +77,7 @@ def test_unfinished_runs_are_rows_without_a_result(read, tmp_path):
     (tmp_path / "runs" / "b.log").write_text("epoch 1\rerror: killed\n")
     pair(tmp_path, "c", "edas", 0, 80)
     (tmp_path / "runs" / "c.train" / "result.json").unlink()
+    fake_run.begin(tmp_path / "runs" / "e.train", "retrain", 0)  # reads its images
     table = {row["label"]: row for row in read()["rows"]}
     assert table["gdas"]["failures"]["0"] == "its search has not ended\nerror: killed"
     assert table["edas"]["failures"]["0"] == "its retraining has not ended"

@@ -16,7 +16,7 @@ from common.comparison.jobs import Job
 from common.comparison.methods import METHODS
 from common.comparison.paired import pairs
 from common.comparison.plan import Row
-from common.comparison.planned import jobs_of, results_of_plan
+from common.comparison.planned import RANDOM, jobs_of, results_of_plan
 from common.comparison.progress import View
 from common.comparison.reading import Result, RunFolder, found, results_of
 from common.comparison.rows import mean_of, summaries
@@ -81,6 +81,11 @@ def _report_plan(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> No
     plan = config.plan()
     results, random = results_of_plan(plan, jobs)
     notes = [plan.note] if plan.note else []
+    notes += [
+        f"{job.name} failed, so gains are over fewer random cells: {job.why.splitlines()[-1]} "
+        f"(log: {job.log})"
+        for job in jobs if job.label == RANDOM and job.state == "failed"
+    ]  # fmt: skip
     report = _report(
         plan.title, _budget_words(config), plan.rows, results, random, notes,
         varied=config.study is not None,
@@ -137,7 +142,13 @@ def _pin(config: CompareConfig, folder: Path) -> None:
     if not file.exists():
         write_whole(file, (json.dumps(now, indent=2) + "\n").encode())
         return
-    before = json.loads(file.read_text())
+    try:
+        before = json.loads(file.read_text())
+    except ValueError:
+        raise InputError(
+            f"{file}: damaged, so nobody can tell what {folder} was begun with; name another "
+            "--output, or remove this file if you know that it was the same"
+        ) from None
     for name, value in now.items():
         if before.get(name) != value:
             raise InputError(

@@ -210,6 +210,17 @@ def refuse_running(jobs: Sequence[Job]) -> None:
             )
 
 
+def settle_clocks(jobs: Sequence[Job]) -> None:
+    """Count the starts that nobody saw end, as the comparison was killed: to their last words."""
+    for job in jobs:
+        pid = _pid(job.folder)
+        with contextlib.suppress(OSError):
+            seconds = job.log.stat().st_mtime - pid.stat().st_mtime
+            with open(job.clock, "a") as file:
+                file.write(f"{max(0.0, seconds):.1f}\n")
+            pid.unlink()
+
+
 def _pid(folder: Path) -> Path:
     return folder.with_name(folder.name + ".pid")
 

@@ -129,7 +129,10 @@ def results_of(runs: Sequence[RunFolder]) -> tuple[list[Result], list[RunFolder]
 
     A retraining belongs to a search with its seed whose cells it trained.
     """
-    trainings = [run for run in runs if run.config["method"] == RETRAIN]
+    trainings = [
+        run for run in runs  # without those that have begun and read their images
+        if run.config["method"] == RETRAIN and (run.folder / "genotype.json").exists()
+    ]  # fmt: skip
     searches = [run for run in runs if run.config["method"] != RETRAIN]
     labels = _labels(searches)
     results, left = [], list(trainings)

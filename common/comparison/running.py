@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from common.comparison.jobs import Job, refuse_running
+from common.comparison.jobs import Job, refuse_running, settle_clocks
 from common.comparison.progress import View
 from common.errors import InputError
 
@@ -49,6 +49,7 @@ def run_all(
         KeyboardInterrupt: Ctrl-C or a termination signal; the runs have stopped by then.
     """
     refuse_running(jobs)
+    settle_clocks(jobs)
     for job in jobs:
         job.state = "done" if job.finished() else "waiting"
     free = list(places)
