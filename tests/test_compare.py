@@ -228,6 +228,14 @@ def test_cells_that_are_not_there_fail_one_row_and_free_its_place(faked, tmp_pat
     (["--methods", "pr_darts", "--search-epochs", "2"], "pr_darts searches in cycles and needs 3"),
     (["--budget", "paper", "--search-cells", "4"], "--search-cells 4: --budget paper leaves"),
     (["--runs", "no/such"], "--runs no/such: no such folder"),
+    (["--runs", "x", "--study", "edas_fig3"], "--runs, --study: a study starts runs of its own"),
+    (["--study", "edas_fig3", "--methods", "gdas"], "--methods, --study: a study has methods"),
+    (["--search-channels", "0"], "--search-channels 0: must be 1 or more"),
+    (["--train-flags=--epoks 6"], "--train-flags '--epoks 6': evaluate/train.py does not take"),
+    (["--train-flags=--epochs -6"], "--train-flags '--epochs -6': --epochs -6: must be"),
+    (["--train-flags=--cutout '1"], "No closing quotation"),
+    (["--train-flags=--seed 1"], "--seed is not for all; leave it out"),
+    (["--train-flags=--held-out valid"], "a comparison is of test accuracies"),
 ])  # fmt: skip
 def test_bad_flags(command, tmp_path, arguments, said):
     status, _, err = command(COMPARE, *arguments, "--output", tmp_path / "o")

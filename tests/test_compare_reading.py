@@ -239,6 +239,12 @@ def test_pairs_are_over_the_seeds_that_both_have():
     assert (found.difference, found.seeds, found.p, found.least_p) == (1.5, (0, 1), 0.5, 0.5)
     assert found.sd == pytest.approx(0.5**0.5) and found.p_t == pytest.approx(0.2048, abs=1e-3)
     assert pairs({"a": {0: 1.0}, "b": {1: 1.0}}) == []
+    # One image more of 359, with each seed: no spread but rounding, which a t test would take for
+    # certainty.
+    a, b = ({n: 100 * (right + more) / 359 for n, right in enumerate((344, 351, 330))}
+            for more in (1, 0))  # fmt: skip
+    (equal,) = pairs({"a": a, "b": b})
+    assert 0 < equal.sd < 1e-12 and equal.p_t is None
 
 
 def test_sentences_say_what_the_data_separate_and_what_they_cannot():
@@ -293,6 +299,9 @@ def test_the_report_is_one_page_that_needs_no_other(read, tmp_path):
     (tmp_path / "runs" / "a" / "pictures" / "cycles.svg").write_text(
         '<?xml version="1.0"?><svg id="fig2"><metadata>x</metadata><g style="fill: #ffffff"/></svg>'
     )
+    (tmp_path / "runs" / "a" / "pictures" / "alphas.svg").write_text('<?xml version="1.0"?><svg>')
+    (tmp_path / "runs" / "b" / "pictures").mkdir()
+    (tmp_path / "runs" / "b" / "pictures" / "cycles.svg").write_text("")
     (tmp_path / "runs" / "a" / "architecture.jsonl").write_text("")
     read(pictures=True)
     page = (tmp_path / "report" / "report.html").read_text()

@@ -174,7 +174,8 @@ def picture(search: RunFolder, name: str) -> str | None:
 
 def _drawn(run: RunFolder, name: str) -> str | None:
     path: Path = run.folder / "pictures" / f"{name}.svg"
-    return page_svg(path.read_text()) if path.exists() else None
+    text = path.read_text() if path.exists() else ""
+    return page_svg(text) if text.rstrip().endswith("</svg>") else None  # or killed as it drew
 
 
 def as_svg(figure: Figure) -> str:

@@ -75,7 +75,8 @@ def pairs(accuracies: Mapping[str, Mapping[int, float]]) -> list[Pair]:
             continue
         differences = [accuracies[a][seed] - accuracies[b][seed] for seed in seeds]
         sd = statistics.stdev(differences) if len(seeds) > 1 else None
-        p_t = stats.ttest_1samp(differences, 0).pvalue if sd else None
+        # A spread that is rounding alone is none.
+        p_t = stats.ttest_1samp(differences, 0).pvalue if sd and sd > 1e-9 else None
         found.append((a, b, statistics.fmean(differences), sd, seeds, sign_flip_p(differences),
                       2.0 ** (1 - len(seeds)), None if p_t is None else float(p_t)))
     adjusted = holm([pair[5] for pair in found])

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from common.comparison.budget import TRAIN, Budget, Flags, budget_of
+from common.comparison.budget import TRAIN, Budget, Flags, budget_of, words
 from common.comparison.methods import METHODS, known
 from common.comparison.paired import MOST_SEEDS
 from common.comparison.plan import Plan, plan_of
 from common.comparison.studies import study
+from common.config import given, parse
 from common.data import Dataset
 from common.errors import InputError
+from common.retrain import METHOD as RETRAIN
+from common.retrain_config import chosen_preset
 
 # May differ between two starts of one comparison; whatever else does would mix budgets.
 MAY_CHANGE = {
@@ -82,12 +85,17 @@ class CompareConfig:
         Raises:
             InputError: naming the flag.
         """
+        if self.runs and self.study is not None:
+            raise InputError("--runs, --study: a study starts runs of its own; choose one")
         if self.runs:
             return
         self.plan()
+        if self.study is not None and self.methods not in ((), tuple(METHODS)):
+            raise InputError("--methods, --study: a study has methods of its own; choose one")
         if self.output is None:
             raise InputError("--output: say where runs and report go")
-        for name in ("seeds", "jobs", "threads", "search_epochs", "search_batch_size"):
+        counts = "seeds", "jobs", "threads", "image_size", "limit_images"
+        for name in (*counts, *(f"search_{n}" for n in ("epochs", "batch_size", "channels"))):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
@@ -109,6 +117,34 @@ class CompareConfig:
         if pr_darts and (self.search_epochs or 3) < 3:
             raise InputError(
                 f"--search-epochs {self.search_epochs}: pr_darts searches in cycles and needs 3"
+            )
+        if self.train_flags:
+            self._check_retraining()
+
+    def _check_retraining(self) -> None:
+        """See that evaluate/train.py takes its flags: it starts when the searches are over.
+
+        Raises:
+            InputError: it does not, or would not report on the test images.
+        """
+        try:
+            added = self.more_train_words()
+            for name in ("--genotype", "--seed", "--output", "--threads", "--resume"):
+                if given(added, name) is not None:
+                    raise InputError(f"{name} is not for all; leave it out")
+            line = [*words(self.retraining_flags()), *added, "--genotype", "darts_v2"]
+            held_out = parse(chosen_preset(line), RETRAIN, line, "").held_out
+        except ValueError as error:  # InputError is one; shlex has its own
+            raise InputError(f"--train-flags {self.train_flags!r}: {error}") from None
+        except SystemExit:
+            raise InputError(
+                f"--train-flags {self.train_flags!r}: evaluate/train.py does not take them, as it "
+                "says above"
+            ) from None
+        if held_out != "test":
+            raise InputError(
+                f"--train-flags {self.train_flags!r}: a comparison is of test accuracies; leave "
+                "--held-out out"
             )
 
     def plan(self) -> Plan:

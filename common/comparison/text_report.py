@@ -100,8 +100,9 @@ def random_line(report: Report) -> str:
     if report.baseline is None:
         return "No random cells were retrained, so no gain over them is known."
     return (
-        f"The average random cell reaches {number(report.baseline)} % (cells drawn uniformly, not "
-        "chosen, retrained alike); a gain is over the random cells of the same seed."
+        f"The average random cell reaches {number(report.baseline)} % (over all cells, not seeds; "
+        "they are drawn uniformly, not chosen, and retrained alike); a gain is over the random "
+        "cells of the same seed."
     )
 
 
