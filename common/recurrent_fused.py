@@ -90,8 +90,8 @@ class Plan:
 class Steps:
     """One time step of a cell, forwards and backwards.
 
-    Below, B columns, d units, N nodes, k of a group. `W` are the groups' weights, [d, 2 k d]: their
-    nodes' columns for c side by side, then those for a. `ca` are c and f(a) in that order.
+    Below, B columns, d units, N nodes, k of a group. `W` are the groups' weights, [d, k 2 d]: their
+    nodes' own side by side. `ca` are c and f(a) of each node.
 
     Args:
         plan: of the cell.
@@ -122,8 +122,8 @@ class Steps:
         states, kept = [], []
         for group, w in zip(self.plan.groups, W, strict=True):
             source = s0 if group.source < 0 else states[group.source]
-            ca = (_masked(source, mask) @ w).view(len(h), 2, len(group.nodes), -1)  # [B, 2, k, d]
-            c, a = ca.unbind(1)
+            ca = (_masked(source, mask) @ w).view(len(h), len(group.nodes), 2, -1)  # [B, k, 2, d]
+            c, a = ca.unbind(2)
             c.sigmoid_()
             for name, first, last in group.runs:
                 if name != "identity":
@@ -140,13 +140,13 @@ class Steps:
         """What a state's gradient is multiplied by, for one time step or for all ([T, ...]).
 
         Of state 0 and then of each group: on the way to c and a before their activations,
-        [B, 2, k, d], and on the way to its source, [B, k, d].
+        [B, k, 2, d], and on the way to its source, [B, k, d].
         """
-        c, f = ca0.unflatten(-1, (2, 1, -1)).unbind(-3)  # [B, 1, d]
+        c, f = ca0.unflatten(-1, (1, 2, -1)).unbind(-2)  # [B, 1, d]
         all_factors = [*_factors(h, c, f, (("tanh", 0, 1),))]
         for group, ca_k in zip(self.plan.groups, ca, strict=True):
             source = s0 if group.source < 0 else s[..., group.source, :]
-            all_factors += _factors(source, *ca_k.unbind(-3), group.runs)
+            all_factors += _factors(source, *ca_k.unbind(-2), group.runs)
         return tuple(all_factors)
 
     def _backward(
@@ -168,7 +168,7 @@ class Steps:
             list(zip(self.plan.groups, W, to[::2], to[1::2], strict=True))
         ):
             own = torch.stack(d_s[group.slots], 1)  # [B, k, d]
-            d_ca.append(own.unsqueeze(1) * to_ca)  # [B, 2, k, d]
+            d_ca.append(own.unsqueeze(2) * to_ca)  # [B, k, 2, d]
             back = _masked(d_ca[-1].flatten(1) @ w.t(), mask) + (own * to_source).sum(1)  # [B, d]
             if group.source < 0:
                 d_s0 = d_s0 + back
@@ -193,11 +193,7 @@ def fused_loop(
         W0_hidden: [d, 2d].
         W: of each node, [d, 2d].
     """
-    halves = [weight.chunk(2, 1) for weight in W]
-    by_group = [
-        torch.cat([halves[node][half] for half in (0, 1) for node in group.nodes], 1)
-        for group in steps.plan.groups
-    ]
+    by_group = [torch.cat([W[node] for node in group.nodes], 1) for group in steps.plan.groups]
     return _FusedLoop.apply(steps, from_x, hidden, mask, W0_hidden, *by_group)
 
 
@@ -249,13 +245,13 @@ def _factors(
         runs: see `Group`.
 
     Returns:
-        ds_j over d(c, a before their activations), [B, 2, k, d], and over ds_i, [B, k, d].
+        ds_j over d(c, a before their activations), [B, k, 2, d], and over ds_i, [B, k, d].
     """
     to_c = (f - source.unsqueeze(-2)) * torch.addcmul(c, c, c, value=-1)
     to_a = [
         CHAIN[name](c[..., first:last, :], f[..., first:last, :]) for name, first, last in runs
     ]
-    return torch.stack([to_c, torch.cat(to_a, -2) if len(to_a) > 1 else to_a[0]], -3), 1 - c
+    return torch.stack([to_c, torch.cat(to_a, -2) if len(to_a) > 1 else to_a[0]], -2), 1 - c
 
 
 def _weights_gradient(source: Tensor, mask: Tensor | None, d_ca: Tensor) -> Tensor:
