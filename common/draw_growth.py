@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from common.draw_cell import FAMILIES, INK, OTHER
 
@@ -41,7 +41,10 @@ def growth_figure(points: Sequence[dict[str, Any]]) -> Figure:
             axes.set_yscale("log")
             axes.set_xticks(sorted({p["value"] for p in points if p["size"] == size}))
             axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_minor_formatter(NullFormatter())
             axes.tick_params(labelsize=7.5, length=2)
             axes.grid(alpha=0.25, lw=0.6)
         row[0].set_ylabel(label, fontsize=8.5)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -244,8 +244,8 @@ GROWING = (
 )  # fmt: skip
 
 
-def growth(options: Options, device: torch.device) -> list[dict[str, Any]]:
-    """Time and memory of the fast forms as one size grows and the others stay."""
+def growth(options: Options, device: torch.device) -> Iterator[list[dict[str, Any]]]:
+    """Time and memory of the fast forms as one size grows; all points so far, size by size."""
     points = []
     for size, values in SIZES.items():
         timed = {}
@@ -264,7 +264,7 @@ def growth(options: Options, device: torch.device) -> list[dict[str, Any]]:
                 "saved_mib": round(timed[method, value].saved_mib(steps=True), 2),
             })  # fmt: skip
             print(points[-1])
-    return points
+        yield points
 
 
 def growing(how: dict[str, int]) -> dict[str, SuperNet]:
@@ -321,10 +321,10 @@ def main(options: Options) -> None:
     if options.retraining:
         retraining(options, device)
     elif options.growth is not None:
-        points = growth(options, device)
         options.growth.mkdir(parents=True, exist_ok=True)
-        (options.growth / "growth.json").write_text(json.dumps(points, indent=1) + "\n")
-        growth_figure(points).savefig(options.growth / "growth.svg", metadata={"Date": None})
+        for points in growth(options, device):  # a size after the other, so that none is lost
+            (options.growth / "growth.json").write_text(json.dumps(points, indent=1) + "\n")
+            growth_figure(points).savefig(options.growth / "growth.svg", metadata={"Date": None})
     else:
         rows = table(options, device)
         if options.json is not None:

@@ -73,7 +73,7 @@ class GDASRNNConfig(TextConfig):
 PRESETS = {
     "ptb": GDASRNNConfig(),
     "text": GDASRNNConfig(
-        preset="text", dataset="small", units=48, batch_size=32, epochs=8, learning_rate=10,
+        preset="text", dataset="small", units=48, batch_size=32, epochs=6, learning_rate=10,
         dropout_output=0.2, dropout_hidden=0.1, dropout_input=0.2, dropout_embedding=0.1,
         arch_learning_rate=2e-2,
     ),
