@@ -130,7 +130,9 @@ def test_algorithm_1(tmp_path, monkeypatch):
     monkeypatch.setattr(
         RecurrentSearchTrainer, "arch_step", lambda self, chunk: done.append(("arch", chunk))
     )
-    monkeypatch.setattr(RecurrentSearchTrainer, "epochs", lambda self: iter([0, 7]))
+    monkeypatch.setattr(
+        RecurrentSearchTrainer, "epochs", lambda self: iter([0, PRESETS["text"].epochs - 1])
+    )
     monkeypatch.setattr(RecurrentSearchTrainer, "batches", lambda self: iter([("train", "valid")]))
     monkeypatch.setattr(
         RecurrentSearchTrainer, "finish", lambda self: done.append(self.supernet.sample)

@@ -13,7 +13,7 @@ from common.data import Images, Split
 from common.genotype import Op
 from common.ops import build
 from common.run import Run
-from common.separable import joined, phases
+from common.separable import Separable, joined, phases
 from common.supernet import SuperNet
 from common.timing import Kernels, fast_iteration
 from conftest import ROOT
@@ -124,6 +124,24 @@ def test_an_operation_by_itself_is_the_operation(name, stride, size):
     weight = torch.rand(1).double()
     expected = weight * operation(x)
     torch.testing.assert_close(run(operation, x, x.relu(), weight), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("kernel", "size"), [(3, 6), (5, 6), (5, 7), (7, 8)])
+def test_gradients_of_a_separable_convolution(kernel, size, stride):
+    x = torch.randn(2, 4, size, size).double().requires_grad_()
+    depthwise = torch.randn(4, 1, kernel, kernel).double().requires_grad_()
+    pointwise = torch.randn(4, 2, 1, 1).double().requires_grad_()
+    of = (x, depthwise, pointwise)
+    found = Separable.apply(*of, stride, kernel // 2, 1, 2)
+    middle = torch.nn.functional.conv2d(x, depthwise, None, stride, kernel // 2, 1, 4)
+    expected = torch.nn.functional.conv2d(middle, pointwise, groups=2)
+    assert torch.equal(found, expected)
+    up = torch.randn_like(found).requires_grad_()
+    once = [torch.autograd.grad(y, of, up, create_graph=True) for y in (found, expected)]
+    twice = [torch.autograd.grad(sum(g.square().sum() for g in gs), (*of, up)) for gs in once]
+    for a, b in zip(once[0] + twice[0], once[1] + twice[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_the_map_between_two_convolutions_is_not_kept():
