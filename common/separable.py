@@ -104,13 +104,10 @@ class Separable(torch.autograd.Function):
             g, middle, pointwise, (1, 0, 1, ctx.edges), of_x or of_depthwise, of_pointwise
         )
         g_x = g_depthwise = None
-        in_pieces = of_depthwise and _is_faster_in_pieces(depthwise, ctx.geometry)
-        if of_x or of_depthwise and not in_pieces:
+        if of_x or of_depthwise:
             g_x, g_depthwise = _backward(
-                g_middle, x, depthwise, ctx.geometry, of_x, of_depthwise and not in_pieces
+                g_middle, x, depthwise, ctx.geometry, of_x, of_depthwise
             )
-        if in_pieces:
-            g_depthwise = _in_pieces(g_middle, x, depthwise, ctx.geometry)
         return g_x, g_depthwise, g_pointwise, None, None, None, None
 
 
@@ -122,24 +119,3 @@ def _backward(g, x, weight, geometry, of_x, of_weight):
         [of_x, of_weight, False],
     )
     return found[:2]
-
-
-def _is_faster_in_pieces(depthwise, geometry):
-    """On a CPU, where the gradient of a 3x3 kernel takes a twentieth of a 5x5 one's."""
-    _, _, dilation, _ = geometry
-    return depthwise.device.type == "cpu" and depthwise.shape[-1] > 3 and dilation == 1
-
-
-def _in_pieces(g, x, depthwise, geometry):
-    """The gradient of a depthwise weight, 3x3 numbers at a time, each from a shifted input."""
-    stride, padding, _, channels = geometry
-    x = F.pad(x, (padding,) * 4)
-    height, width = (stride * (size - 1) + 3 for size in g.shape[2:])  # that a piece looks at
-    found, corners = torch.empty_like(depthwise), range(0, depthwise.shape[-1] - 2, 2)
-    for i in corners:
-        for j in corners:  # pieces share a row and a column
-            _, found[..., i : i + 3, j : j + 3] = _backward(
-                g, x[..., i : i + height, j : j + width], depthwise[..., :3, :3],
-                (stride, 0, 1, channels), False, True,
-            )
-    return found
