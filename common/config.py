@@ -189,7 +189,7 @@ class SearchConfig(RunConfig):
     other half."""
     compile: bool = False
     """Compile the supernet (torch.compile), for methods that run all of it in every step. Off by
-    default: compiling takes minutes, and pays on a GPU only."""
+    default: compiling takes minutes, and what it gains on a GPU was not measured."""
     cut_accuracy: Literal["off", "batch", "running"] = "off"
     """Each epoch, also validate the weights cut to the best operations and to the derived cell,
     normalised by each batch's own statistics or by the supernet's running ones."""

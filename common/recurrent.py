@@ -13,8 +13,6 @@ same numbers sooner.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -112,10 +110,10 @@ class RecurrentCell(GatedNodes):
         self.cell = cell
         self.steps = self.training_steps = Steps(Plan.of(cell))
 
-    def compile_steps(self, **options: Any) -> None:
+    def compile_steps(self, backend: str = "inductor") -> None:
         """Compile the time step while training; a text is scored in other widths, and without."""
         self.training_steps = Steps(self.steps.plan)
-        self.training_steps.compile(**options)
+        self.training_steps.compile(backend)
 
     def forward(
         self, x: Tensor, hidden: Tensor, x_mask: Tensor | None = None, h_mask: Tensor | None = None

@@ -106,7 +106,7 @@ class Steps:
         self.plan = plan
         self.forward, self.backward, self.compiled = self._forward, self._backward, False
 
-    def compile(self, backend: str = "inductor") -> None:
+    def compile(self, backend: str) -> None:
         """Make a few kernels of each: up to a minute, once for each number of columns."""
         self.forward = torch.compile(self._forward, dynamic=False, backend=backend)
         self.backward = torch.compile(self._backward, dynamic=False, backend=backend)

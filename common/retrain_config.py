@@ -37,7 +37,7 @@ class TrainConfig(RunConfig):
     accumulate: int = 1
     """Go through each batch in this many parts, for less memory; a step still is on all of it."""
     compile: bool = False
-    """Compile the network by torch.compile: minutes at first, then faster steps on a GPU."""
+    """Compile the network by torch.compile: minutes at first; meant for a GPU."""
 
     def check(self) -> None:
         """See `RunConfig.check`."""

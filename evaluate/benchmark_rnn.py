@@ -5,9 +5,9 @@
 
 A pass is what a training step does with the cell: forwards, and backwards to words and weights.
 All take turns, so that a machine whose speed drifts slows them alike; on a CPU it is the process'
-own seconds, so that others on the same core do not count. `compiled` is
-`train_rnn.py --compile`; `products` are the matrix products of
-the fused loop alone, in its shapes and order: no loop can be faster than they are.
+own seconds, so that others on the same core do not count. `compiled` is `train_rnn.py --compile`;
+`products` are the matrix products of the fused loop alone, in its shapes and order: no loop of this
+kind can be faster than they are.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def products_pass(cell: RecurrentCell, columns: int, steps: int) -> Callable[[],
 
 @torch.enable_grad()
 def main(options: Options) -> None:
-    """Print each pass' time, and how many times the fused one's it is."""
+    """Print each pass' time, and how many times as long the plain loop takes."""
     at_least(options, 1, "units", "batch_size", "bptt", "rounds", "threads")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = set_threads(options.threads)
