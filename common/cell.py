@@ -85,8 +85,8 @@ class SearchCell(nn.Module):
         return steps + [((i,), tuple(range(i + 1, last + 1))) for i in range(2, last)]
 
     def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
-        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = dict(enumerate(self.inputs(s0, s1)))
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = dict(enumerate(self.inputs.past_relu(s0, s1)))
         arrived = defaultdict(list)  # node -> what its incoming edges brought so far
 
         def state(i: int) -> Tensor:

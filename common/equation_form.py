@@ -37,8 +37,8 @@ class EquationCell(nn.Module):
         self.nodes, self.reduction = nodes, place.reduction
 
     def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
-        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs(s0, s1)
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs.past_relu(s0, s1)
         row = 0
         for j in range(2, 2 + self.nodes):
             node = 0

@@ -88,6 +88,10 @@ class CellInputs(nn.Module):
         """Two states [B, C, H, W]."""
         return [self.first(s0), self.second(s1)]
 
+    def past_relu(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
+        """The same of outputs that have passed the ReLU both begin with: two cells read each."""
+        return [self.first.past_relu(s0), self.second.past_relu(s1)]
+
 
 class SmallStem(nn.Sequential):
     """CIFAR's stem: one 3x3 convolution to three times the channels."""

@@ -118,7 +118,11 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)]."""
-        x = pad_to_even(F.relu(x))
+        return self.past_relu(F.relu(x))
+
+    def past_relu(self, x: Tensor) -> Tensor:
+        """The same of a map that has passed the ReLU."""
+        x = pad_to_even(x)
         shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
         return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
 
@@ -138,3 +142,8 @@ class ReluConvNorm(nn.Sequential):
             nn.Conv2d(inputs, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs, affine=affine),
         )
+
+    def past_relu(self, x: Tensor) -> Tensor:
+        """The same of a map that has passed the ReLU."""
+        _, convolution, norm = self
+        return norm(convolution(x))

@@ -48,8 +48,8 @@ class SampledCell(EquationCell):
         self.none = candidates.index("none") if "none" in candidates else None
 
     def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
-        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states, relus = self.inputs(s0, s1), {}
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states, relus = self.inputs.past_relu(s0, s1), {}
         edge = 0
         for j in range(2, 2 + self.nodes):
             flows = []
@@ -86,8 +86,8 @@ class EquationSampledCell(EquationCell):
     """The same as its equation is written: the active candidates of edge after edge, weighted."""
 
     def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
-        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs(s0, s1)
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs.past_relu(s0, s1)
         rows = iter(zip(sample.active, sample.weight, strict=True))
         for j in range(2, 2 + self.nodes):
             node = 0

@@ -79,7 +79,10 @@ class SuperNet(nn.Module):
         return dict.fromkeys(KINDS, self.nodes)
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A search cell: called as cell(s0, s1, mix); cell(s0, s1) of a kind not searched."""
+        """A search cell: called as cell(s0, s1, mix); cell(s0, s1) of a kind not searched.
+
+        s0 and s1 are the outputs of the two cells before, past a ReLU.
+        """
         return SearchCell(place, self.nodes, self.candidates)
 
     def mix(self, kind: str) -> Mix:
@@ -112,11 +115,13 @@ class SuperNet(nn.Module):
     def forward(self, images: Tensor, mixes: Sequence[Mix] | None = None) -> Tensor:
         """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
         images = images.contiguous(memory_format=self.memory_format)  # of one channel, both
-        s0, s1 = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
+        stem = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
+        s0, s1 = (F.relu(s) for s in stem)
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
-            s0, s1 = s1, cell(s0, s1) if mix is None else cell(s0, s1, mix)
+            out = cell(s0, s1) if mix is None else cell(s0, s1, mix)
+            s0, s1 = s1, F.relu(out)  # both cells that read it begin with one
         # The mean of each channel, as a pool: its gradient lies in memory as the maps do.
-        return self.classifier(F.avg_pool2d(s1, s1.shape[2:]).flatten(1))
+        return self.classifier(F.avg_pool2d(out, out.shape[2:]).flatten(1))
 
     def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix | None]:
         """The mix of each cell's kind; None where the kind is not searched."""

@@ -20,7 +20,7 @@ class EquationPoolCell(PoolCell):
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """See `PoolCell`; every candidate runs by itself."""
-        states, weight = self.inputs(s0, s1), iter(weights)
+        states, weight = self.inputs.past_relu(s0, s1), iter(weights)
         for j in range(2, 2 + self.nodes):
             node = 0
             for i in range(j):

@@ -198,12 +198,12 @@ class PoolCell(nn.Module):
         return module.to(self.inputs.second[1].weight)
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
-        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]; the mean: [B, C, H, W].
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]; mean: [B, C, H, W].
 
         Deviation: by default nodes are concatenated, as in the authors' code; "the cell output
         being their mean" (III-A) does not fit the parameters that Table III prints.
         """
-        states, weight = self.inputs(s0, s1), iter(weights)
+        states, weight = self.inputs.past_relu(s0, s1), iter(weights)
         relus, pooled = {}, {}  # what edges out of one state share
         for j in range(2, 2 + self.nodes):
             node = 0

@@ -59,6 +59,15 @@ def test_cell_inputs():
     assert [tuple(state.shape) for state in states] == [(2, 4, 5, 5)] * 2
 
 
+@pytest.mark.parametrize("after_reduction", [False, True])
+def test_cell_inputs_of_outputs_that_have_passed_their_relu(after_reduction):
+    inputs = CellInputs(place(after_reduction=after_reduction), affine=True).eval()
+    s0, s1 = images(2, 6, 9, 9), images(2, 5, 5 if after_reduction else 9, 9)
+    torch.testing.assert_close(
+        inputs.past_relu(s0.relu(), s1.relu()), inputs(s0, s1), rtol=0, atol=0
+    )
+
+
 def test_small_stem():
     s0, s1 = SmallStem(1, 5)(images(2, 1, 8, 8))
     assert s0 is s1

@@ -25,7 +25,7 @@ SMALL = {"channels": 8, "cells": 4, "classes": 5}
 class AsTheyAre(torch.nn.Module):
     """In the place of a cell's inputs: its states are what it is given."""
 
-    def forward(self, s0, s1):
+    def past_relu(self, s0, s1):
         return [s0, s1]
 
 
