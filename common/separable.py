@@ -13,8 +13,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-# Up to this many channels an edge, edges that share their input are faster as one dense convolution
-# of it; beyond, its C times more products cost more than a copy of the input for every edge.
+# Up to this many channels an edge, one dense convolution is faster for edges that share their
+# input, and for an edge by itself; beyond, its C times more products cost more than a copy of the
+# input for every edge.
 COMPOSED_UP_TO = 8
 
 
@@ -41,7 +42,7 @@ def separable(
     if stride == dilation > 1:  # it reads only the pixels at multiples of the stride
         x = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
         stride = dilation = 1
-    if groups < edges and c <= COMPOSED_UP_TO:
+    if c <= COMPOSED_UP_TO and (groups < edges or edges == 1):
         # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
         dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
         return F.conv2d(x, dense, None, stride, dilation * (kernel // 2), dilation, groups)
@@ -53,7 +54,7 @@ def separable(
         copies(x, groups, edges), depthwise.flatten(0, 1), pointwise.flatten(0, 1),
         stride, dilation * (kernel // 2), dilation, edges,
     )
-    return joined(x, n)
+    return joined(x, n) if n > 1 else x
 
 
 def phases(x: Tensor, n: int) -> Tensor:

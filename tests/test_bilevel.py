@@ -85,19 +85,21 @@ def test_weight_step_is_clipped_sgd_on_the_training_gradient(trainer):
     assert equal(trainer.arch, arch)
 
 
-class Convolutions(TorchDispatchMode):
-    """Which of its three gradients each convolution's backward was asked for."""
+class Backward(TorchDispatchMode):
+    """Which of its three gradients each convolution's backward was asked for; also products."""
 
     def __init__(self):
         super().__init__()
         self.masks = []
         self.scales = []
+        self.products = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func is torch.ops.aten.convolution_backward.default:
             self.masks.append(args[-1])
         if func is torch.ops.aten.native_batch_norm_backward.default:
             self.scales.append((args[2] is not None, args[-1]))
+        self.products += func is torch.ops.aten.mm.default
         return func(*args, **(kwargs or {}))
 
 
@@ -106,13 +108,15 @@ def test_no_gradient_is_computed_that_a_step_does_not_use(tmp_path, accelerator,
     trainer = make(tmp_path, accelerator, kind)
     sums = sum(len(cell.steps) for cell in trainer.supernet.cells)
     sums *= 2 if kind is PCDARTSSuperNet else 1  # of pools and identities, and of the bypass
-    with Convolutions() as arch:
+    with Backward() as arch:
         trainer.arch_step(batch(trainer))
-    # No weight gradient, but of the weighted sums, whose kernels are of mixing weights.
-    assert sum(mask[1] for mask in arch.masks) == sums < len(arch.masks)
-    with Convolutions() as weight:
+    assert arch.masks and not any(mask[1] for mask in arch.masks)
+    with Backward() as weight:
         trainer.weight_step(batch(trainer))
-    assert sum(not mask[1] for mask in weight.masks) == sums
+    assert all(mask[1] for mask in weight.masks)
+    # A weighted sum, whose kernel is of mixing weights, is a product forward and one backward; the
+    # classifier is two backward.
+    assert weight.products == 2 * sums + 2
     mixing = [mask[1] for scaled, mask in weight.scales if scaled]
     affine = sum(isinstance(m, torch.nn.BatchNorm2d) and m.affine
                  for m in trainer.supernet.modules())

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.cell import Mix, SearchCell, cell_edges
 from common.equation_form import EquationCell
@@ -122,7 +123,31 @@ def test_edges_that_leave_one_node_are_computed_together(monkeypatch):
         torch.nn.functional, "conv2d", lambda *a, **k: calls.append(1) or convolution(*a, **k)
     )
     fast(*inputs(8), random_mix(4, False))
-    # Four steps, each with 6 units (sep_conv has two, dil_conv one) and the weighted sums of pools
-    # and identities. A unit is two convolutions; composed, where edges share its input, one: the
-    # first units of all steps but the last, from which one edge leaves.
-    assert len(calls) == 2 + 4 * (6 * 2 + 1) - 3 * 4  # the cell's inputs have one each
+    # Four steps, each with 6 units (sep_conv has two, dil_conv one). A unit is two convolutions;
+    # composed, one: the first units, whose edges share their input, and both of the last step,
+    # from which one edge leaves. The cell's inputs have one each.
+    assert len(calls) == 2 + 4 * 6 * 2 - 3 * 4 - 6
+
+
+@pytest.mark.parametrize("channels", [4, 8, 12, 16])
+def test_a_normalisations_gradient_lies_in_memory_as_its_input_does(channels):
+    """Otherwise it takes several times as long; few channels are normalised one by one."""
+    orders = (torch.channels_last, torch.contiguous_format)
+    seen = set()
+
+    class Spy(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.native_batch_norm_backward.default:
+                g, x = args[:2]
+                alike = [o for o in orders if all(t.is_contiguous(memory_format=o) for t in (g, x))]
+                seen.add((x.shape[1], *alike))
+            return func(*args, **(kwargs or {}))
+
+    fast, _ = pair(channels)
+    s0, s1 = (s.contiguous(memory_format=torch.channels_last) for s in inputs(8))
+    out = fast(s0, s1, random_mix(4, False))
+    with Spy():
+        out.backward(torch.ones_like(out))
+    assert {c for c, *_ in seen} == {n * channels for n in (1, 2, 3, 8)}
+    expected = {(c, orders[c < 16 and c % 8 != 0]) for c, *_ in seen}
+    assert seen == expected | {(channels, torch.channels_last)}  # the cell's two inputs

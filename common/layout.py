@@ -1,0 +1,56 @@
+"""How gradients lie in memory: as the maps they are of, which a normalisation wants.
+
+One whose gradient lies otherwise than its input takes several times as long (`evaluate/SPEED.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def concatenated(maps: Sequence[Tensor]) -> Tensor:
+    """`torch.cat` along the channels: M x [B, C, H, W] -> [B, M*C, H, W].
+
+    The gradient of each map is a tensor of its own, not a view of a wider one.
+    """
+    return _Concatenated.apply(*maps) if torch.is_grad_enabled() else torch.cat(list(maps), 1)
+
+
+class _Concatenated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *maps):
+        ctx.widths = [x.shape[1] for x in maps]
+        ctx.memory_format = memory_format_of(maps[0])
+        return torch.cat(maps, 1)
+
+    @staticmethod
+    def backward(ctx, g):
+        parts = zip(g.split(ctx.widths, 1), ctx.needs_input_grad, strict=True)
+        return tuple(
+            part.contiguous(memory_format=ctx.memory_format) if asked else None
+            for part, asked in parts
+        )
+
+
+def laid_as(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """A copy that lies so, whose gradient comes to `x` as `x` lies."""
+    return _LaidAs.apply(x, memory_format)
+
+
+class _LaidAs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, memory_format):
+        ctx.memory_format = memory_format_of(x)
+        return x.clone(memory_format=memory_format)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.contiguous(memory_format=ctx.memory_format), None
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """Channels last where a pixel's channels are neighbours, as in a part of such a map, too."""
+    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
