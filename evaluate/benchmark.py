@@ -137,7 +137,9 @@ def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
 def timed_row(method: str, options: Options, device: torch.device) -> dict[str, Any]:
     """Time both forms of a method in turn; print its row of the table; the row."""
     shape = {"channels": options.channels, "cells": options.cells}
+    torch.manual_seed(0)
     fast, slow = (supernet.to(device) for supernet in forms(method, **shape))
+    slow.load_state_dict(fast.state_dict())  # equal alphas draw the same operations
     data = batches(options.batch_size, device)
     fast = Timed(fast, fast_iteration(fast), data)
     slow = Timed(slow, equation_iteration(slow), data)

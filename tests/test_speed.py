@@ -231,6 +231,24 @@ def test_the_table(benchmark, tmp_path, capsys):
     assert printed.count("\n| ") == 3 and ", 1)" in printed
 
 
+@pytest.mark.parametrize("method", ["pc_darts", "gdas", "edas"])
+def test_both_forms_of_a_method_begin_alike(benchmark, monkeypatch, method):
+    """Where what runs is drawn, other alphas would time other operations."""
+    begun = []
+
+    class Spy(benchmark.Timed):
+        def __init__(self, supernet, *rest):
+            begun.append({name: value.clone() for name, value in supernet.state_dict().items()})
+            super().__init__(supernet, *rest)
+
+    monkeypatch.setattr(benchmark, "Timed", Spy)
+    options = benchmark.Options(batch_size=2, rounds=1, channels=4, cells=3)
+    benchmark.timed_row(method, options, torch.device("cpu"))
+    fast, slow = begun
+    assert fast.keys() == slow.keys()
+    assert all(torch.equal(value, slow[name]) for name, value in fast.items())
+
+
 def test_the_table_is_of_all_methods_by_default(benchmark):
     methods = benchmark.Options().methods
     assert len(methods) == 7
