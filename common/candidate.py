@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.cell import normalise
 from common.ops import SeparableConv
 from common.separable import separable
 
@@ -33,6 +34,4 @@ def _unit(relu: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
     depthwise, pointwise, norm = unit.depthwise, unit.pointwise, unit.norm
     (stride, _), (dilation, _) = depthwise.stride, depthwise.dilation
     x = separable(relu, depthwise.weight[None], pointwise.weight[None], stride, dilation)
-    return F.batch_norm(
-        x, norm.running_mean, norm.running_var, scale, None, norm.training, norm.momentum, norm.eps
-    )
+    return normalise(x, norm, scale)

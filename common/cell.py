@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common import ops
 from common.genotype import Op
-from common.layout import concatenated, laid_as
+from common.layout import concatenate, laid_as
 from common.macro import CellInputs, Place
 from common.separable import separable
 
@@ -100,7 +100,7 @@ class SearchCell(nn.Module):
             flows = self.flows(step, [state(i) for i in step.sources], mix)
             for j, x in zip(step.targets, flows, strict=True):
                 arrived[j].append(x)
-        return concatenated([state(j) for j in range(2, self.edges[-1][1] + 1)])
+        return concatenate([state(j) for j in range(2, self.edges[-1][1] + 1)])
 
     def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
         """What a step's S sources send to its T targets: S x [B, C, H, W] -> T x [B, C, H', W']."""
@@ -160,7 +160,7 @@ class MixedEdges(nn.Module):
         Returns:
             [B, T * C, H', W'].
         """
-        x = concatenated(sources) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
+        x = concatenate(sources) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
         relu = F.relu(x)
         # [candidates, S*T*C]: one scale for each channel of each edge; in memory, as batch
         # normalisation on a CPU reads past an expanded one
@@ -219,15 +219,14 @@ class MixedEdges(nn.Module):
             elif name == "skip_connect" and self.stride == 1:
                 maps.append(x)
                 columns.append(of_column[self.column[name]])
-        return [weighted_sums(concatenated(maps), torch.cat(columns))] if maps else []
+        return [weighted_sums(concatenate(maps), torch.cat(columns))] if maps else []
 
 
 def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
     """M maps into T sums of them, a matrix product: [B, M*C, H, W], [M, T] -> [B, T*C, H, W].
 
-    As one product by weight x identity, which takes the maps as they lie in memory, and keeps them
-    for its backward pass only where a gradient of the weights is asked for (a convolution always
-    does).
+    By weight x identity, on maps as they lie in memory. It keeps them for its backward pass only
+    where the weights' gradient is asked for; a 1x1 convolution would always.
     """
     (count, targets), channels = weight.shape, maps.shape[1] // len(weight)
     one = torch.eye(channels, device=weight.device, dtype=weight.dtype)
@@ -237,10 +236,10 @@ def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
 
 
 def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> Tensor:
-    """The normalisations of many edges at once; `norm` holds their statistics [E, C]."""
+    """The normalisations of many edges at once; `norm` holds their statistics [E, C] or [C]."""
     mean, var = norm.running_mean.view(-1), norm.running_var.view(-1)
-    # A CPU normalises eight or sixteen channels at once where they lie side by side, but one by one
-    # those that are left; where each channel lies by itself it takes its pixels, eight at once.
+    # Of channels that lie side by side a CPU takes eight or sixteen at once and those that are left
+    # one by one. Where there are few and some are left, it is faster to lay each by itself.
     few = x.device.type == "cpu" and x.shape[1] < 16 and x.shape[1] % 8 != 0
     if few:
         x = x.contiguous()

@@ -1,6 +1,7 @@
 """How gradients lie in memory: as the maps they are of, which a normalisation wants.
 
-One whose gradient lies otherwise than its input takes several times as long (`evaluate/SPEED.md`).
+On a CPU, one whose gradient lies otherwise than its input takes several times as long
+(`evaluate/SPEED.md`).
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import torch
 from torch import Tensor
 
 
-def concatenated(maps: Sequence[Tensor]) -> Tensor:
+def concatenate(maps: Sequence[Tensor]) -> Tensor:
     """`torch.cat` along the channels: M x [B, C, H, W] -> [B, M*C, H, W].
 
-    The gradient of each map is a tensor of its own, not a view of a wider one.
+    The gradient of each map is a tensor of its own, laid as the first map lies, not a part of a
+    wider one.
     """
-    return _Concatenated.apply(*maps) if torch.is_grad_enabled() else torch.cat(list(maps), 1)
+    return _Concatenate.apply(*maps) if torch.is_grad_enabled() else torch.cat(list(maps), 1)
 
 
-class _Concatenated(torch.autograd.Function):
+class _Concatenate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *maps):
         ctx.widths = [x.shape[1] for x in maps]

@@ -12,7 +12,6 @@ from common import ops
 from common.drop_path import DropPath
 from common.errors import InputError
 from common.genotype import Cell, FixedCell, Genotype, Op
-from common.layout import concatenated
 from common.macro import CellInputs, LargeStem, Place, SmallStem, places
 
 
@@ -43,7 +42,7 @@ class DerivedCell(nn.Module):
 
 def join(states: Sequence[Tensor], how: str) -> Tensor:
     """A cell's output of its nodes': `concat` along the channels, or their `mean`."""
-    return concatenated(states) if how == "concat" else torch.stack(list(states)).mean(0)
+    return torch.cat(list(states), 1) if how == "concat" else torch.stack(list(states)).mean(0)
 
 
 class DerivedEdge(nn.Sequential):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from common.candidate import run
 from common.cell import Mix
 from common.equation_form import EquationCell
-from common.layout import concatenated
+from common.layout import concatenate
 from common.macro import Place
 from common.supernet import SuperNet
 
@@ -62,7 +62,7 @@ class SampledCell(EquationCell):
             if not flows:  # every edge into the node drew `none`
                 flows = [self.zeros(states[0])]
             states.append(sum(flows[1:], flows[0]))
-        return concatenated(states[2:])
+        return concatenate(states[2:])
 
     def flows(
         self, x: Tensor, relu: Tensor, name: str, sample: Sample, edge: int

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # Up to this many channels an edge, one dense convolution is faster for edges that share their
-# input, and for an edge by itself; beyond, its C times more products cost more than a copy of the
-# input for every edge.
+# input, and for an edge by itself; beyond, its C times more products cost more than it saves.
 COMPOSED_UP_TO = 8
 
 

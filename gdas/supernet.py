@@ -39,7 +39,10 @@ class GDASSuperNet(SampledSuperNet):
         return {**super().concatenated(), **({"reduction": 4} if self.fixed else {})}
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell of which drawn operations run, or the fixed reduction cell (3.3)."""
+        """A cell of which drawn operations run, or the fixed reduction cell (3.3).
+
+        The fixed one takes the ReLU of its inputs again, which changes nothing.
+        """
         if self.fixed and place.reduction:
             return FixedReductionCell(place)
         return super().make_cell(place)

@@ -114,13 +114,14 @@ def test_phases_are_every_nth_pixel_and_come_back():
     assert torch.equal(joined(split, 2), x)
 
 
+@pytest.mark.parametrize("channels", [4, 12])  # composed, not composed
 @pytest.mark.parametrize("size", [6, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", ["sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5", "skip_connect"])
-def test_an_operation_by_itself_is_the_operation(name, stride, size):
+def test_an_operation_by_itself_is_the_operation(name, stride, size, channels):
     torch.manual_seed(0)
-    operation = build(Op(name), 4, stride, search=True).double()
-    x = torch.randn(3, 4, size, size).double()
+    operation = build(Op(name), channels, stride, search=True).double()
+    x = torch.randn(3, channels, size, size).double()
     weight = torch.rand(1).double()
     expected = weight * operation(x)
     torch.testing.assert_close(run(operation, x, x.relu(), weight), expected, rtol=0, atol=1e-12)
@@ -146,8 +147,8 @@ def test_gradients_of_a_separable_convolution(kernel, size, stride):
 
 def test_the_map_between_two_convolutions_is_not_kept():
     kept = []
-    operation = build(Op("dil_conv_3x3"), 4, 1, search=True)
-    x = torch.randn(2, 4, 8, 8)
+    operation = build(Op("dil_conv_3x3"), 16, 1, search=True)  # too many to be composed
+    x = torch.randn(2, 16, 8, 8)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         run(operation, x, x.relu())
     maps = {t.data_ptr() for t in kept if t.numel() == x.numel()}
@@ -166,7 +167,7 @@ def test_maps_lie_channels_last():
 
 
 class Few(PCDARTSSuperNet):
-    candidates = ("none", "skip_connect", "dil_conv_3x3")
+    candidates = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
 
 
 def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same():
