@@ -9,16 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-import tyro
-
 from common.collapse import Rule
 from common.data import Dataset, Images, Split
-from common.errors import InputError, is_main_process
+from common.errors import InputError
+from common.flags import at_least, flag
 from common.macro import check_size, large
 
 
@@ -248,92 +246,6 @@ class SearchConfig(RunConfig):
 
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
-
-
-def flag(field: str) -> str:
-    """The command line's name of a field."""
-    return "--" + field.replace("_", "-")
-
-
-def at_least(config: Any, least: float, *fields: str) -> None:
-    """Refuse values below `least`, infinite ones and NaN; None passes.
-
-    Raises:
-        InputError: naming the flag.
-    """
-    for field in fields:
-        value = getattr(config, field)
-        if value is not None and not least <= value < math.inf:
-            raise InputError(f"{flag(field)} {value}: must be {least} or more")
-
-
-def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description: str) -> ConfigT:
-    """The config of a command line: a preset or a run folder's config, changed by its flags.
-
-    Args:
-        presets: by name; the first is the default. Their class has a `preset` field.
-        method: of the runs that `--resume` accepts.
-        argv: the arguments without the program's name.
-        description: the help's first lines.
-
-    Raises:
-        InputError: the run cannot be resumed, or a flag contradicts it.
-        SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
-    """
-    preset, resume = given(argv, "--preset"), given(argv, "--resume")
-    default = presets.get(preset, next(iter(presets.values())))
-    if resume is not None:
-        try:
-            default = saved(type(default), Path(resume), method)
-        except InputError as error:
-            raise InputError(f"--resume {error}") from None
-    config = tyro.cli(
-        type(default), default=default, args=argv, description=description,
-        console_outputs=is_main_process(), prog=module_form(),
-    ).resolved()
-    for field in dataclasses.fields(config) if resume is not None else ():
-        was, now = getattr(default, field.name), getattr(config, field.name)
-        # Images may have moved: that they are the same is checked by their SHA-256. How many
-        # workers read them changes no bit.
-        if field.name not in ("resume", "data_root", "workers") and was != now:
-            said = f"{flag(field.name)} {now}"
-            if isinstance(now, bool):
-                said = flag(field.name) if now else flag(f"no_{field.name}")
-            raise InputError(
-                f"{said} contradicts the run {resume}, which has {was}; leave the flag out to go "
-                "on, or start a new run without --resume"
-            )
-    try:
-        config.check()
-    except TypeError:  # a value of another type; flags cannot give one
-        if resume is None:
-            raise
-        raise InputError(f"--resume {resume}: its config.json is damaged") from None
-    return config
-
-
-def module_form() -> str | None:
-    """`python -m package.module` where the program was started so; None: by its file."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    started_so = spec is not None and spec.origin == sys.argv[0]
-    return f"python -m {spec.name}" if started_so else None
-
-
-def given(argv: list[str], name: str) -> str | None:
-    """The value that a flag is given (last), before the command line is parsed as a whole.
-
-    Its words may be joined by - or _, its value may follow a space or =, as when it is parsed.
-    """
-    value = None
-    for k, word in enumerate(argv):
-        key, equals, text = word.partition("=")
-        if key.replace("_", "-") != name:
-            continue
-        if equals:
-            value = text
-        elif k + 1 < len(argv):
-            value = argv[k + 1]
-    return value
 
 
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:

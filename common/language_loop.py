@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.config import LoopConfig, at_least, flag
+from common.config import LoopConfig
 from common.distributed import set_gradients
 from common.errors import InputError, NotFinite
+from common.flags import at_least, flag
 from common.language import Dropouts, LanguageModel, chunk_loss, exact_loss, slowness
 from common.loop import MEND, Loop, prepare
 from common.run import Run

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from common import recipes
-from common.config import RunConfig, at_least, flag, given
+from common.arguments import given
+from common.config import RunConfig
 from common.errors import InputError
+from common.flags import at_least, flag
 from common.genotype import Genotype, load, published
 from common.images import ImageFiles, Images
 from common.network import check_genotype

@@ -16,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from common import draw
 from common.command import corpus, start
-from common.config import at_least
 from common.distributed import average, seed_of
 from common.errors import InputError
+from common.flags import at_least
 from common.genotype import Genotype, load, published, save
 from common.language import LanguageModel
 from common.language_loop import LanguageLoop, TextConfig, with_perplexity

@@ -38,7 +38,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from common import checkpoint
-from common.config import LoopConfig, module_form
+from common.arguments import module_form
+from common.config import LoopConfig
 from common.errors import InputError
 from common.files import json_lines, write_whole
 

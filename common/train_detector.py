@@ -20,11 +20,12 @@ from common.coco import read_split
 from common.coco_batches import TrainBatches
 from common.command import start, workers
 from common.complexity import multiply_adds, parameters
-from common.config import RunConfig, at_least
+from common.config import RunConfig
 from common.detection import STRIDE, detector, detector_multiply_adds
 from common.detector_loop import DetectorTrainer
 from common.distributed import seed_of
 from common.errors import InputError
+from common.flags import at_least
 from common.genotype import Genotype, load, save
 from common.network import Network, check_genotype
 from common.run import Run

@@ -22,8 +22,8 @@ import tyro
 from torch import Tensor
 
 from common.command import set_threads
-from common.config import at_least
 from common.errors import errors_are_messages
+from common.flags import at_least
 from common.genotype import load
 from common.recurrent import RecurrentCell, recurrent_cell
 

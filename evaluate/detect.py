@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from common.config import parse
+from common.arguments import parse
 from common.errors import errors_are_messages
 from common.train_detector import METHOD, DetectConfig, detect
 

@@ -24,11 +24,11 @@ import torch
 import tyro
 
 from common.command import set_threads
-from common.config import at_least
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
 from common.files import write_whole
+from common.flags import at_least
 from common.run import commit
 from common.trained import Trained, load_trained
 

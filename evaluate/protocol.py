@@ -29,9 +29,10 @@ from typing import Any, ClassVar, Literal
 
 import tyro
 
-from common.config import at_least, flag, parse
+from common.arguments import parse
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
+from common.flags import at_least, flag
 from common.genotype import load
 from common.launch import result
 from common.retrain import METHOD

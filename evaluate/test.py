@@ -25,10 +25,11 @@ from torch.nn import functional as F
 from common import draw
 from common.batches import Augmentation, Passes
 from common.command import set_threads, test_images, workers
-from common.config import at_least, described
+from common.config import described
 from common.data import Dataset
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
+from common.flags import at_least
 from common.images import ImageFiles, Images
 from common.loop import prepare
 from common.macro import large

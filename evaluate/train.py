@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 
-from common.config import parse
+from common.arguments import parse
 from common.errors import errors_are_messages
 from common.retrain import METHOD, retrain
 from common.retrain_config import chosen_preset

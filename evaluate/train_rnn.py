@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from common.config import parse
+from common.arguments import parse
 from common.errors import errors_are_messages
 from common.retrain_rnn import METHOD, PRESETS, retrain_rnn
 

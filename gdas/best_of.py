@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
+from common.arguments import parse
 from common.baselines import random_search
 from common.bilevel import open_search, pin_split
 from common.command import retrain_command
-from common.config import at_least, parse
 from common.data import Images, Split
 from common.distributed import seed_of
 from common.errors import NotFinite, errors_are_messages
+from common.flags import at_least
 from common.genotype import load
 from common.ranking import check_log, conclude, seconds, train_briefly
 from common.retrain_config import TrainConfig

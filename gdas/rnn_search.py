@@ -14,10 +14,11 @@ from typing import Literal
 
 import torch
 
+from common.arguments import parse
 from common.command import corpus, start
-from common.config import at_least, flag, parse
 from common.distributed import seed_of
 from common.errors import InputError, errors_are_messages
+from common.flags import at_least, flag
 from common.gumbel import linear
 from common.language_loop import TextConfig
 from common.run import Run

@@ -12,10 +12,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from common.arguments import parse
 from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig, flag, parse
+from common.config import SearchConfig
 from common.data import Images, Split
 from common.errors import InputError, errors_are_messages
+from common.flags import flag
 from common.gumbel import linear
 from common.network import FixedReductionCell
 from common.run import Run

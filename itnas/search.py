@@ -12,9 +12,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from common.arguments import parse
 from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig, flag, parse
+from common.config import SearchConfig
 from common.errors import InputError, errors_are_messages
+from common.flags import flag
 from common.gumbel import linear
 from itnas import draw
 from itnas.supernet import ITNASSuperNet

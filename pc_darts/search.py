@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from common.arguments import parse
 from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig, at_least, parse
+from common.config import SearchConfig
 from common.errors import InputError, errors_are_messages
+from common.flags import at_least
 from common.schedules import warm_up
 from pc_darts.supernet import PCDARTSSuperNet
 

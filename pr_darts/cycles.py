@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.config import SearchConfig, flag
+from common.config import SearchConfig
 from common.errors import InputError
+from common.flags import flag
 from common.genotype import Op
 from pr_darts.morphisms import Space, reachable
 

@@ -15,11 +15,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from common.arguments import parse
 from common.bilevel import open_search
-from common.config import SearchConfig, at_least, parse
+from common.config import SearchConfig
 from common.data import Images
 from common.distributed import generator_of, seed_of
 from common.errors import InputError, errors_are_messages
+from common.flags import at_least
 from common.genotype import Op
 from pr_darts import draw
 from pr_darts.cycles import Cycle, check

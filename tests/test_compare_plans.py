@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from common.arguments import parse
 from common.baselines import darts, random_search
 from common.comparison import published
 from common.comparison.budget import NINE, budget_of, search_flags, shared_out, words
@@ -12,7 +13,6 @@ from common.comparison.plan import plan_of
 from common.comparison.planned import jobs_of
 from common.comparison.settings import CompareConfig
 from common.comparison.studies import STUDIES
-from common.config import parse
 from common.genotype import load, save
 from common.retrain_config import RetrainConfig, chosen_preset
 from edas import search as edas

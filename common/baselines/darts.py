@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import torch
 
+from common.arguments import parse
 from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig, parse
+from common.config import SearchConfig
 from common.errors import InputError, errors_are_messages
 from common.supernet import SuperNet
 

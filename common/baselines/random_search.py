@@ -13,11 +13,12 @@ from typing import Literal
 
 import torch
 
+from common.arguments import parse
 from common.bilevel import open_search
 from common.command import retrain_command
-from common.config import at_least, parse
 from common.distributed import generator_of
 from common.errors import errors_are_messages
+from common.flags import at_least
 from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
 from common.ranking import check_log, conclude, seconds, train_briefly
 from common.retrain_config import TrainConfig

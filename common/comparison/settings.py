@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from common.arguments import given, parse
 from common.comparison.budget import TRAIN, Budget, Flags, budget_of, words
 from common.comparison.methods import METHODS, known
 from common.comparison.paired import MOST_SEEDS
 from common.comparison.plan import Plan, plan_of
 from common.comparison.studies import study
-from common.config import given, parse
 from common.data import Dataset
 from common.errors import InputError
 from common.retrain import METHOD as RETRAIN
