@@ -1,7 +1,7 @@
 """How gradients lie in memory: as the maps they are of, which a normalisation wants.
 
 On a CPU, one whose gradient lies otherwise than its input takes several times as long
-(`evaluate/SPEED.md`).
+(`evaluate/SPEED.md`). `torch.compile` is left to lay memory out as it likes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ def concatenate(maps: Sequence[Tensor]) -> Tensor:
     The gradient of each map is a tensor of its own, laid as the first map lies, not a part of a
     wider one.
     """
-    return _Concatenate.apply(*maps) if torch.is_grad_enabled() else torch.cat(list(maps), 1)
+    plain = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+    return torch.cat(list(maps), 1) if plain else _Concatenate.apply(*maps)
 
 
 class _Concatenate(torch.autograd.Function):
@@ -39,7 +40,8 @@ class _Concatenate(torch.autograd.Function):
 
 def laid_as(x: Tensor, memory_format: torch.memory_format) -> Tensor:
     """A copy that lies so, whose gradient comes to `x` as `x` lies."""
-    return _LaidAs.apply(x, memory_format)
+    plain = torch.compiler.is_compiling()
+    return x.clone(memory_format=memory_format) if plain else _LaidAs.apply(x, memory_format)
 
 
 class _LaidAs(torch.autograd.Function):
