@@ -1,9 +1,10 @@
 """Depthwise and pointwise convolutions of many edges at once.
 
 Between the two nothing is non-linear: they are one bilinear map of the input and either weight,
-which can be computed in more than one order. All maps lie channels last in memory, where both kinds
-of convolution are many times faster on a CPU than channel by channel (see `evaluate/SPEED.md`), and
-are cut and rearranged as they lie, [B, H, W, C], so that their gradients lie like that, too.
+which can be computed in more than one order. All maps lie channels last in memory, where depthwise
+convolutions and pools are several times faster on a CPU than channel by channel (see
+`evaluate/SPEED.md`), and are cut and rearranged as they lie, [B, H, W, C], so that their gradients
+lie like that, too.
 """
 
 from __future__ import annotations
