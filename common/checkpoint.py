@@ -2,13 +2,14 @@
 
 A checkpoint `X.pt` holds tensors and plain values and is read with `weights_only`. Its SHA-256 is
 in `X.pt.sha256`, in the form that `sha256sum -c` checks. The digest is written first, so wherever
-the program is killed, an `X.pt` has its digest.
+the program is killed, an `X.pt` has its digest. Names hold numbers, and the numbers sort by age.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,7 @@ KEEP = 2  # newest ones; the one before the last is there in case the last is da
 
 
 def save(folder: Path, name: str, state: dict[str, Any]) -> Path:
-    """Write `<folder>/<name>.pt` at once, and drop all but the newest `KEEP`.
-
-    Names must sort by age.
-    """
+    """Write `<folder>/<name>.pt` at once, and drop all but the newest `KEEP`."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -32,21 +30,58 @@ def save(folder: Path, name: str, state: dict[str, Any]) -> Path:
     digest = hashlib.sha256(data).hexdigest()
     write_whole(_digest_of(path), f"{digest}  {path.name}\n".encode())
     write_whole(path, data)
-    for old in sorted(folder.glob("*.pt"))[:-KEEP]:
-        old.unlink()
-        _digest_of(old).unlink(missing_ok=True)
+    tidy(folder)
     return path
 
 
 def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
     """The folder's checkpoints, newest first, on the CPU; None where the digest does not match."""
-    for path in sorted(folder.glob("*.pt"), reverse=True):
-        data, digest = path.read_bytes(), _digest_of(path)
-        recorded = digest.read_text().split()[:1] if digest.exists() else []
-        if recorded != [hashlib.sha256(data).hexdigest()]:
+    for path in reversed(_by_age(folder)):
+        try:
+            data, recorded = path.read_bytes(), _digest_of(path).read_bytes().split()[:1]
+        except OSError:  # not there, a folder, a link to nothing, not readable
+            yield path, None
+            continue
+        if recorded != [hashlib.sha256(data).hexdigest().encode()]:
             yield path, None
         else:
             yield path, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def drop_later(folder: Path, used: Path) -> None:
+    """Drop what is newer than the checkpoint that a run goes on from: it will be written anew."""
+    for path in _by_age(folder):
+        if _age(path) > _age(used):
+            _remove(path)
+            _remove(_digest_of(path))
+
+
+def tidy(folder: Path) -> None:
+    """Keep the newest `KEEP` with their digests, and nothing that a kill left beside them."""
+    for old in _by_age(folder)[:-KEEP]:
+        _remove(old)
+    for digest in folder.glob("*.pt.sha256"):
+        if not digest.with_suffix("").exists():
+            _remove(digest)
+    for unfinished in folder.glob("*.tmp"):
+        _remove(unfinished)
+
+
+def _by_age(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.pt"), key=_age)
+
+
+def _age(path: Path) -> list[int]:
+    """12 comes after 9: names are not compared letter by letter."""
+    return [int(number) for number in re.findall(r"\d+", path.name)]
+
+
+def _remove(path: Path) -> None:
+    """Not a folder, which holds something unknown: it only leaves the row of checkpoints."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(path.name + ".damaged"))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _digest_of(path: Path) -> Path:

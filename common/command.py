@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 from collections.abc import Callable
@@ -15,10 +14,11 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from common import data, recipes
-from common.config import ConfigT, LoopConfig, RunConfig
+from common.config import ConfigT, LoopConfig, RunConfig, described
 from common.data import Images
 from common.distributed import seed_of
 from common.errors import InputError
+from common.files import json_object
 from common.text import Corpus, load_corpus
 
 Loaded = TypeVar("Loaded", Images, Corpus)
@@ -41,7 +41,8 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
             ) from None
     precision = None  # what the launcher says; a resumed run keeps its own
     if config.resume is not None:
-        precision = json.loads((Path(config.resume) / "config.json").read_text())["mixed_precision"]
+        precision = described(Path(config.resume)).get("mixed_precision")
+        config.check_precision(precision)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # without this, torchrun's processes stay apart
         mixed_precision=precision,
@@ -51,14 +52,23 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     config.check_precision(accelerator.mixed_precision)
     # After the accelerator, which in some launches sets a number of its own.
     config = dataclasses.replace(config, threads=set_threads(config.threads))
-    if config.resume is not None and (Path(config.resume) / "result.json").exists():
-        accelerator.print(f"{config.resume} is finished: see its result.json and pictures/")
-        accelerator.end_training()
-        raise SystemExit(0)
+    if config.resume is not None:
+        _say_if_finished(Path(config.resume), accelerator)
     config.check_processes(accelerator.num_processes)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     return config, accelerator
+
+
+def _say_if_finished(folder: Path, accelerator: Accelerator) -> None:
+    if (folder / "result.json").is_dir():
+        raise InputError(f"--resume {folder}: its result.json is a folder; move it away")
+    if json_object(folder / "result.json") is not None:
+        accelerator.print(f"{folder} is finished: see its result.json and pictures/")
+        accelerator.end_training()
+        raise SystemExit(0)
+    if (folder / "result.json").exists():
+        accelerator.print(f"{folder}: its result.json is damaged; it is written again")
 
 
 def training_images(config: RunConfig, accelerator: Accelerator) -> Images:

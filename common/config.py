@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -16,6 +18,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from common.collapse import Rule
 from common.data import Dataset, Images, Split
 from common.errors import InputError
+from common.files import digest
 from common.flags import at_least, flag
 from common.macro import check_size, large
 
@@ -247,23 +250,66 @@ class SearchConfig(RunConfig):
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 
+LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run has not begun
+# Of config.json, beside the flags: what a run follows from, and what is only told.
+FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
+TOLD = {"output", "resume", "data_root", "workers", "device", "machine", "versions", "command"}
+
 
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     """The config that a run folder was made with.
 
+    Flags that are younger than the run have their defaults, which change nothing.
+
     Raises:
-        InputError: no run there, or one of another method.
+        InputError: no run there, one of another method, or a value of another type.
     """
     data = described(folder)
     if data["method"] != method:
         raise InputError(f"{folder}: is a run of {data['method']}, not of {method}")
-    names = [field.name for field in dataclasses.fields(kind)]
-    missing = [name for name in (*names, "mixed_precision", "processes") if name not in data]
+    missing = [name for name in ("mixed_precision", "processes") if name not in data]
     if missing:
         raise InputError(f"{folder}: its config.json lacks {', '.join(missing)}")
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind) if field.name in data]
     values = {name: data[name] for name in names}
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise InputError(f"{folder}: its config.json is damaged ({name} is {value!r})")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has none
     return kind(**{**values, "resume": str(folder)})
+
+
+def younger(config: LoopConfig, description: dict[str, Any]) -> dict[str, Any]:
+    """The flags that a run folder's config.json does not have yet, with their defaults."""
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: getattr(config, name) for name in names if name not in description}
+
+
+def unknown(config: LoopConfig, description: dict[str, Any]) -> list[str]:
+    """What a run folder's config.json asks for that this version does not have (any more)."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return sorted(set(description) - names - FOLLOWED - TOLD)
+
+
+def config_digest(description: dict[str, Any]) -> str:
+    """Of all in config.json that a result follows from."""
+    return digest({name: value for name, value in description.items() if name not in TOLD})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of JSON is of a field's type."""
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if kind is tuple:
+        same = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return isinstance(value, list) and len(value) == len(same) and all(map(_fits, value, same))
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -273,12 +319,18 @@ def described(folder: Path) -> dict[str, Any]:
         InputError: no run there, or it cannot be read.
     """
     try:
-        data = json.loads((folder / "config.json").read_text())
-        data["method"]
+        data = json.loads((folder / "config.json").read_bytes())
+        if not isinstance(data, dict) or not isinstance(data["method"], str):
+            raise ValueError
     except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= LEFT_BY_A_KILL:
+            raise InputError(
+                f"{folder}: its run was killed before it began; nothing is lost: give the command "
+                f"that made it again, with --output {folder}"
+            ) from None
         raise InputError(f"{folder}: no run there (it would hold a config.json)") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+    except (ValueError, KeyError, RecursionError):
         raise InputError(f"{folder}: its config.json is damaged") from None
     return data

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import json_object
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,7 +29,7 @@ def result(folder: Path, script: str, words: Sequence[str], launcher: str = "") 
     Raises:
         InputError: the script failed; what it had to say is on the screen.
     """
-    if not (folder / "result.json").exists():
+    if json_object(folder / "result.json") is None:
         begun = (folder / "config.json").exists()
         flags = ["--resume", str(folder)] if begun else [*words, "--output", str(folder)]
         start = shlex.split(launcher) or [sys.executable]

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from common.batches import Passes
 from common.config import RunConfig
 from common.distributed import average, seed_of
-from common.errors import NotFinite
+from common.errors import InputError, NotFinite
 from common.run import Run
 from common.running_statistics import average_statistics
 from common.schedules import schedule
@@ -290,7 +290,15 @@ class Loop:
     def _resume(self) -> None:
         state = self.run.load_checkpoint() if self.config.resume else None
         if state is not None:
-            self.load_state(state)
+            try:
+                self.load_state(state)
+            except (InputError, torch.OutOfMemoryError):
+                raise
+            except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+                raise InputError(
+                    f"--resume {self.run.folder}: its checkpoints are of another version, or of "
+                    f"other flags ({str(error).splitlines()[0]}); start a new run"
+                ) from error
             self.run.say(f"resuming at epoch {self.epoch + 1}, step {self.step + 1}")
         self.run.rewind(self.epoch)
 

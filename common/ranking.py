@@ -48,7 +48,7 @@ def train_briefly(
         "genotype": genotype.name, "held_out": "valid",
     })
     inner = run.inner(name, recipe, retrain.METHOD)
-    if not (inner.folder / "result.json").exists():
+    if inner.result() is None:
         try:
             retrain.train(recipe, inner, genotype, train, valid)
         except NotFinite as error:  # this one's result, and no reason to give up the others

@@ -22,7 +22,7 @@ from common.command import start, test_images, training_images
 from common.data import Images, Split
 from common.distributed import average, seed_of, set_gradients
 from common.errors import InputError
-from common.genotype import Genotype, load, parse, save
+from common.genotype import Genotype, parse
 from common.loop import Loop, prepare
 from common.macro import large
 from common.network import Network
@@ -48,9 +48,7 @@ def retrain(config: RetrainConfig) -> None:
         held_out = test_images(config, accelerator, images)
     config.check_images(images)
     run = Run.open(config, METHOD, accelerator)
-    own = run.folder / "genotype.json"
-    genotype = load(run.folder if own.exists() else config.genotype)
-    train(config, run, genotype, images, held_out)
+    train(config, run, run.genotype(config.genotype), images, held_out)
     run.close()
 
 
@@ -63,8 +61,7 @@ def train(
         "dataset": config.dataset, **images.described(),
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
     })
-    if run.accelerator.is_main_process:
-        save(genotype, run.folder / "genotype.json")
+    run.pin_genotype(genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     network = build(config, genotype, len(images.classes), images.shape)
     trainer = Retrainer(config, genotype, network, run, images, held_out)

@@ -19,7 +19,7 @@ from common.command import corpus, start
 from common.distributed import average, seed_of
 from common.errors import InputError
 from common.flags import at_least
-from common.genotype import Genotype, load, published, save
+from common.genotype import Genotype, load, published
 from common.language import LanguageModel
 from common.language_loop import LanguageLoop, TextConfig, with_perplexity
 from common.lstm import LSTM
@@ -96,10 +96,8 @@ def retrain_rnn(config: RNNTrainConfig) -> None:
     run.pin_text(texts.digests())
     genotype = None
     if config.genotype != LSTM_NAME:
-        own = run.folder / "genotype.json"
-        genotype = load(run.folder if own.exists() else config.genotype)
-        if accelerator.is_main_process:
-            save(genotype, own)
+        genotype = run.genotype(config.genotype)
+        run.pin_genotype(genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     trainer = LanguageTrainer(config, genotype, run, texts)
     for _ in trainer.epochs():

@@ -11,7 +11,7 @@
     result.json         last of all: the run is finished
     test.json           what evaluate/test.py found of a finished retraining
     export.json, network.onnx, network.pt2    what evaluate/export.py made of it
-    checkpoints/        the newest two
+    checkpoints/        the newest two, with digests of the files above that they stand on
     pictures/           cells, now and over time, curves, measures, architecture weights
     cells/, searches/   of a run that ranks: the runs within it, each such a folder
 """
@@ -31,6 +31,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -39,9 +40,11 @@ from accelerate.utils import broadcast_object_list
 
 from common import checkpoint
 from common.arguments import module_form
-from common.config import LoopConfig
+from common.config import LEFT_BY_A_KILL, LoopConfig, config_digest, described, unknown, younger
 from common.errors import InputError
-from common.files import json_lines, write_whole
+from common.files import digest, first_lines, json_lines, json_object, write_whole
+from common.flags import flag
+from common.genotype import Genotype, load, save
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")
@@ -55,18 +58,28 @@ class Run:
         method: what made it.
         commit: of the code that began it.
         accelerator: the processes of this run.
+        config_digest: of its config.json.
+        pinned: digests of what it began with, by the files that tell of it.
+        used: the checkpoint that it goes on from.
+        stands_on: that one's digests of config.json, pinned files and epoch files' first lines.
     """
 
     def __init__(self, folder: Path, method: str, accelerator: Accelerator):
         self.folder, self.method, self.accelerator = folder, method, accelerator
         self.commit: str | None = None
+        self.config_digest: str | None = None
+        self.pinned: dict[str, str] = {}
+        self.used: Path | None = None
+        self.stands_on: dict[str, Any] = {}
+        self.waiting: dict[str, Any] | None = None  # its state, until the loop loads it
 
     @classmethod
     def open(cls, config: LoopConfig, method: str, accelerator: Accelerator) -> Run:
         """The folder to resume, or a new one with its config written.
 
         Raises:
-            InputError: the folder is in use or cannot be written; on every process.
+            InputError: the folder is in use or cannot be written, or the run in it cannot be gone
+                on with; on every process.
         """
         answer: list[Any] = [None, None]  # folder, error: one process looks, all hear
         if accelerator.is_main_process:
@@ -90,13 +103,11 @@ class Run:
             run.write("config.json", description)
             run.say(f"run folder: {run.folder}")
         else:
-            description = run.read("config.json")
-            if description["processes"] != accelerator.num_processes:
-                raise InputError(
-                    f"--resume {run.folder}: is a run of {description['processes']} processes, "
-                    f"not of {accelerator.num_processes}; launch it with as many as before"
-                )
-        run.commit = description["commit"]
+            description = described(run.folder)
+            run._check_description(config, description)
+        run.commit, run.config_digest = description.get("commit"), config_digest(description)
+        if config.resume is not None:
+            run.waiting = run._newest()
         if config.log_with is not None:
             accelerator.project_configuration.logging_dir = str(run.folder)
             accelerator.init_trackers("tensorboard")
@@ -109,9 +120,17 @@ class Run:
         run.commit = self.commit
         if self.accelerator.is_main_process:
             run.folder.mkdir(parents=True, exist_ok=True)
-        if not (run.folder / "config.json").exists():
+        if json_object(run.folder / "config.json") is None:
             run.write("config.json", _describe(config, method, run.folder, self.accelerator))
+        self.accelerator.wait_for_everyone()  # until it is there
+        run.config_digest = config_digest(described(run.folder))
+        if run.result() is None:
+            run.waiting = run._newest()
         return run
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds; None: the run is not finished, or the file is damaged."""
+        return json_object(self.folder / "result.json")
 
     def close(self) -> None:
         """End trackers and processes; all of them arrive here before any leaves."""
@@ -131,10 +150,10 @@ class Run:
         Raises:
             InputError: it is damaged.
         """
-        try:
-            return json.loads((self.folder / name).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            raise InputError(f"--resume {self.folder}: its {name} is damaged") from None
+        content = json_object(self.folder / name)
+        if content is None:
+            raise InputError(f"--resume {self.folder}: its {name} is damaged")
+        return content
 
     def pin_images(self, name: str, content: dict[str, Any]) -> None:
         """Write down which images the run uses, or see that a resumed one uses the same.
@@ -153,17 +172,57 @@ class Run:
         otherwise = "the text at --data-root, or its vocabulary, is not the one"
         self._pin("text.json", content, otherwise)
 
+    def genotype(self, asked: str) -> Genotype:
+        """That in the run's folder; where it is not there yet or damaged, the one asked for.
+
+        Raises:
+            InputError: see `genotype.load`.
+        """
+        own = self.folder / "genotype.json"
+        if own.is_file():
+            try:
+                return load(own)
+            except InputError:
+                if self._recorded("genotype.json") is None:
+                    raise
+        return load(asked)
+
+    def pin_genotype(self, genotype: Genotype) -> None:
+        """Write down the cells that the run trains, or see that a resumed one trains the same.
+
+        Raises:
+            InputError: it does not.
+        """
+        self.pinned["genotype.json"] = ours = digest(genotype.to_json())
+        if self._recorded("genotype.json") not in (None, ours):
+            raise InputError(
+                f"--resume {self.folder}: its checkpoints are of another genotype than "
+                f"{genotype.name}; put back the genotype.json that it began with, or start a new "
+                "run with --genotype"
+            )
+        if self.accelerator.is_main_process:
+            save(genotype, self.folder / "genotype.json")
+
+    def _recorded(self, name: str) -> str | None:
+        return self.stands_on.get("pinned", {}).get(name)
+
     def _pin(self, name: str, content: dict[str, Any], otherwise: str) -> None:
-        if not (self.folder / name).exists():
-            self.write(name, content)
+        path = self.folder / name
+        self.pinned[name] = ours = digest(content)
+        recorded, was, there = self._recorded(name), json_object(path), os.path.lexists(path)
+        if recorded == ours or (recorded is None and not there):
+            if was != content:
+                if recorded == ours:
+                    self.say(f"{name} was missing or damaged; it is written again")
+                self.write(name, content)
             return
-        was = self.read(name)
+        was = self.read(name) if there else {}
         if "classes" in was and was["classes"] != content["classes"]:
             raise InputError(
                 f"--resume {self.folder}: the run began with {_counted(was['classes'])}, the "
                 f"images at --data-root are of {_counted(content['classes'])}"
             )
-        if was != content:
+        if was != content or recorded is not None:
             raise InputError(
                 f"--resume {self.folder}: {otherwise} that the run began with (its {name})"
             )
@@ -177,46 +236,134 @@ class Run:
                 os.fsync(file.fileno())  # no later than the checkpoint that follows
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of an epoch file (a kill may leave half of one at the end)."""
+        """The whole lines of an epoch file (a kill may leave half of one at the end).
+
+        Raises:
+            InputError: it is damaged.
+        """
         path = self.folder / name
         return json_lines(path) if path.exists() else []
 
     def rewind(self, epoch: int) -> None:
-        """Forget what the epoch files say of this epoch and later ones."""
+        """Forget what epoch files and checkpoints tell of this epoch and later ones.
+
+        Raises:
+            InputError: they do not tell of every epoch before it.
+        """
+        kept = {name: self._until(name, epoch) for name in EPOCH_FILES}
+        self.accelerator.wait_for_everyone()  # until each has read its checkpoint
         if not self.accelerator.is_main_process:
             return
-        for name in EPOCH_FILES:
-            if (self.folder / name).exists():
-                kept = [json.dumps(line) for line in self.lines(name) if line["epoch"] < epoch]
-                text = "".join(line + "\n" for line in kept)
-                write_whole(self.folder / name, text.encode())
+        for name, data in kept.items():
+            if os.path.lexists(self.folder / name):
+                write_whole(self.folder / name, data)
+        if self.used is not None:
+            checkpoint.drop_later(self.used.parent, self.used)
+        checkpoint.tidy(self.folder / "checkpoints")
+
+    def _until(self, name: str, epoch: int) -> bytes:
+        """The lines of an epoch file before this epoch's."""
+        path, known = self.folder / name, self.stands_on.get("lines", {})
+        if name in known:  # and compared already
+            return first_lines(path, known[name][0])
+        if epoch == 0 or (name != "metrics.jsonl" and not os.path.lexists(path)):
+            return b""
+        if [line.get("epoch") for line in self.lines(name)[:epoch]] != list(range(epoch)):
+            raise InputError(
+                f"--resume {self.folder}: its {name} does not hold a line of each of the "
+                f"{epoch} epochs so far; put it back as the run wrote it, or start a new run"
+            )
+        return first_lines(path, epoch)
 
     def save_checkpoint(self, epoch: int, step: int, state: dict[str, Any]) -> None:
         """The state after `step` steps of `epoch`."""
         if self.accelerator.is_main_process:
             folder = self.folder / "checkpoints"
             folder.mkdir(exist_ok=True)
+            lines = {name: first_lines(self.folder / name) for name in EPOCH_FILES}
+            stands_on = {
+                "config": self.config_digest,
+                "pinned": self.pinned,
+                "lines": {k: [v.count(b"\n"), digest(v)] for k, v in lines.items()},
+            }
+            state = {**state, "stands_on": stands_on}
             checkpoint.save(folder, f"epoch-{epoch:05d}-step-{step:07d}", state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint; None where a run was killed before its first.
+        """The newest whole checkpoint whose files are there; None before a run's first.
 
         Raises:
-            InputError: there are some, and all are damaged.
+            InputError: there are some, and none can be used.
         """
-        damaged = []
-        for path, state in checkpoint.newest(self.folder / "checkpoints"):
-            if state is not None:
-                for bad in damaged:
-                    self.say(f"{bad.name} is damaged; going on from {path.name} instead")
-                return state
-            damaged.append(path)
-        if damaged:
+        state, self.waiting = self.waiting or self._newest(), None
+        return state
+
+    def _newest(self) -> dict[str, Any] | None:
+        folder, passed = self.folder / "checkpoints", {}
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise InputError(f"{folder}: is not a folder; start a new run")
+        try:
+            for path, state in checkpoint.newest(folder):
+                passed[path.name] = "damaged" if state is None else self._changed(state)
+                if passed[path.name] is None:
+                    for name, why in list(passed.items())[:-1]:
+                        self.say(f"{name} is {why}; going on from {path.name} instead")
+                    self.used, self.stands_on = path, state.get("stands_on") or {}
+                    return state
+        except UnpicklingError:
+            raise InputError(
+                f"--resume {self.folder}: a checkpoint holds more than tensors and plain values; "
+                "it was not loaded"
+            ) from None
+        if not passed:
+            return None
+        if set(passed.values()) == {"damaged"}:
             raise InputError(
                 f"--resume {self.folder}: every checkpoint is damaged "
-                f"({', '.join(path.name for path in damaged)}); start a new run"
+                f"({', '.join(passed)}); start a new run"
             )
+        reasons = ", ".join(f"{name} is {why}" for name, why in passed.items())
+        raise InputError(
+            f"--resume {self.folder}: no checkpoint can be gone on from ({reasons}); put the files "
+            "back as the run wrote them, or start a new run"
+        )
+
+    def _changed(self, state: dict[str, Any]) -> str | None:
+        """Why a checkpoint cannot be used: what it stands on is not there any more.
+
+        Raises:
+            InputError: config.json is not the one that the run began with.
+        """
+        known = state.get("stands_on") or {}
+        if known.get("config") not in (None, self.config_digest):
+            raise InputError(
+                f"--resume {self.folder}: its config.json was changed since the run began; put it "
+                "back as it was, or start a new run with other flags"
+            )
+        for name, (count, known_digest) in known.get("lines", {}).items():
+            lines = first_lines(self.folder / name, count)
+            if lines is None or digest(lines) != known_digest:
+                return f"of a {name} that has lost or changed lines since"
         return None
+
+    def _check_description(self, config: LoopConfig, description: dict[str, Any]) -> None:
+        """Whether this version and this launch can go on with a run of that config.json."""
+        processes = self.accelerator.num_processes
+        if description.get("processes") != processes:
+            raise InputError(
+                f"--resume {self.folder}: is a run of {description.get('processes')} processes, "
+                f"not of {processes}; launch it with as many as before"
+            )
+        foreign = unknown(config, description)
+        if foreign:
+            raise InputError(
+                f"--resume {self.folder}: its config.json has {', '.join(foreign)}, which this "
+                f"version does not know; go on with the code of commit {description.get('commit')}"
+            )
+        added = younger(config, description)
+        if added:
+            told = ", ".join(f"{flag(name)} {value}" for name, value in added.items())
+            self.say(f"note: flags that this run did not know yet have their defaults: {told}")
 
     def say(self, text: str) -> None:
         """A line for the person who watches, from the main process."""
@@ -227,7 +374,8 @@ def _new_folder(config: LoopConfig, method: str) -> Path:
     """`--output`, which must be empty, or a folder under runs/ that does not exist yet."""
     if config.output is not None:
         folder = Path(config.output)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        left = LEFT_BY_A_KILL
+        if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - left):
             raise InputError(
                 f"--output {folder}: exists and is not empty; name another folder, or go on with "
                 f"the run in it by --resume {folder}"

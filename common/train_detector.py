@@ -26,7 +26,7 @@ from common.detector_loop import DetectorTrainer
 from common.distributed import seed_of
 from common.errors import InputError
 from common.flags import at_least
-from common.genotype import Genotype, load, save
+from common.genotype import Genotype, load
 from common.network import Network, check_genotype
 from common.run import Run
 
@@ -126,8 +126,7 @@ def detect(config: DetectConfig) -> None:
     genotype, network = backbone(config)
     run = Run.open(config, METHOD, accelerator)
     run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
-    if accelerator.is_main_process:
-        save(genotype, run.folder / "genotype.json")
+    run.pin_genotype(genotype)
     size = counts(genotype, config, len(train.categories))
     run.say(in_words(size))
     ssd = detector(network, len(train.categories), config.image_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,9 +10,10 @@ from typing import Any, get_args
 import torch
 
 from common import checkpoint
-from common.config import described, saved
+from common.config import config_digest, described, saved
 from common.data import Dataset
 from common.errors import InputError
+from common.files import digest, json_object
 from common.genotype import Genotype, parse
 from common.network import Network
 from common.retrain import METHOD, build
@@ -65,6 +65,7 @@ def load_trained(folder: str | Path) -> Trained:
             "mean, std); train it again"
         ) from None
     state = _last_state(folder, config.epochs)
+    _check_unchanged(folder, images, state)
     with torch.device("meta"):  # no weights are drawn
         network = build(config, genotype, len(classes), shape)
     network = network.to_empty(device="cpu")
@@ -103,10 +104,11 @@ def _finished(folder: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads(_text(folder, name))
-    except json.JSONDecodeError:
-        raise InputError(f"{folder}: its {name} is damaged") from None
+    _text(folder, name)  # or it says why not
+    found = json_object(folder / name)
+    if found is None:
+        raise InputError(f"{folder}: its {name} is damaged")
+    return found
 
 
 def _text(folder: Path, name: str) -> str:
@@ -116,6 +118,21 @@ def _text(folder: Path, name: str) -> str:
         raise InputError(f"{folder}: its {name} is damaged") from None
     except OSError as error:
         raise InputError(f"{folder}: its {name} cannot be read ({error.strerror})") from None
+
+
+def _check_unchanged(folder: Path, images: dict[str, Any], state: dict[str, Any]) -> None:
+    """Whether the files are those that the checkpoint stands on; older ones do not say."""
+    known = state.get("stands_on") or {"config": None, "pinned": {}}
+    ours = {
+        "config.json": (known["config"], config_digest(described(folder))),
+        "images.json": (known["pinned"].get("images.json"), digest(images)),
+    }
+    for name, (was, now) in ours.items():
+        if was not in (None, now):
+            raise InputError(
+                f"{folder}: its {name} was changed since, its checkpoint does not belong to it; "
+                "put back the file that the run wrote"
+            )
 
 
 def _last_state(folder: Path, epochs: int) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def search_within(
     """
     single = config.single(number, str(run.folder / folder(number)))
     inner = run.inner(folder(number), single, search.METHOD)
-    if not (inner.folder / "result.json").exists():
+    if inner.result() is None:
         pin_split(inner, images, split)
         torch.manual_seed(seed_of(single.seed, "weights"))  # as in a run of its own
         try:

@@ -17,7 +17,7 @@ import psutil  # accelerate brings it
 
 from common.comparison.methods import ROOT
 from common.errors import InputError
-from common.files import json_lines
+from common.files import json_lines, json_object
 from common.genotype import Genotype, load, parse, save
 
 TAIL = 8  # lines of a failed run's log that are shown
@@ -112,7 +112,7 @@ class Job:
 
     def finished(self) -> bool:
         """Whether an earlier start of the comparison has done it."""
-        return (self.folder / "result.json").exists()
+        return json_object(self.folder / "result.json") is not None
 
     def seconds(self) -> float:
         """Wall time of all starts so far."""
