@@ -299,15 +299,16 @@ class Run:
         return state
 
     def _newest(self) -> dict[str, Any] | None:
-        folder, passed = self.folder / "checkpoints", {}
+        folder, passed = self.folder / "checkpoints", []
         if os.path.lexists(folder) and not folder.is_dir():
             raise InputError(f"{folder}: is not a folder; start a new run")
         try:
             for path, state in checkpoint.newest(folder):
-                passed[path.name] = "damaged" if state is None else self._changed(state)
-                if passed[path.name] is None:
-                    for name, why in list(passed.items())[:-1]:
-                        self.say(f"{name} is {why}; going on from {path.name} instead")
+                damaged = f"{path.name} is damaged"
+                passed.append(damaged if state is None else self._changed(path, state))
+                if passed[-1] is None:
+                    for why in passed[:-1]:
+                        self.say(f"{why}; going on from {path.name} instead")
                     self.used, self.stands_on = path, state.get("stands_on") or {}
                     return state
         except UnpicklingError:
@@ -317,18 +318,12 @@ class Run:
             ) from None
         if not passed:
             return None
-        if set(passed.values()) == {"damaged"}:
-            raise InputError(
-                f"--resume {self.folder}: every checkpoint is damaged "
-                f"({', '.join(passed)}); start a new run"
-            )
-        reasons = ", ".join(f"{name} is {why}" for name, why in passed.items())
         raise InputError(
-            f"--resume {self.folder}: no checkpoint can be gone on from ({reasons}); put the files "
-            "back as the run wrote them, or start a new run"
+            f"--resume {self.folder}: every checkpoint is damaged, or its files are "
+            f"({', '.join(passed)}); put them back as the run wrote them, or start a new run"
         )
 
-    def _changed(self, state: dict[str, Any]) -> str | None:
+    def _changed(self, path: Path, state: dict[str, Any]) -> str | None:
         """Why a checkpoint cannot be used: what it stands on is not there any more.
 
         Raises:
@@ -343,7 +338,7 @@ class Run:
         for name, (count, known_digest) in known.get("lines", {}).items():
             lines = first_lines(self.folder / name, count)
             if lines is None or digest(lines) != known_digest:
-                return f"of a {name} that has lost or changed lines since"
+                return f"{name} has lost or changed lines since {path.name}"
         return None
 
     def _check_description(self, config: LoopConfig, description: dict[str, Any]) -> None:

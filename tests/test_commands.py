@@ -226,6 +226,7 @@ def test_resume_with_a_damaged_config(tmp_path, command):
 def test_resume_with_a_damaged_split(finished_search, tmp_path, command):
     shutil.copytree(finished_search[0], tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # which know what it was
     (tmp_path / "run" / "split.json").write_text("{")
     assert_refused(command(SEARCH, "--resume", tmp_path / "run"), "its split.json is damaged")
 
@@ -296,6 +297,7 @@ def test_flags_reach_the_supernet_and_the_steps_the_halves(
 def test_resume_with_other_images(finished_search, tmp_path, command):
     shutil.copytree(finished_search[0], tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     split["images_sha256"] = "0" * 64
     (tmp_path / "run" / "split.json").write_text(json.dumps(split))
