@@ -305,8 +305,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is Literal:
         return any(value == part and type(value) is type(part) for part in parts)
     if kind is tuple:
-        same = parts[:1] * len(value) if parts[1:] == (...,) else parts
-        return isinstance(value, list) and len(value) == len(same) and all(map(_fits, value, same))
+        if not isinstance(value, list):
+            return False
+        parts = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
     if hint is float:
         return type(value) in (int, float)
     return type(value) is hint

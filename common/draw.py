@@ -24,7 +24,7 @@ from common.draw_search import (
     spread_figure,
 )
 from common.errors import InputError, errors_are_messages
-from common.files import json_lines
+from common.files import json_lines, json_object
 from common.genotype import FixedCell, Genotype, load, parse
 
 
@@ -51,8 +51,9 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
         evolution(json_lines(folder / "genotypes.jsonl"), folder / "pictures")
     if (folder / "genotype.json").is_file():
         cells(load(folder), folder / "pictures")
-    if (folder / "test.json").is_file():
-        confusion(json.loads((folder / "test.json").read_text()), folder / "pictures")
+    tested = json_object(folder / "test.json")
+    if tested is not None:
+        confusion(tested, folder / "pictures")
 
 
 @rc_context(STYLE)
@@ -187,7 +188,7 @@ def main() -> None:
 
 def _sampled(path: Path) -> list[dict]:
     """The cells that a run ranked, without failed ones; none in another run's result."""
-    found = json.loads(path.read_text()).get("cells") if path.is_file() else None
+    found = (json_object(path) or {}).get("cells")
     return [cell for cell in found if "failed" not in cell] if isinstance(found, list) else []
 
 

@@ -240,7 +240,10 @@ def of_an_older_version(folder, *lacking):
 def test_an_older_run_goes_on(runs, tmp_path, capfd):
     folder = shutil.copytree(runs / "half", tmp_path / "run")
     of_an_older_version(folder, "workers", "crop_padding", "commit")
-    assert resume(folder) is None and told(folder) == told(runs / "finished")
+    (folder / "images.json").write_text(json.dumps({"sha256": DIGITS.sha256()}))
+    assert resume(folder) is None
+    shutil.copy(runs / "half/images.json", folder)  # it stays as it was
+    assert told(folder) == told(runs / "finished")
     said = capfd.readouterr().out
     assert "have their defaults: --workers None, --crop-padding 4" in said and "--seed" not in said
 
@@ -255,6 +258,14 @@ def test_an_older_run_with_damaged_lines_is_refused(runs, tmp_path, name, damage
         assert message is None  # a retraining has none, and nothing says that this is a search
     else:
         assert name in message and str(folder) in message
+
+
+@pytest.mark.parametrize("content", ["{", "{}", '{"sha256": "another"}', '{"classes": []}'])
+def test_an_older_run_of_other_images_is_refused(runs, tmp_path, content):
+    folder = of_an_older_version(shutil.copytree(runs / "half", tmp_path / "run"))
+    (folder / "images.json").write_text(content)
+    message = resume(folder)
+    assert "its images.json" in message or "began with 0 classes" in message
 
 
 def test_an_older_run_of_another_network_is_refused(runs, tmp_path):
