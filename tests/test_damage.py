@@ -268,6 +268,12 @@ def test_an_older_run_of_other_images_is_refused(runs, tmp_path, content):
     assert "its images.json" in message or "began with 0 classes" in message
 
 
+def test_an_older_run_with_damaged_cells_is_refused(runs, tmp_path):
+    folder = of_an_older_version(shutil.copytree(runs / "half", tmp_path / "run"))
+    (folder / "genotype.json").write_text("{")
+    assert "genotype.json: not valid JSON" in resume(folder)
+
+
 def test_an_older_run_of_another_network_is_refused(runs, tmp_path):
     folder = shutil.copytree(runs / "half", tmp_path / "run")
     of_an_older_version(folder)
@@ -340,6 +346,14 @@ def test_a_run_within_another_is_restored(runs, tmp_path, accelerator):
     assert again.result() is None and (inner.folder / "config.json").read_bytes() == before
     with pytest.raises(InputError, match="its result.json is damaged"):
         again.read("result.json")
+    edit(inner.folder / "config.json", command="of its own")
+    again.pin_images("images.json", {"classes": ["a"]})
+    again.save_checkpoint(0, 0, {"epoch": 0})
+    (inner.folder / "images.json").write_text("{")
+    last = outer.inner("cells/000", config, METHOD)
+    last.pin_images("images.json", {"classes": ["a"]})
+    assert last.read("images.json") == {"classes": ["a"]}
+    assert last.read("config.json")["command"] == "of its own"
 
 
 # --------------------------------------------------------------- a finished retraining, as used
