@@ -67,6 +67,16 @@ def test_a_missing_or_altered_digest_is_noticed(tmp_path):
     assert newest(tmp_path) == (1, 1)
 
 
+def test_names_are_sorted_by_their_numbers(tmp_path):
+    """After step 9,999,999 a name is a digit longer."""
+    names = [f"epoch-00001-step-{step:07d}" for step in (9_999_998, 9_999_999, 10_000_000)]
+    for epoch, name in enumerate(names):
+        checkpoint.save(tmp_path, name, state(epoch))
+    assert [s["epoch"] for _, s in checkpoint.newest(tmp_path)] == [2, 1]
+    checkpoint.drop_later(tmp_path, tmp_path / f"{names[1]}.pt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"{names[1]}.pt", f"{names[1]}.pt.sha256"]
+
+
 def test_killed_while_writing(tmp_path):
     """SIGKILL at arbitrary moments of a program that does nothing but write checkpoints."""
     program = (

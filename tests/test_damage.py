@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
@@ -142,6 +143,7 @@ DAMAGES = {
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
     "first line twice": lambda path: replaced(path, b"".join(lines_of(path)[:1] + lines_of(path))),
     "last line twice": lambda path: replaced(path, b"".join(lines_of(path) + lines_of(path)[-1:])),
+    "first line lost": lambda path: replaced(path, b"".join(lines_of(path)[1:])),
     "last line lost": lambda path: replaced(path, b"".join(lines_of(path)[:-1])),
     "other digits": lambda path: replaced(path, path.read_bytes().replace(b"1", b"7")),
     "empty": lambda path: os.truncate(path, 0),
@@ -156,15 +158,15 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-LINES = {"truncated", "first line twice", "last line lost", "other digits", "empty", "bytes"}
-PATHS = {"a folder", "a dangling link", "missing"}
+LOST = {"truncated", "first line twice", "first line lost", "other digits", "empty", "bytes"}
+LOST |= {"a folder", "a dangling link", "missing"}
 # Which damages cannot be restored; a run at its end goes back an epoch where the last line is lost.
 REFUSED = {
     "half": {
-        "config.json": set(DAMAGES), **dict.fromkeys(EPOCH_FILES, LINES | PATHS),
+        "config.json": set(DAMAGES), **dict.fromkeys(EPOCH_FILES, LOST | {"last line lost"}),
         **dict.fromkeys(("genotype.json", "images.json"), {"a folder"}),
     },
-    "at its end": dict.fromkeys(EPOCH_FILES, (LINES | PATHS) - {"last line lost"}),
+    "at its end": dict.fromkeys(EPOCH_FILES, LOST),
     "finished": {"config.json": set(DAMAGES) - {"other digits"}, "result.json": {"a folder"}},
 }
 
@@ -248,7 +250,9 @@ def test_an_older_run_goes_on(runs, tmp_path, capfd):
     assert "have their defaults: --workers None, --crop-padding 4" in said and "--seed" not in said
 
 
-@pytest.mark.parametrize("damage", ["first line twice", "last line lost", "bytes", "missing"])
+@pytest.mark.parametrize("damage", [
+    "first line twice", "first line lost", "last line lost", "bytes", "missing",
+])  # fmt: skip
 @pytest.mark.parametrize("name", EPOCH_FILES)
 def test_an_older_run_with_damaged_lines_is_refused(runs, tmp_path, name, damage):
     folder = of_an_older_version(shutil.copytree(runs / "half", tmp_path / "run"))
@@ -258,6 +262,40 @@ def test_an_older_run_with_damaged_lines_is_refused(runs, tmp_path, name, damage
         assert message is None  # a retraining has none, and nothing says that this is a search
     else:
         assert name in message and str(folder) in message
+
+
+def test_lines_of_a_file_that_the_run_did_not_write_go(tmp_path, accelerator):
+    run = Run(tmp_path, METHOD, accelerator)
+    for epoch in range(2):
+        run.append("metrics.jsonl", {"epoch": epoch})
+    run.save_checkpoint(2, 0, {"epoch": 2})
+    again = Run(tmp_path, METHOD, accelerator)
+    (tmp_path / "architecture.jsonl").write_bytes((tmp_path / "metrics.jsonl").read_bytes())
+    assert again.load_checkpoint()["epoch"] == 2
+    again.rewind(2)
+    assert len(again.lines("metrics.jsonl")) == 2 and not again.lines("architecture.jsonl")
+
+
+@pytest.mark.parametrize("damage", ["empty", "a dangling link"])
+def test_checkpoints_that_are_no_folder(runs, tmp_path, damage):
+    folder = shutil.copytree(runs / "half", tmp_path / "run")
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints").touch()
+    DAMAGES[damage](folder / "checkpoints")
+    assert resume(folder) == f"{folder / 'checkpoints'}: is not a folder; start a new run"
+
+
+def test_a_strangers_checkpoint_is_not_loaded(runs, tmp_path):
+    folder = shutil.copytree(runs / "half", tmp_path / "run")
+    path = checkpoint.save(folder / "checkpoints", "epoch-00009", {"epoch": Killed})
+    message = resume(folder)
+    assert f"--resume {folder}: a checkpoint holds more than tensors" in message and path.exists()
+
+
+def test_a_checkpoint_is_held_no_longer_than_needed(runs, tmp_path, accelerator):
+    folder = shutil.copytree(runs / "half", tmp_path / "run")
+    run = Run.open(saved(TinyConfig, folder, METHOD), METHOD, accelerator)
+    assert run.load_checkpoint()["step"] == 1 and run.waiting is None
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"sha256": "another"}', '{"classes": []}'])
@@ -331,6 +369,9 @@ def test_other_images_or_cells_than_the_checkpoint_stands_on(runs, tmp_path, mon
     monkeypatch.setattr(f"{__name__}.DIGITS", DIGITS.subset(torch.arange(16).flip(0)))
     assert "are not those that the run began with (its images.json)" in resume(folder)
     assert not (folder / "images.json").exists()
+    other = {"classes": list(DIGITS.classes), "sha256": DIGITS.sha256()}
+    (folder / "images.json").write_text(json.dumps(other))  # that fits them, not the checkpoint
+    assert "are not those that the run began with (its images.json)" in resume(folder)
 
 
 def test_a_run_within_another_is_restored(runs, tmp_path, accelerator):
@@ -354,6 +395,21 @@ def test_a_run_within_another_is_restored(runs, tmp_path, accelerator):
     last.pin_images("images.json", {"classes": ["a"]})
     assert last.read("images.json") == {"classes": ["a"]}
     assert last.read("config.json")["command"] == "of its own"
+
+
+def test_a_config_tells_of_its_own_run(tmp_path):
+    outer = Run(tmp_path, "outer", Accelerator(cpu=True, mixed_precision="bf16"))
+    inner = outer.inner("cells/000", TinyConfig(resume="that of its outer run"), METHOD)
+    description = inner.read("config.json")
+    assert description["resume"] is None and description["output"] == str(inner.folder)
+    assert (description["method"], description["mixed_precision"]) == (METHOD, "bf16")
+
+
+def test_a_line_is_on_the_disk_before_its_checkpoint(tmp_path, accelerator, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    Run(tmp_path, METHOD, accelerator).append("metrics.jsonl", {"epoch": 0})
+    assert len(synced) == 1
 
 
 # --------------------------------------------------------------- a finished retraining, as used
