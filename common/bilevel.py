@@ -246,7 +246,7 @@ class BilevelTrainer(Loop):
         self.network.train(state == "batch")
         mixes = {kind: supernet.mix(kind) for kind in supernet.kinds}
         cells, candidates = supernet.derive(), supernet.candidates
-        best = {k: cut_to_best(mix, candidates) for k, mix in mixes.items()}
+        best = {k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in mixes.items()}
         derived = {
             k: cut_to_cell(mix, cells[k], supernet.edges, candidates) for k, mix in mixes.items()
         }

@@ -18,15 +18,18 @@ from common.ops import POOLS
 from common.supernet import SuperNet
 
 
-def best_operations(op: Tensor, candidates: Sequence[str]) -> Tensor:
-    """[edges, candidates] -> [edges]: the column of each edge's best operation but `none`."""
-    allowed = torch.tensor([name != "none" for name in candidates], device=op.device)
+def best_operations(op: Tensor, candidates: Sequence[str], derive_none: bool = False) -> Tensor:
+    """[edges, candidates] -> [edges]: the column of each edge's best operation but `none`.
+
+    `none` counts, too, where it can be derived.
+    """
+    allowed = torch.tensor([derive_none or name != "none" for name in candidates], device=op.device)
     return op.masked_fill(~allowed, -torch.inf).argmax(-1)
 
 
-def cut_to_best(mix: Mix, candidates: Sequence[str]) -> Mix:
+def cut_to_best(mix: Mix, candidates: Sequence[str], derive_none: bool = False) -> Mix:
     """Every edge keeps its best operation only, with weight 1; edges weigh what they weighed."""
-    best = best_operations(mix.op, candidates)
+    best = best_operations(mix.op, candidates, derive_none)
     return Mix(F.one_hot(best, len(candidates)).to(mix.op), mix.edge)
 
 
@@ -79,6 +82,8 @@ class Measures:
     @torch.no_grad()
     def _best(self, supernet: SuperNet) -> dict[str, Tensor]:
         return {
-            kind: best_operations(supernet.mix(kind).op, supernet.candidates).cpu()
+            kind: best_operations(
+                supernet.mix(kind).op, supernet.candidates, supernet.derive_none
+            ).cpu()
             for kind in supernet.kinds
         }

@@ -31,6 +31,7 @@ class SuperNet(nn.Module):
         classes: outputs of the classifier.
         image_channels: 3 for colour.
         large_images: the ImageNet stem instead of CIFAR's.
+        derive_none: let `none` be the best operation of an edge, in derived cells and measures.
     """
 
     candidates: Sequence[str] = CANDIDATES
@@ -46,9 +47,10 @@ class SuperNet(nn.Module):
         *,
         image_channels: int = 3,
         large_images: bool = False,
+        derive_none: bool = False,
     ):
         super().__init__()
-        self.nodes = nodes
+        self.nodes, self.derive_none = nodes, derive_none
         self.edges = cell_edges(nodes)
         # What is drawn in a pass comes from here; the trainer seeds it alike on every process.
         self.generator = torch.Generator()
@@ -106,7 +108,7 @@ class SuperNet(nn.Module):
     def derive(self) -> dict[str, Cell | FixedCell]:
         """The cells that the architecture parameters stand for now."""
         return {
-            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates)
+            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates, self.derive_none)
             for kind in self.kinds
         }
 
@@ -154,18 +156,22 @@ def small_noise(*shape: int) -> nn.Parameter:
     return nn.Parameter(1e-3 * torch.randn(shape))
 
 
-def top2(strengths: Tensor, edges: Sequence[tuple[int, int]], candidates: Sequence[str]) -> Cell:
+def top2(
+    strengths: Tensor, edges: Sequence[tuple[int, int]], candidates: Sequence[str],
+    derive_none: bool = False,
+) -> Cell:
     """DARTS' derivation: an edge's best operation but `none`, a node's two strongest edges.
 
     Args:
         strengths: [edges, candidates]; an edge is as strong as its best operation but `none`.
         edges: (source, target) of each row.
         candidates: the operation of each column.
+        derive_none: count `none` as any other operation: an edge that holds it sends zeros.
 
     Returns:
         The cell, stronger edge first, ties to the earlier input.
     """
-    names = [name for name in candidates if name != "none"]
+    names = [name for name in candidates if derive_none or name != "none"]
     columns = [candidates.index(name) for name in names]
     best = strengths[:, columns].max(-1)
     kept = []

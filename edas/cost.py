@@ -59,7 +59,7 @@ class NormalEdge(NoEdge):
 
     def __init__(self, **shape):
         super().__init__(**shape)
-        self.sampled = self.edge
+        self.sampled = (self.edge,)
 
 
 class ReductionEdge(NormalEdge):

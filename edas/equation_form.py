@@ -34,7 +34,7 @@ class EquationEDAS(EDASSuperNet):
     def edge(self, name: str) -> tuple[list[int], Tensor]:
         """The candidates of an edge that run, and their weights."""
         alpha = self.sigma * self.arch[name]
-        if self.sampled is not None and name == list(self.arch)[self.sampled]:
+        if list(self.arch).index(name) in self.sampled:
             return list(range(len(alpha))), alpha.exp() / alpha.exp().sum()
         allowed = [k for k, o in enumerate(self.candidates) if o != "none"]
         m = allowed[alpha[allowed].argmax().item()]

@@ -50,6 +50,10 @@ class EDASConfig(SearchConfig):
     """With --arch-weight-decay, what decays. all: every edge's alpha, and an unsampled one by
     nothing else; adam: every edge's by Adam's whole step, which carries older gradients on;
     sampled: the sampled edge's only."""
+    decay_epochs: int | None = None
+    """Epochs at the start in which alpha decays (4.1); by default those of the inversion."""
+    edge_per_kind: bool = False
+    """Relax one edge of each kind of cell an iteration, not one of both kinds together (3.2)."""
     move_idle: bool = False
     """Let momentum and decay move the weights of operations that did not run in a step."""
     epochs: int = 25
@@ -69,7 +73,10 @@ class EDASConfig(SearchConfig):
             epochs = (3 if self.preset == "digits" else 10) if inverts else 0
         if decay is None:
             decay = 1e-3 if inverts else 0.0
-        return dataclasses.replace(self, inversion_epochs=epochs, arch_weight_decay=decay)
+        decaying = epochs if self.decay_epochs is None else self.decay_epochs
+        return dataclasses.replace(
+            self, inversion_epochs=epochs, arch_weight_decay=decay, decay_epochs=decaying
+        )
 
     def provenance(self) -> dict[str, Any]:
         """See `SearchConfig.provenance`."""
@@ -78,14 +85,14 @@ class EDASConfig(SearchConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        at_least(self, 0, "inversion_epochs")
-        if self.decayed != "all" and not self.arch_weight_decay:
+        at_least(self, 0, "inversion_epochs", "decay_epochs")
+        if self.decayed != "all" and not (self.arch_weight_decay and self.decay_epochs):
             raise InputError(
-                f"--decayed {self.decayed}: nothing decays; use --variant edas-inv and an "
-                "--arch-weight-decay above 0"
+                f"--decayed {self.decayed}: nothing decays; use --variant edas-inv, and "
+                "--arch-weight-decay and --decay-epochs above 0"
             )
         if self.variant != "edas-inv":
-            for name in ("inversion_epochs", "arch_weight_decay"):
+            for name in ("inversion_epochs", "arch_weight_decay", "decay_epochs"):
                 if getattr(self, name):
                     raise InputError(
                         f"{flag(name)} {getattr(self, name)}: --variant {self.variant} has none; "
@@ -129,16 +136,19 @@ def iteration(config: EDASConfig, trainer: BilevelTrainer, train: Batch, valid: 
     First order. The arch step comes first, as in DARTS' code; the paper gives no order.
     """
     supernet, step = trainer.supernet, trainer.global_step
-    supernet.sample(generator_of(config.seed, "edge", step))  # the same edge in both steps
+    # The same edge in both steps.
+    supernet.sample(generator_of(config.seed, "edge", step), config.edge_per_kind)
     supernet.sigma = sign(trainer.epoch, step, config.inversion_epochs)
-    decays = config.arch_weight_decay > 0
+    decays = config.arch_weight_decay > 0 and trainer.epoch < config.decay_epochs
+    for group in trainer.arch_optimizer.param_groups:
+        group["weight_decay"] = config.arch_weight_decay if decays else 0.0
 
     trainer.arch_step(valid, move_idle=decays and config.decayed == "adam")
     if decays and config.decayed == "all":
         decay_unsampled(trainer.arch_optimizer)
 
     if config.variant == "alpha-max":
-        supernet.sampled = None  # every edge by its best operation (5.3)
+        supernet.sampled = ()  # every edge by its best operation (5.3)
     trainer.weight_step(train, move_idle=config.move_idle)
 
 

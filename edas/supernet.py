@@ -22,8 +22,8 @@ class EDASSuperNet(SampledSuperNet):
         **shape: see `SuperNet`.
 
     Attributes:
-        sampled: which architecture parameter's edge (k, l) is relaxed, in every cell of its kind:
-            the normal cell's edges first, then the reduction cell's. None: no edge is.
+        sampled: which architecture parameters' edges (k, l) are relaxed, in every cell of their
+            kind: the normal cell's edges come first, then the reduction cell's. Empty: none is.
         sigma: +1; -1 where -alpha takes alpha's place (Eq. 3), in softmax and argmax alike.
     """
 
@@ -31,7 +31,7 @@ class EDASSuperNet(SampledSuperNet):
         if isinstance(candidates, int):
             candidates = [o for o in CANDIDATES if candidates == 8 or o != "none"]
         self.candidates = tuple(candidates)
-        self.sampled: int | None = None
+        self.sampled: tuple[int, ...] = ()
         self.sigma = 1
         super().__init__(**shape)
 
@@ -49,9 +49,17 @@ class EDASSuperNet(SampledSuperNet):
         alpha = torch.stack([self.arch[f"alpha_{kind}_{i}-{j}"] for i, j in self.edges])
         return Mix(alpha.softmax(-1))
 
-    def sample(self, generator: torch.Generator) -> None:
-        """Let one edge of both kinds of cell, each as likely as the others, be relaxed (3.2)."""
-        self.sampled = int(torch.randint(len(self.arch), (), generator=generator))
+    def sample(self, generator: torch.Generator, per_kind: bool = False) -> None:
+        """Relax one edge of both kinds of cell together, each as likely as the others (3.2).
+
+        Args:
+            generator: of the draw.
+            per_kind: relax one edge of each kind of cell instead.
+        """
+        groups = len(self.kinds) if per_kind else 1
+        size = len(self.arch) // groups
+        drawn = torch.randint(size, (groups,), generator=generator).tolist()
+        self.sampled = tuple(group * size + edge for group, edge in enumerate(drawn))
 
     def mixes(self) -> list[Sample]:
         """Eq. 2, and with sigma = -1 Eq. 3.
@@ -67,9 +75,9 @@ class EDASSuperNet(SampledSuperNet):
         known = read(torch.stack(alphas))  # [edges of both kinds, candidates]
         m = best_operations(self.sigma * known, self.candidates)
         active, weight = [[k] for k in m.tolist()], [None] * len(alphas)
-        if self.sampled is not None:
-            active[self.sampled] = list(range(len(self.candidates)))
-            weight[self.sampled] = (self.sigma * alphas[self.sampled]).softmax(-1)
+        for edge in self.sampled:
+            active[edge] = list(range(len(self.candidates)))
+            weight[edge] = (self.sigma * alphas[edge]).softmax(-1)
         count, by_kind = len(self.edges), {}
         for n, kind in enumerate(self.kinds):
             own = slice(n * count, (n + 1) * count)

@@ -46,12 +46,14 @@ class Protocol:
     """What every protocol asks for."""
 
     recipe: ClassVar[str]
+    transfers: ClassVar[bool] = False  # searched on CIFAR-10, whatever CIFAR it is trained on
     output: str
     """The folder for all its runs and its result; one that is there is gone on with."""
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's own settings throughout; digits: minutes on two CPU cores."""
     dataset: str | None = None
-    """The images, as of the commands themselves; by default the preset's."""
+    """The images, as of the commands themselves; by default the preset's. For cifar100, GDAS and
+    PR-DARTS search on CIFAR-10, as in their papers (--search-flags="--dataset cifar100": there)."""
     data_root: str = "data"
     """Where they lie."""
     limit_images: int | None = None
@@ -72,25 +74,31 @@ class Protocol:
     """What starts the commands, e.g. "accelerate launch --mixed_precision bf16"; by default this
     Python."""
 
-    def images(self) -> list[str]:
-        """The flags that searches and trainings share."""
+    def images(self, dataset: str | None) -> list[str]:
+        """The flags that searches and trainings share, for these images."""
         words = ["--data-root", self.data_root]
-        for name in ("dataset", "limit_images", "threads"):
-            if getattr(self, name) is not None:
-                words += [flag(name), str(getattr(self, name))]
+        shared = {"limit_images": self.limit_images, "threads": self.threads}
+        for name, value in {"dataset": dataset, **shared}.items():
+            if value is not None:
+                words += [flag(name), str(value)]
         return words
+
+    def searched(self) -> str | None:
+        """The images that searches see."""
+        return "cifar10" if self.transfers and self.dataset == "cifar100" else self.dataset
 
     def search(self, name: str, script: str, *words: str) -> str:
         """A search in the folder of this name, whose path is returned."""
         folder = Path(self.output) / name
-        flags = ["--preset", self.preset, *self.images(), *words, *shlex.split(self.search_flags)]
+        images = self.images(self.searched())
+        flags = ["--preset", self.preset, *images, *words, *shlex.split(self.search_flags)]
         result(folder, script, flags, self.launcher)
         return str(folder)
 
     def flags(self, genotype: str, *words: str) -> list[str]:
         """Of a training."""
         settings = ["--preset", "digits"] if self.preset == "digits" else ["--recipe", self.recipe]
-        flags = [*settings, *self.images(), *words]
+        flags = [*settings, *self.images(self.dataset), *words]
         if self.cutout is not None:
             flags += ["--cutout", str(self.cutout)]
         return [*flags, *shlex.split(self.train_flags), "--genotype", genotype]
@@ -126,6 +134,8 @@ class PCDARTS(Protocol):
     """PC-DARTS, Table 1: the best of five searches on 45,000/5,000, trained on 50,000, tested."""
 
     recipe = "pc_darts"
+    seed: int = 0
+    """Of the first search and of all trainings; the searches' are 0 to 4 in the paper (4.4.3)."""
     genotypes: tuple[str, ...] = ()
     """Cells to rank instead of searching: run folders, genotype files or names."""
     searches: int = 5
@@ -167,7 +177,7 @@ class PCDARTS(Protocol):
 class GDAS(Protocol):
     """GDAS, 4.2: the best of four searches by validation, trained and tested."""
 
-    recipe = "gdas"
+    recipe, transfers = "gdas", True
     searches: int = 4
     """How many, with the seeds from --seed on."""
 
@@ -195,7 +205,7 @@ class GDAS(Protocol):
 class PRDARTS(Protocol):
     """PR-DARTS, IV-C: the mean of the last five epochs over three trainings."""
 
-    recipe = "pr_darts"
+    recipe, transfers = "pr_darts", True
     genotype: str | None = None
     """Cells to train instead of searching: a run folder, a genotype file or a name."""
     trainings: int = 3

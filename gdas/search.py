@@ -42,6 +42,8 @@ class GDASConfig(SearchConfig):
     """Temperature of the first epoch (4.2)."""
     tau_min: float = 0.1
     """Temperature of the last epoch; between them it is linear."""
+    derive_none: bool = False
+    """Let `none` be derived, as the paper's Omega does (3.2); such an edge sends zeros."""
     move_idle: bool = False
     """Let momentum and decay move the weights of operations that did not run in a step."""
     epochs: int = 240
@@ -55,7 +57,9 @@ class GDASConfig(SearchConfig):
 
     def provenance(self) -> dict[str, Any]:
         """See `SearchConfig.provenance`."""
-        return {"reduction": self.reduction, "draw": self.draw}
+        return {
+            "reduction": self.reduction, "draw": self.draw, "derive_none": self.derive_none,
+        }
 
     def check(self) -> None:
         """See `RunConfig.check`."""
@@ -93,6 +97,7 @@ def algorithm_1(config: GDASConfig, run: Run, images: Images, split: Split) -> N
     supernet = GDASSuperNet(
         reduction=config.reduction,
         draw=config.draw,
+        derive_none=config.derive_none,
         **config.shape(images),
     )
     trainer = BilevelTrainer(config, supernet, run, images, split)

@@ -76,8 +76,8 @@ class GDASSuperNet(SampledSuperNet):
     def derive(self) -> dict[str, Cell | FixedCell]:
         """T = 2 connections a node by the largest Pr, and their operations (3.2).
 
-        Deviation: Omega leaves out `none`, as the authors' code does for CNNs; the paper's Omega
-        is all candidates.
+        Deviation: Omega leaves out `none` unless `derive_none`, as the authors' code does for CNNs;
+        the paper's Omega is all candidates.
         """
         return {**super().derive(), **({"reduction": FIXED} if self.fixed else {})}
 

@@ -6,6 +6,7 @@ Plain code on small tensors, in the paper's names; the numbers are the lines of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from common.genotype import Cell, Edge, Op
 
+Reweighting = Literal["logits", "scores"]
 Pair, Triple = tuple[int, int], tuple[int, int, int]
 
 
@@ -21,6 +23,7 @@ def prune(
     P: Mapping[Triple, Tensor],
     b: Mapping[Triple, Tensor],
     candidates: Sequence[str],
+    reweighting: Reweighting = "logits",
 ) -> Cell:
     """Keep two edges a node, node by node, each decision made before the next is looked at.
 
@@ -32,6 +35,7 @@ def prune(
         P: P^(m,i,j) [K, K]; each row is a distribution.
         b: the attention's logits, of which beta^(m,i,j) is the softmax over m; scalars.
         candidates: the operation of each column.
+        reweighting: see `attention`.
 
     Returns:
         The cell, stronger edge first, ties to the earlier input.
@@ -49,7 +53,7 @@ def prune(
             for m in range(i):  # 12
                 if (m, i) in M[i]:  # 13
                     Z[m, i] = one_hot(Z[m, i])  # 14, Eq. 13
-            Z[i, j] = transit(Z, P, b, i, j, (m for m, _ in M[i]))  # 16
+            Z[i, j] = transit(Z, P, b, i, j, (m for m, _ in M[i]), reweighting)  # 16
         M[j] = strongest(Z, j)  # 19, 20
 
     kept = [
@@ -65,20 +69,37 @@ def transit(
     i: int,
     j: int,
     predecessors: Iterable[int],
+    reweighting: Reweighting = "logits",
 ) -> Tensor:
     """Eq. 11 of one inner edge: Z^(i,j) = sum over m of beta^(m,i,j) Z^(m,i) P^(m,i,j).
 
     Deviation: line 16 prints the sum over all m; here, as in Eq. 15, over the predecessors that
-    are left, and beta is the softmax of their logits (Eq. 12), so Z^(i,j) is a distribution.
+    are left, and beta sums to 1 over them (see `attention`), so Z^(i,j) is a distribution.
 
     Args:
         Z, P, b: see `prune`; Z with the rows of the predecessors.
         i, j: the edge.
         predecessors: m of the edges (m, i) that are there.
+        reweighting: see `attention`.
     """
     left = list(predecessors)
-    beta = torch.stack([b[m, i, j] for m in left]).softmax(0)
+    beta = attention(torch.stack([b[m, i, j] for m in range(i)]), left, reweighting)
     return sum(weight * (Z[m, i] @ P[m, i, j]) for weight, m in zip(beta, left, strict=True))
+
+
+def attention(logits: Tensor, left: Sequence[int], reweighting: Reweighting) -> Tensor:
+    """beta of the predecessors left; "we reweight the attention score ... by softmax" (3.4).
+
+    Args:
+        logits: [m], of all predecessors; their softmax are the scores of Eq. 12.
+        left: those that are left.
+        reweighting: "logits": the softmax of the logits left, so scores keep their ratios;
+            "scores": the softmax of the scores left, where some are gone.
+    """
+    scores = logits.softmax(0)
+    if reweighting == "scores" and len(left) < len(logits):
+        return scores[left].softmax(0)
+    return logits[left].softmax(0)
 
 
 def strongest(Z: Mapping[Pair, Tensor], j: int) -> list[Pair]:

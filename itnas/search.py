@@ -19,6 +19,7 @@ from common.errors import InputError, errors_are_messages
 from common.flags import flag
 from common.gumbel import linear
 from itnas import draw
+from itnas.derive import Reweighting
 from itnas.supernet import ITNASSuperNet
 
 METHOD = "itnas"
@@ -40,6 +41,12 @@ class ITNASConfig(SearchConfig):
     """Temperature of the first epoch (4.1.1)."""
     tau_min: float = 0.5
     """Temperature of the last epoch; between them it is linear."""
+    derive_tau: float = 1.0
+    """Temperature of the outer edges' noise-free weights that cells are derived from (3.4); Eq. 5
+    has 0.5 in the last epoch."""
+    reweighting: Reweighting = "logits"
+    """Attention over the predecessors left by pruning (3.4). logits: softmax of their logits, which
+    keeps the scores' ratios; scores: softmax of their scores."""
     learning_rate_min: float = 0.001
     """Where the cosine ends."""
     arch_learning_rate: float = 3e-4
@@ -47,12 +54,15 @@ class ITNASConfig(SearchConfig):
 
     def provenance(self) -> dict[str, Any]:
         """See `SearchConfig.provenance`."""
-        return {"gumbel": self.gumbel, "transition": self.transition, "pruning": self.pruning}
+        return {
+            "gumbel": self.gumbel, "transition": self.transition, "pruning": self.pruning,
+            "derive_tau": self.derive_tau, "reweighting": self.reweighting,
+        }
 
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        for name in ("tau_max", "tau_min"):
+        for name in ("tau_max", "tau_min", "derive_tau"):
             value = getattr(self, name)
             if not 1e-3 <= value < math.inf:
                 raise InputError(f"{flag(name)} {value}: must be 0.001 or more, and finite")
@@ -60,6 +70,10 @@ class ITNASConfig(SearchConfig):
                 raise InputError(
                     f"{flag(name)} {value}: --no-gumbel has no temperature; leave one of them out"
                 )
+        if self.reweighting != "logits" and not self.pruning:
+            raise InputError(
+                f"--reweighting {self.reweighting}: nothing is pruned; leave out it or --no-pruning"
+            )
         if self.pruning and not self.transition:
             raise InputError(
                 "--no-transition: pruning (Algorithm 1) follows the transitions, and there are "
@@ -89,6 +103,8 @@ def search(config: ITNASConfig) -> None:
         gumbel=config.gumbel,
         transition=config.transition,
         pruning=config.pruning,
+        derive_tau=config.derive_tau,
+        reweighting=config.reweighting,
         **config.shape(images),
     )
     trainer = BilevelTrainer(config, supernet, run, images, split)

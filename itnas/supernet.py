@@ -14,7 +14,7 @@ from common.cell import Mix
 from common.genotype import CANDIDATES, Cell
 from common.gumbel import gumbel
 from common.supernet import SuperNet, small_noise
-from itnas.derive import prune
+from itnas.derive import Reweighting, prune
 
 
 def triples(nodes: int) -> list[tuple[int, int, int]]:
@@ -35,6 +35,8 @@ class ITNASSuperNet(SuperNet):
         gumbel: outer rows are Gumbel-softmax samples (3.2), not softmax alone.
         transition: inner rows come from their predecessors (3.3), not from alphas of their own.
         pruning: cells are read off by Algorithm 1 (3.4), not by the two strongest edges a node.
+        derive_tau: temperature of the outer rows that are derived, measured and recorded.
+        reweighting: of attention where edges are pruned, see `derive.attention`.
         **shape: see `SuperNet`.
 
     Raises:
@@ -47,11 +49,13 @@ class ITNASSuperNet(SuperNet):
     candidates = tuple(name for name in CANDIDATES if name != "none")  # K = 7 (4.1.1)
 
     def __init__(
-        self, gumbel: bool = True, transition: bool = True, pruning: bool = True, **shape
+        self, gumbel: bool = True, transition: bool = True, pruning: bool = True,
+        derive_tau: float = 1.0, reweighting: Reweighting = "logits", **shape,
     ):
         if pruning and not transition:
             raise ValueError("pruning follows the transitions, and there are none")
         self.gumbel, self.transition, self.pruning = gumbel, transition, pruning
+        self.derive_tau, self.reweighting = derive_tau, reweighting
         self.tau = 5.0
         super().__init__(**shape)
 
@@ -69,8 +73,8 @@ class ITNASSuperNet(SuperNet):
                 self.arch[f"{name}_{kind}"] = small_noise(*shape)
 
     def mix(self, kind: str) -> Mix:
-        """The cell without noise and at temperature 1: what is derived, measured and recorded."""
-        return Mix(self.rows(kind, self.arch[f"alpha_{kind}"].softmax(-1)))
+        """The cell without noise, at `derive_tau`: what is derived, measured and recorded."""
+        return Mix(self.rows(kind, (self.arch[f"alpha_{kind}"] / self.derive_tau).softmax(-1)))
 
     def mixes(self) -> list[Mix]:
         """One sample a kind of cell and pass: its outer rows Z, and the inner rows that follow."""
@@ -142,7 +146,7 @@ class ITNASSuperNet(SuperNet):
             P = self.arch[f"P_{kind}"].softmax(-1).cpu()
             P = dict(zip(triples(self.nodes), P, strict=True))
             b = dict(zip(triples(self.nodes), self.arch[f"beta_{kind}"].cpu(), strict=True))
-            cells[kind] = prune(outer, P, b, self.candidates)
+            cells[kind] = prune(outer, P, b, self.candidates, self.reweighting)
         return cells
 
     def recorded(self, kind: str) -> dict[str, list]:

@@ -37,24 +37,35 @@ class PCDARTSConfig(SearchConfig):
     """Weigh each edge by beta (3.3)."""
     mask: Literal["first", "random"] = "first"
     """The first channels and a shuffle (4.1), or channels drawn for every edge and pass (3.2)."""
+    derive_none: bool = False
+    """Let `none` be derived, as any other operation; such an edge sends zeros."""
     warmup_epochs: int = 15
     """Epochs at the start in which alpha and beta rest."""
     batch_size: int | None = None
-    """Images of a step, over all processes together; by default 64 K, 256 for K = 4."""
+    """Images of a step, over all processes together; by default 64 K, 256 for K = 4; on ImageNet
+    512 K, 1,024 for K = 2."""
     learning_rate: float | None = None
-    """Of the weights' SGD at the start; by default 0.025 K, 0.1 for K = 4."""
+    """Of the weights' SGD at the start; by default 0.025 K, 0.1 for K = 4; on ImageNet 0.25 K, 0.5
+    for K = 2."""
     learning_rate_warmup: int = 0
     """Epochs at the start in which that grows linearly to its whole value."""
 
     def resolved(self) -> PCDARTSConfig:
-        """Batch size and learning rate follow K: 256 and 0.1 at the paper's K = 4."""
-        batch_size = 64 * self.K if self.batch_size is None else self.batch_size
-        rate = 0.025 * self.K if self.learning_rate is None else self.learning_rate
+        """Batch size and learning rate follow K: 256 and 0.1 at K = 4 (4.2).
+
+        On ImageNet 1,024 and 0.5 at K = 2 (4.3).
+        """
+        each, rate = (512, 0.25) if self.preset == "imagenet" else (64, 0.025)
+        batch_size = each * self.K if self.batch_size is None else self.batch_size
+        rate = rate * self.K if self.learning_rate is None else self.learning_rate
         return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
 
     def provenance(self) -> dict[str, Any]:
         """See `SearchConfig.provenance`."""
-        return {"K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask}
+        return {
+            "K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask,
+            "derive_none": self.derive_none,
+        }
 
     def check(self) -> None:
         """See `RunConfig.check`."""
@@ -72,7 +83,7 @@ PRESETS = {
     "cifar10": PCDARTSConfig(),
     "imagenet": PCDARTSConfig(
         preset="imagenet", dataset="imagenet", train_share=0.1, valid_share=0.025, K=2,
-        warmup_epochs=35, batch_size=1024, learning_rate=0.5, learning_rate_warmup=5,
+        warmup_epochs=35, learning_rate_warmup=5,
         weight_decay=3e-5, arch_learning_rate=6e-3, arch_grad_clip=5.0,
     ),
     "digits": PCDARTSConfig(
@@ -93,6 +104,7 @@ def search(config: PCDARTSConfig) -> None:
         K=config.K,
         edge_normalization=config.edge_normalization,
         mask=config.mask,
+        derive_none=config.derive_none,
         **config.shape(images),
     )
     if config.warmup_epochs >= config.epochs:

@@ -64,6 +64,7 @@ def test_the_defaults_are_section_4_1(preset, variant):
         "weight_decay": 3e-4, "grad_clip": 5.0, "arch_learning_rate": 0.025, "arch_beta1": 0.5,
         "arch_beta2": 0.999, "arch_weight_decay": 1e-3 if inverts else 0,
         "inversion_epochs": 10 if inverts else 0, "decayed": "all", "candidates": 7,
+        "decay_epochs": 10 if inverts else 0, "edge_per_kind": False,
         "move_idle": False, "cutout": 0,
     }  # fmt: skip
     config = dataclasses.replace(PRESETS[preset], variant=variant).resolved()
@@ -126,7 +127,7 @@ def test_equations_2_and_3(candidates, sigma):
     net.sigma = sigma
     parameters = list(net.parameters())
     for sampled, name in [*enumerate(net.arch), (None, None)]:
-        net.sampled = sampled
+        net.sampled = () if sampled is None else (sampled,)
         loss, logits = net.loss(images, labels)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         expected = slow_form(net, images, name, sigma)
@@ -142,7 +143,7 @@ def test_equations_2_and_3(candidates, sigma):
 
 def test_sigma_turns_softmax_and_argmax_alike_and_not_the_genotype():
     net, images, _ = net_and_batch()
-    net.sampled = 2
+    net.sampled = (2,)
     up, derived, op = net.mixes()[0], net.derive(), net.mix("normal").op
     net.sigma = -1
     down = net.mixes()[0]
@@ -162,7 +163,7 @@ def test_zero_weighs_in_the_relaxed_edge_and_is_never_an_argmax():
     none = CANDIDATES.index("none")
     for alpha in net.arch_parameters():
         alpha.data[none] = 9
-    net.sampled = 1
+    net.sampled = (1,)
     for sample in net.mixes():
         assert all(none not in row for n, row in enumerate(sample.active) if len(row) == 1)
     relaxed = net.mixes()[0]
@@ -178,7 +179,7 @@ def test_nothing_is_lost_by_the_cut_when_no_edge_is_relaxed():
     net, images, _ = net_and_batch()
     cut = net.per_cell({k: cut_to_best(net.mix(k), net.candidates) for k in net.kinds})
     assert torch.equal(net(images), net(images, cut))
-    net.sampled = 0
+    net.sampled = (0,)
     assert not torch.equal(net(images), net(images, cut))
 
 
@@ -188,7 +189,7 @@ def test_nothing_is_lost_by_the_cut_when_no_edge_is_relaxed():
 @pytest.mark.parametrize("sampled", [1, EDGES + 3])
 def test_one_edge_runs_all_candidates_and_every_other_one_operation(sampled, monkeypatch):
     net, images, labels = net_and_batch()
-    net.sampled = sampled
+    net.sampled = (sampled,)
     key = {
         module: (n, edge)
         for n, cell in enumerate(net.cells)
@@ -210,7 +211,7 @@ def test_one_edge_runs_all_candidates_and_every_other_one_operation(sampled, mon
 
 def test_a_pass_reads_once_from_the_device(monkeypatch):
     net, images, labels = net_and_batch(cells=8)
-    net.sampled = 3
+    net.sampled = (3,)
     reads = []
     original = torch.Tensor.cpu, torch.Tensor.tolist
 
@@ -233,7 +234,7 @@ def test_the_cost_is_flat_in_the_candidates_outside_the_sampled_edge(monkeypatch
         net = EDASSuperNet(candidates, **SMALL)
         for alpha in net.arch_parameters():
             alpha.data[net.candidates.index("sep_conv_3x3")] = 1
-        net.sampled = sampled
+        net.sampled = () if sampled is None else (sampled,)
         with Calls() as calls:
             loss, _ = net.loss(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1]))
             torch.autograd.grad(loss, net.weight_parameters(), allow_unused=True)

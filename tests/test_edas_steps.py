@@ -82,6 +82,35 @@ def test_the_other_readings_of_the_decay(tmp_path, accelerator):
         assert not torch.equal(before, after)
 
 
+@pytest.mark.parametrize("decayed", ["all", "adam", "sampled"])
+def test_alphas_decay_in_the_first_epochs_only(tmp_path, accelerator, decayed):
+    """After them a sampled edge moves by its gradient alone, and every other edge rests."""
+    config, trainer = searcher(tmp_path, accelerator, "edas-inv", decayed=decayed, decay_epochs=1)
+    iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
+    assert trainer.arch_optimizer.param_groups[0]["weight_decay"] == 1e-3
+    trainer.epoch, before = 1, snapshot(trainer.arch)
+    iteration(config, trainer, batch(trainer), trainer.valid_batches.train(1))
+    assert trainer.arch_optimizer.param_groups[0]["weight_decay"] == 0
+    moved = [n for n, (p, was) in enumerate(zip(trainer.arch, before, strict=True))
+             if not torch.equal(p, was)]
+    assert moved == [edge_of(config, trainer.global_step, len(trainer.arch))]
+
+
+def test_an_edge_of_each_kind_can_be_relaxed(tmp_path, accelerator):
+    config, trainer = searcher(tmp_path, accelerator, "edas", edge_per_kind=True)
+    pairs = set()
+    for trainer.step in range(4):
+        before = snapshot(trainer.arch)
+        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(trainer.step))
+        normal, reduction = trainer.supernet.sampled
+        assert normal < EDGES <= reduction < 2 * EDGES
+        moved = [n for n, (p, was) in enumerate(zip(trainer.arch, before, strict=True))
+                 if not torch.equal(p, was)]
+        assert moved == [normal, reduction]
+        pairs.add((normal, reduction))
+    assert len(pairs) > 1 and any(normal + EDGES != reduction for normal, reduction in pairs)
+
+
 def test_a_decay_halves_at_most():
     alpha, fresh, sampled = (torch.nn.Parameter(torch.tensor([0.5, -0.5])) for _ in range(3))
     adam = torch.optim.Adam([alpha, fresh, sampled], lr=0.025, weight_decay=1e-3)
@@ -164,9 +193,9 @@ def test_both_steps_of_an_iteration_see_one_edge_and_one_sign(
     for step in range(9):
         sigma = -1 if variant == "edas-inv" and step % 2 and step < 6 else 1
         edge = edge_of(config, step, 2 * EDGES)
-        then = None if variant == "alpha-max" else edge
+        then = () if variant == "alpha-max" else (edge,)
         assert seen[2 * step : 2 * step + 2] == [
-            ("arch_step", "valid", edge, sigma, False),
+            ("arch_step", "valid", (edge,), sigma, False),
             ("weight_step", "train", then, sigma, False),
         ]
     seen.clear()
@@ -195,7 +224,7 @@ def test_edges_are_drawn_uniformly_from_both_kinds_of_cell():
     count = Counter()
     for step in range(2800):
         net.sample(generator_of(0, "edge", step))
-        count[net.sampled] += 1
+        count.update(net.sampled)
     assert sorted(count) == list(range(28))
     assert all(50 < times < 155 for times in count.values())  # 100 expected, sd 9.8
 

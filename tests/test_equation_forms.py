@@ -43,7 +43,7 @@ def pair(method):
         if method == "pr_darts":
             net.rebuild({kind: [Pool.first(pool) for pool in POOLS] for kind in net.kinds})
         if method == "edas":
-            net.sampled = 3
+            net.sampled = (3,)
         nets.append(net)
     fast, slow = nets
     for alpha in fast.arch_parameters():

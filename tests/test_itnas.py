@@ -64,6 +64,7 @@ def test_the_default_is_section_4_1_1():
         "weight_decay": 3e-4, "grad_clip": 5.0, "arch_learning_rate": 3e-4, "arch_beta1": 0.5,
         "arch_beta2": 0.999, "arch_weight_decay": 1e-3, "tau_max": 5, "tau_min": 0.5,
         "gumbel": True, "transition": True, "pruning": True, "cutout": 0,
+        "derive_tau": 1.0, "reweighting": "logits",
     }  # fmt: skip
     assert {key: getattr(PRESETS["cifar10"], key) for key in paper} == paper
     assert ITNASSuperNet.candidates == OPS and len(OPS) == 7
@@ -255,6 +256,21 @@ def test_what_is_derived_and_measured_has_no_noise():
     assert torch.equal(net.mix("normal").op, before) and net.derive() == derived
 
 
+def test_the_temperature_of_the_derivation_is_that_of_the_outer_rows():
+    """At 0.5 rows are rescaled squares of those at 1; inner ones follow; samples keep tau."""
+    one, half = (net_and_batch(derive_tau=tau)[0] for tau in (1.0, 0.5))
+    outer = torch.tensor([i < 2 for i, _ in one.edges])
+    square = one.mix("normal").op[outer] ** 2
+    found = half.mix("normal").op
+    torch.testing.assert_close(found[outer], square / square.sum(1, keepdim=True))
+    torch.testing.assert_close(found, half.rows("normal", found[outer]))
+    assert one.derive() != half.derive()
+    for net in (one, half):
+        net.tau = 0.7
+        net.generator.manual_seed(1)
+    assert torch.equal(one.mixes()[0].op, half.mixes()[0].op)
+
+
 # ------------------------------------------------------------------------------------------ Table 2
 
 
@@ -400,6 +416,9 @@ def test_the_hot_path_does_not_grow_with_the_triples():
     ({"nodes": 3}, "--nodes 3: .*use 4 or more, or add --no-transition --no-pruning"),
     ({"tau_min": 0.0}, "--tau-min 0.0: must be 0.001 or more"),
     ({"tau_max": math.inf}, "--tau-max inf"),
+    ({"derive_tau": 0.0}, "--derive-tau 0.0: must be 0.001 or more"),
+    ({"gumbel": False, "derive_tau": 0.5}, "--derive-tau 0.5: --no-gumbel has no temperature"),
+    ({"pruning": False, "reweighting": "scores"}, "--reweighting scores: nothing is pruned"),
     ({"gumbel": False, "tau_max": 3.0}, "--tau-max 3.0: --no-gumbel has no temperature"),
     ({"gumbel": False, "tau_min": 0.1}, "--tau-min 0.1: --no-gumbel has no temperature"),
 ])  # fmt: skip

@@ -1,8 +1,10 @@
 """ITNAS' Algorithm 1 by hand."""
 
+import math
+
 import torch
 
-from itnas.derive import prune, transit
+from itnas.derive import attention, prune, transit
 from itnas.supernet import ITNASSuperNet, triples
 from test_bilevel import equal, snapshot
 from test_itnas import OPS, SMALL, net_and_batch
@@ -91,6 +93,40 @@ def test_attention_is_shared_out_among_the_predecessors_that_are_left():
     assert kept(cell, 4) == [(3, "skip_connect"), (0, "skip_connect")]
     # All predecessors: .1 * .69 + .1 * .655 + .8 * .5 = .53, behind .55 and ahead of .52.
     assert plain(outer, P, b, 3)[4] == [0, 3]
+
+
+def test_attention_of_the_other_reading_is_the_softmax_of_the_scores_left():
+    """Scores .7, .2 and .1: without the last, e^.7 and e^.2 over their sum; else as they were."""
+    logits = torch.tensor([0.7, 0.2, 0.1]).log()
+    by_hand = torch.tensor([math.exp(0.7), math.exp(0.2)]) / (math.exp(0.7) + math.exp(0.2))
+    torch.testing.assert_close(attention(logits, [0, 1], "scores"), by_hand)
+    torch.testing.assert_close(attention(logits, [1, 0], "scores"), by_hand.flip(0))
+    torch.testing.assert_close(attention(logits, [0, 1], "logits"), torch.tensor([7 / 9, 2 / 9]))
+    torch.testing.assert_close(attention(logits, [0, 1, 2], "scores"), logits.exp())
+
+
+def test_the_supernet_prunes_by_the_reading_it_was_given():
+    """(2,3) goes; to (3,4) .98 of the attention goes to (0,3), whose row of P is sharp: .97, or .85
+    by the softmax of the scores, behind .9 and .87.
+    """
+
+    class TwoCandidates(ITNASSuperNet):
+        candidates = AB
+
+    sources = {}
+    for reweighting in ("logits", "scores"):
+        net = TwoCandidates(reweighting=reweighting, **{**SMALL, "nodes": 3})
+        for kind in net.kinds:
+            rows = [[0.6, 0.4]] * 2 + [[0.7, 0.3], [0.65, 0.35], [0.9, 0.1], [0.87, 0.13]]
+            net.arch[f"alpha_{kind}"].data = torch.tensor(rows).log()
+            P, b = torch.full((len(triples(3)), 2, 2), 0.5), torch.zeros(len(triples(3)))
+            for n, triple in enumerate(triples(3)):
+                if triple == (0, 3, 4):
+                    P[n] = torch.tensor([[0.98, 0.02], [0.5, 0.5]])
+                    b[n] = 4.0
+            net.arch[f"P_{kind}"].data, net.arch[f"beta_{kind}"].data = P.log(), b
+        sources[reweighting] = {i for i, _ in kept(net.derive()["normal"], 4)}
+    assert sources == {"logits": {3, 0}, "scores": {0, 1}}
 
 
 def test_a_pruned_predecessor_no_longer_counts():

@@ -1,11 +1,15 @@
+import json
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.complexity import Setting, complexity
+from common.draw_cell import cell_figure
 from common.drop_path import DropPath
 from common.errors import InputError
-from common.genotype import Cell, Edge, FixedCell, Genotype, Op, cell_from_pairs, load
+from common.genotype import Cell, Edge, FixedCell, Genotype, Op, cell_from_pairs, load, parse
 from common.macro import CellInputs, LargeStem, Place, SmallStem, places
 from common.network import AuxiliaryHead, DerivedCell, DerivedEdge, FixedReductionCell, Network
 from common.ops import FactorizedReduce, ReluConvNorm
@@ -106,6 +110,28 @@ def test_derived_cell_written_out():
     x3 = module.edges[1](x0) + x2 + pooled
     x4 = module.edges[4](x3)
     torch.testing.assert_close(module(s0, s1), torch.cat([x4, x2], 1))
+
+
+def test_a_derived_cell_with_none_is_written_drawn_counted_and_trained():
+    """Node 2 of both cells gets nothing: its channels are zeros."""
+    pairs = [("none", 0), ("none", 1), ("sep_conv_3x3", 1), ("none", 2)]
+    cell = cell_from_pairs(pairs)
+    genotype = Genotype("with_none", {"normal": cell, "reduction": cell})
+    assert parse(json.dumps(genotype.to_json())) == genotype and "none(x0)" in str(genotype)
+    assert any("none" in text.get_text() for text in cell_figure(cell).axes[0].texts)
+
+    counted = complexity(genotype, Setting(classes=3, image_size=9, channels=4, cells=3))
+    network = Network(genotype, 4, 3, 3).train()
+    assert counted.params == sum(p.numel() for p in network.parameters())
+    assert counted.multiply_adds_paper > counted.multiply_adds > 0
+
+    out = []
+    network.cells[1].register_forward_hook(lambda module, inputs, output: out.append(output))
+    loss = F.cross_entropy(network(images(2, 3, 9, 9).float()), torch.tensor([0, 2]))
+    loss.backward()
+    half = out[0].shape[1] // 2
+    assert not out[0][:, :half].any() and out[0][:, half:].any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_only_edges_from_the_inputs_of_a_reduction_cell_have_stride_2():

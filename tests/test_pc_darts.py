@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common.baselines.darts import DARTSConfig
 from common.cell import Mix
 from common.data import Images, Split
 from common.errors import InputError
@@ -296,14 +297,31 @@ def test_the_learning_rate_of_the_imagenet_search(tmp_path, accelerator):
     assert rates[5:] == pytest.approx(cosine[5:])
 
 
-@pytest.mark.parametrize(("K", "size", "rate"), [(1, 64, 0.025), (2, 128, 0.05), (8, 512, 0.2)])
-def test_batch_and_learning_rate_follow_K(K, size, rate):
-    config = PCDARTSConfig(K=K).resolved()
+@pytest.mark.parametrize(("preset", "K", "size", "rate"), [
+    ("cifar10", 1, 64, 0.025), ("cifar10", 2, 128, 0.05), ("cifar10", 8, 512, 0.2),
+    ("imagenet", 1, 512, 0.25), ("imagenet", 4, 2048, 1.0),
+])  # fmt: skip
+def test_batch_and_learning_rate_follow_K(preset, K, size, rate):
+    config = dataclasses.replace(PRESETS[preset], K=K).resolved()
     assert (config.batch_size, config.learning_rate) == (size, rate)
 
 
-def test_given_batch_size_stays():
-    assert PCDARTSConfig(K=8, batch_size=96).resolved().batch_size == 96
+@pytest.mark.parametrize("preset", ["cifar10", "imagenet"])
+def test_given_batch_size_and_learning_rate_stay(preset):
+    config = dataclasses.replace(PRESETS[preset], K=8, batch_size=96, learning_rate=0.3)
+    assert (config.resolved().batch_size, config.resolved().learning_rate) == (96, 0.3)
+
+
+def test_what_makes_a_search_with_K_1_darts():
+    """The README's flags; without them warm-up, two rates and edge weights are PC-DARTS'."""
+    flags = {"K": 1, "edge_normalization": False, "warmup_epochs": 0, "learning_rate_min": 0.001,
+             "arch_learning_rate": 3e-4}  # fmt: skip
+    config = PCDARTSConfig(**flags).resolved()
+    assert config.learning_rate_warmup == 0
+    for field in dataclasses.fields(DARTSConfig):
+        if field.name not in ("order", "preset"):
+            expected = getattr(DARTSConfig(), field.name)
+            assert getattr(config, field.name) == expected, field.name
 
 
 def test_K_must_divide_the_channels():

@@ -1,5 +1,6 @@
 """The papers' protocols: which commands they start, what they choose, what they repeat."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -60,7 +61,7 @@ def test_pc_darts_ranks_by_a_tenth_and_trains_the_best_on_all(tmp_path, command,
     *ranked, final = map(words_of, calls)
     assert len(ranked) == 3
     for call, genotype in zip(ranked, CELLS[1:], strict=True):
-        assert "--held-out valid --held-out-share 0.1 --seed 2 --epochs 7 --cutout 0" in call
+        assert "--held-out valid --held-out-share 0.1 --seed 0 --epochs 7 --cutout 0" in call
         assert "--recipe pc_darts" in call and f"--genotype {genotype}" in call
     assert "--genotype gdas" in final and "held-out" not in final and "--epochs" not in final
     result = json.loads((output / "result.json").read_text())
@@ -75,7 +76,7 @@ def test_pc_darts_searches_with_five_seeds_first(tmp_path, command, started):
     assert status == 0, err
     searches = calls[:5]
     assert all(call[1] == str(ROOT / "pc_darts/search.py") for call in searches)  # after -x
-    assert [call[call.index("--seed") + 1] for call in searches] == list("23456")
+    assert [call[call.index("--seed") + 1] for call in searches] == list("01234")  # 4.4.3
     assert all("--dataset cifar100 --seed" in words_of(call) for call in searches)
     assert all(call[call.index("--epochs") + 1] == "3" for call in searches)
     assert f"--genotype {tmp_path}/p/searches/4" in words_of(calls[-1])
@@ -151,6 +152,40 @@ def test_real_trainings(tmp_path, command, monkeypatch):
     assert load(tmp_path / "p/final") == load(result["winner"])
     final = json.loads((tmp_path / "p/final/result.json").read_text())
     assert final["epochs"] == 2 and final["test_top1"] == result["test_top1"]
+
+
+@pytest.mark.parametrize(("words", "searched"), [
+    ([], "cifar10"), (["--search-flags=--dataset cifar100"], "cifar100"),
+])  # fmt: skip
+@pytest.mark.parametrize("paper", ["gdas", "pr_darts"])
+def test_cifar_100_is_trained_on_and_not_searched_on(
+    tmp_path, command, started, monkeypatch, paper, words, searched
+):
+    """Both papers search on CIFAR-10 only, and print the same cells' error on CIFAR-100."""
+    calls, results = started
+    results["best_of"] = {"cells": [{"number": 0, "valid_top1": 80}]}
+    results.update({seed: {"test_top1_last_five": 80.0} for seed in "234"})
+    fake = launch.call
+
+    def call(words):
+        status, folder = fake(words), tmp_path / "p/best_of"
+        if folder.is_dir():
+            save(dataclasses.replace(load("gdas"), provenance={"number": 0}),
+                 folder / "genotype.json")
+        return status
+
+    monkeypatch.setattr(launch, "call", call)
+    status, _, err = command(
+        PROTOCOL, paper, "--output", tmp_path / "p", "--dataset", "cifar100", *words
+    )
+    assert status == 0, err
+    search, *trainings = calls
+
+    def images(call):  # the last one counts
+        return call[len(call) - call[::-1].index("--dataset")]
+
+    assert images(search) == searched and len(trainings) == (1 if paper == "gdas" else 3)
+    assert {images(training) for training in trainings} == {"cifar100"}
 
 
 @pytest.mark.parametrize(("words", "message"), [

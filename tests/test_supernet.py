@@ -1,9 +1,13 @@
 """The base class: first-order DARTS."""
 
+import dataclasses
+import importlib
+
 import pytest
 import torch
 
-from common.genotype import CANDIDATES, Op
+from common.genotype import CANDIDATES, Edge, Op
+from common.measures import Measures, cut_to_best
 from common.supernet import SuperNet, top2
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
@@ -65,6 +69,46 @@ def test_none_is_never_derived_and_does_not_make_an_edge_strong():
     assert [(e.source, e.op.name) for e in cell.into(3)] == [
         (2, "skip_connect"), (1, "sep_conv_5x5"),
     ]
+
+
+def test_none_is_derived_where_it_is_asked_for_as_any_other_operation():
+    """By the supernet and by what is measured of it: the paper's Omega of GDAS (3.2)."""
+    net = SuperNet(channels=4, cells=3, nodes=2, derive_none=True)
+    alpha, none = net.arch["alpha_normal"].data.zero_(), CANDIDATES.index("none")
+    alpha[0, none], alpha[3, none] = 3, 9  # the strongest edge of node 3
+    alpha[4, CANDIDATES.index("skip_connect")] = 3
+    alpha[2, none], alpha[2, 4] = 1, 0.9  # behind both
+    cell = net.derive()["normal"]
+    assert [(e.source, e.op.name) for e in cell.into(3)] == [(1, "none"), (2, "skip_connect")]
+    assert cell.into(2)[0] == Edge(0, 2, Op("none"))
+    best = Measures(net).best["normal"]
+    assert best[[0, 2, 3]].tolist() == [none] * 3 and best[4] == 3
+    cut = cut_to_best(net.mix("normal"), CANDIDATES, net.derive_none)
+    assert cut.op.argmax(1).tolist() == best.tolist()
+
+
+@pytest.mark.parametrize(("module", "kind"), [
+    ("common.baselines.darts", "SuperNet"), ("pc_darts.search", "PCDARTSSuperNet"),
+    ("gdas.search", "GDASSuperNet"),
+])  # fmt: skip
+@pytest.mark.parametrize("derive_none", [False, True])
+def test_the_flag_reaches_the_supernet_and_the_genotype(monkeypatch, module, kind, derive_none):
+    module = importlib.import_module(module)
+    config = dataclasses.replace(module.PRESETS["digits"], derive_none=derive_none).resolved()
+    assert module.PRESETS["digits"].derive_none is False  # the default
+    seen = {}
+
+    def stop(**how):
+        seen.update(how)
+        raise StopIteration
+
+    monkeypatch.setattr(module, kind, stop)
+    monkeypatch.setattr(type(config), "shape", lambda self, images: {})
+    monkeypatch.setattr(module, "open_search", lambda *_: (config, None, None, None))
+    with pytest.raises(StopIteration):
+        module.search(config)
+    assert seen["derive_none"] is derive_none
+    assert config.provenance()["derive_none"] is derive_none
 
 
 def test_ties_go_to_the_earlier_input():

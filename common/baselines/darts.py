@@ -29,6 +29,8 @@ class DARTSConfig(SearchConfig):
     """cifar10: the paper's search; digits: a minute or two on two CPU cores."""
     order: Literal[1, 2] = 1
     """1: alpha's gradient at the weights as they are; 2: at the weights one step further."""
+    derive_none: bool = False
+    """Let `none` be derived, as any other operation; such an edge sends zeros."""
     learning_rate_min: float = 0.001
     """Where the cosine ends."""
     arch_learning_rate: float = 3e-4
@@ -42,7 +44,7 @@ class DARTSConfig(SearchConfig):
 
     def provenance(self) -> dict[str, Any]:
         """See `SearchConfig.provenance`."""
-        return {"order": self.order}
+        return {"order": self.order, "derive_none": self.derive_none}
 
     def check_precision(self, precision: str) -> None:
         """See `RunConfig.check_precision`; second order is a small difference of gradients."""
@@ -71,7 +73,7 @@ def search(config: DARTSConfig) -> None:
     config, run, images, split = open_search(config, METHOD)
     if config.order == 2:  # 10 bits of mantissa do not resolve the difference, either
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    supernet = SuperNet(**config.shape(images))
+    supernet = SuperNet(derive_none=config.derive_none, **config.shape(images))
     trainer = BilevelTrainer(config, supernet, run, images, split)
     for _ in trainer.epochs():
         for train, valid in trainer.batches():
