@@ -57,6 +57,10 @@ class GDASConfig(SearchConfig):
         """See `SearchConfig.provenance`."""
         return {"reduction": self.reduction, "draw": self.draw}
 
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; a fixed reduction cell has far fewer weights."""
+        return (8, 1) if self.reduction == "fixed" else super().least_size()
+
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()

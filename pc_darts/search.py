@@ -56,6 +56,11 @@ class PCDARTSConfig(SearchConfig):
         """See `SearchConfig.provenance`."""
         return {"K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask}
 
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; 1/K of the channels enters the candidates."""
+        maps, weights = super().least_size()
+        return maps / self.K, weights / self.K**2
+
     def check(self) -> None:
         """See `RunConfig.check`."""
         at_least(self, 1, "K")
