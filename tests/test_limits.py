@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import math
+import os
 import sys
 from pathlib import Path
 from types import UnionType
@@ -249,8 +250,6 @@ def test_sizes_of_thousands_of_digits_end_in_one_message(command):
 
 
 def test_a_pipe_for_a_config_is_not_waited_for(tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(InputError, match="its config.json is no file"):
         described(tmp_path)
