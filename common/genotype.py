@@ -213,8 +213,7 @@ def parse(text: str, where: str = "genotype") -> Genotype:
     """
     try:
         data = json.loads(text)
-        text.encode()  # a lone half of a character
-        json.dumps(data, ensure_ascii=False).encode()  # and one that was written as \\ud800
+        json.dumps(data, ensure_ascii=False).encode()  # no lone half of a character
     except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise InputError(f"{where}: not valid JSON: {error}") from None
     try:

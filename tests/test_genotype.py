@@ -437,3 +437,11 @@ def test_a_pipe_or_a_device_is_not_read(tmp_path):
     for what in (tmp_path / "pipe", tmp_path, "/dev/zero"):
         with pytest.raises(InputError, match=f"--genotype {what}: no published genotype, file or"):
             load(what)
+
+
+def test_a_recurrent_cell_says_no_join():
+    data = load("gdas_rnn").to_json()
+    for join in ("mean", "sum"):
+        data["cells"]["recurrent"]["join"] = join
+        with pytest.raises(InputError, match='recurrent: "join" must be one of concat, mean'):
+            parse(json.dumps(data))
