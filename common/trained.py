@@ -105,13 +105,18 @@ def _finished(folder: Path) -> dict[str, Any]:
 def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         return json.loads(_text(folder, name))
-    except json.JSONDecodeError:
+    except InputError:
+        raise
+    except (ValueError, RecursionError):  # also a number of more digits than Python reads
         raise InputError(f"{folder}: its {name} is damaged") from None
 
 
 def _text(folder: Path, name: str) -> str:
+    file = folder / name
     try:
-        return (folder / name).read_text(encoding="utf-8")
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise InputError(f"{folder}: its {name} is no file")
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{folder}: its {name} is damaged") from None
     except OSError as error:

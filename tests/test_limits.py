@@ -25,6 +25,7 @@ from common.retrain_config import chosen_preset
 from common.retrain_rnn import PRESETS as RETRAIN_RNN
 from common.supernet import SuperNet
 from common.train_detector import DetectConfig
+from common.trained import _text
 from conftest import ROOT, SEARCH
 from edas import search as edas
 from gdas import best_of, rnn_search
@@ -253,6 +254,9 @@ def test_a_pipe_for_a_config_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(InputError, match="its config.json is no file"):
         described(tmp_path)
+    os.mkfifo(tmp_path / "images.json")
+    with pytest.raises(InputError, match="its images.json is no file"):
+        _text(tmp_path, "images.json")
     (tmp_path / "config.json").unlink()
     for text in ("9" * 5000, '{"method": ' + "[" * 100_000, "{", "[]", "{}"):
         (tmp_path / "config.json").write_text(text)
