@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
+from typing import Any, TypeVar
 
 import tyro
 
 from common.config import ConfigT, saved
 from common.errors import InputError, is_main_process
-from common.flags import flag
+from common.flags import at_most, flag
+
+# Flags that name files or folders: a `~` at their start is the home folder, as a shell would have
+# it, which leaves the one in --output=~/runs alone.
+PATHS = {
+    "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
+    "--weights", "--json", "--growth",
+}  # fmt: skip
+AnyConfig = TypeVar("AnyConfig")
 
 
 def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description: str) -> ConfigT:
@@ -33,10 +43,10 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
             default = saved(type(default), Path(resume), method)
         except InputError as error:
             raise InputError(f"--resume {error}") from None
-    config = tyro.cli(
+    config = at_home(tyro.cli(
         type(default), default=default, args=argv, description=description,
         console_outputs=is_main_process(), prog=module_form(),
-    ).resolved()
+    )).resolved()  # fmt: skip
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
         # Images may have moved: that they are the same is checked by their SHA-256. How many
@@ -50,12 +60,29 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
                 "on, or start a new run without --resume"
             )
     try:
+        at_most(config)
         config.check()
     except TypeError:  # a value of another type; flags cannot give one
         if resume is None:
             raise
         raise InputError(f"--resume {resume}: its config.json is damaged") from None
     return config
+
+
+def at_home(config: AnyConfig) -> AnyConfig:
+    """The same flags with the home folder in place of a `~` at the start of a path."""
+    changed = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.init and flag(field.name) in PATHS and value is not None:
+            changed[field.name] = _home(value)
+    return dataclasses.replace(config, **changed)
+
+
+def _home(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_home, value))
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
 
 
 def module_form() -> str | None:
@@ -79,4 +106,4 @@ def given(argv: list[str], name: str) -> str | None:
             value = text
         elif k + 1 < len(argv):
             value = argv[k + 1]
-    return value
+    return _home(value) if name in PATHS else value

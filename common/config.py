@@ -21,6 +21,9 @@ from common.errors import InputError
 from common.files import digest
 from common.flags import at_least, flag
 from common.macro import check_size, large
+from common.memory import check_memory, of_network, of_padded
+
+MOST_EDGES = 10_000  # of a supernet, all cells together; EDAS' 20 cells have 280
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,39 @@ class RunConfig(LoopConfig):
             InputError: naming the flag and what fits, or they are too small for any network.
         """
         check_size(images.shape, self.channels)
+        padding, side = self.crop_padding, max(images.shape[1:])
+        if isinstance(images, Images) and padding > side:
+            raise InputError(
+                f"--crop-padding {padding}: some crops would see nothing of images of {side} "
+                f"pixels; {side} or less"
+            )
+        self.check_memory(images.shape)
+        if isinstance(images, Images):
+            needed = of_padded(len(images), images.shape, padding)
+            check_memory(f"--crop-padding {padding}: {len(images)} padded images", needed)
+
+    def check_memory(self, shape: tuple[int, int, int]) -> None:
+        """Refuse a network that no training could hold, for images [C, H, W].
+
+        Raises:
+            InputError: naming the flags that make it smaller.
+        """
+        needed = of_network(
+            shape, self.channels, self.cells, self.batch_size // getattr(self, "accumulate", 1),
+            *self.least_size(),
+        )
+        flags = ", ".join(
+            f"{flag(name)} {getattr(self, name)}"
+            for name in ("batch_size", "channels", "cells", "nodes") if hasattr(self, name)
+        )
+        check_memory(f"{flags}: images of {shape[1]}x{shape[2]} pixels", needed)
+
+    def least_size(self) -> tuple[float, float]:
+        """Of a cell with C channels: maps [C, H, W] that a step keeps, and weights by C^2.
+
+        Both below what a cell has whatever its operations: nothing that fits is refused.
+        """
+        return 8, 2
 
     def split(self, images: Images) -> Split:
         """Which training images train the weights, and which the architecture."""
@@ -215,6 +251,12 @@ class SearchConfig(RunConfig):
         for name in ("arch_beta1", "arch_beta2"):
             if getattr(self, name) >= 1:
                 raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
+        edges = (self.nodes - 2) * (self.nodes + 1) // 2 * self.cells
+        if edges > MOST_EDGES:
+            raise InputError(
+                f"--cells {self.cells}, --nodes {self.nodes}: have {edges} edges; {MOST_EDGES} are "
+                "the most, with which a supernet is built within minutes"
+            )
         shares = self.train_share, self.valid_share
         if (shares[0] is None) != (shares[1] is None):
             raise InputError("--train-share, --valid-share: give both or neither")
@@ -228,6 +270,14 @@ class SearchConfig(RunConfig):
             raise InputError(
                 "--hessian, --compile: compiled networks have no second derivatives; choose one"
             )
+
+    def least_size(self) -> tuple[float, float]:
+        """See `RunConfig.least_size`: nine tenths of measured ones, of 2 to 6 computed nodes.
+
+        All candidates' maps of every edge, or the drawn one's; every candidate's weights.
+        """
+        edges = (self.nodes - 2) * (self.nodes + 1) / 2
+        return (15 if self.static else 2.5) * edges, 8 * edges
 
     def split(self, images: Images) -> Split:
         """See `RunConfig.split`."""
@@ -320,10 +370,15 @@ def described(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: no run there, or it cannot be read.
     """
+    file = folder / "config.json"
     try:
-        data = json.loads((folder / "config.json").read_bytes())
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise InputError(f"{folder}: its config.json is no file")
+        data = json.loads(file.read_bytes())
         if not isinstance(data, dict) or not isinstance(data["method"], str):
-            raise ValueError
+            raise KeyError
+    except InputError:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= LEFT_BY_A_KILL:
             raise InputError(

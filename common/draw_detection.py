@@ -73,5 +73,5 @@ def _draw(
         room = top > 0.06 * image.shape[1]  # above the box
         axes.text(
             left, top, text, color="white", fontsize=7, va="bottom" if room else "top",
-            clip_on=True, bbox={"fc": colour, "ec": "none", "pad": 1},
+            clip_on=True, bbox={"fc": colour, "ec": "none", "pad": 1}, parse_math=False,
         )  # fmt: skip

@@ -25,8 +25,8 @@ class NotFinite(RuntimeError):
 def errors_are_messages() -> Iterator[None]:
     """What a user can mend is said once, by the main process (or by the only one that knows).
 
-    Exit status 2 after an `InputError`, 1 after a loss that is not finite or on a full disk, 130
-    after Ctrl-C.
+    Exit status 2 after an `InputError`, 1 after a loss that is not finite, on a full disk or out of
+    memory, 130 after Ctrl-C.
     """
     try:
         yield
@@ -36,6 +36,11 @@ def errors_are_messages() -> Iterator[None]:
         _leave(f"error: {error}", 2)
     except NotFinite as error:
         _leave(f"error: {error}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        # Any process may be the one, and others wait for it: it says so itself.
+        _leave(f"error: out of memory: {NO_MEMORY} ({str(error)[:200]})", 1, True)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -45,6 +50,17 @@ def errors_are_messages() -> Iterator[None]:
         )  # fmt: skip
     except KeyboardInterrupt:
         _leave("\ninterrupted; --resume RUN_FOLDER goes on from the last checkpoint", 130)
+
+
+NO_MEMORY = "a smaller batch or network needs less"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory is short: Python's, a GPU's or, known by its text, PyTorch's of a CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return "not enough memory" in text or "Storage size calculation overflowed" in text
 
 
 def is_main_process() -> bool:

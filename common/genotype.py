@@ -36,6 +36,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_whole
+from common.flags import shortened
 
 FORMAT, VERSION = "nas-genotype", 1
 
@@ -56,6 +57,8 @@ RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
 JOINS = ("concat", "mean")
 KINDS = ("normal", "reduction", "recurrent")
+# No paper comes near these; what is beyond them is a slip that no machine could build.
+MOST_NODES, MOST_EDGES, MOST_KERNEL, MOST_EXPANSION, MOST_UNITS = 64, 1000, 99, 99, 20
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,8 @@ def parse(text: str, where: str = "genotype") -> Genotype:
     """
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        json.dumps(data, ensure_ascii=False).encode()  # no lone half of a character
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
         raise InputError(f"{where}: not valid JSON: {error}") from None
     try:
         return _genotype_from_json(data)
@@ -267,6 +271,9 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
     )
     listed = data.get("edges")
     _expect(isinstance(listed, list) and listed, f'{kind}: "edges" must be a non-empty list')
+    _expect(
+        len(listed) <= MOST_EDGES, f'{kind}: "edges" has {len(listed)}; {MOST_EDGES} are the most'
+    )
     edges = [_edge_from_json(kind, inputs, edge) for edge in listed]
     nodes = range(inputs, max(edge.target for edge in edges) + 1)
     for node in nodes:
@@ -297,6 +304,10 @@ def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
         f'{kind}: "from" and "to" are state numbers and "to" is at least {inputs}, in {data!r}',
     )
     _expect(
+        target < inputs + MOST_NODES,
+        f'{kind}: "to" is {shortened(target)}; a cell has {MOST_NODES} computed nodes at the most',
+    )
+    _expect(
         0 <= source < target,
         f"{kind}: the edge from {source} to {target} comes from a later node; "
         f'"from" must be smaller than "to"',
@@ -321,6 +332,12 @@ def _op_from_json(kind: str, data: Any) -> Op:
         f'{kind}: "kernel" must be odd, "dilation" positive and "expansions" a list of positive '
         f"whole numbers, in {data!r}",
     )
+    for name, value, most in (
+        ("kernel", kernel, MOST_KERNEL), ("dilation", dilation, MOST_KERNEL),
+        ("expansions", max(expansions, default=0), MOST_EXPANSION),
+        ("number of expansions", len(expansions), MOST_UNITS),
+    ):  # fmt: skip
+        _expect(value <= most, f'{kind}: "{name}" {shortened(value)}: must be {most} or less')
     return Op(data["name"], kernel, dilation, tuple(expansions))
 
 

@@ -16,6 +16,7 @@ from common.errors import InputError, NotFinite
 from common.flags import at_least, flag
 from common.language import Dropouts, LanguageModel, chunk_loss, exact_loss, slowness
 from common.loop import MEND, Loop, prepare
+from common.memory import check_memory, of_language_model
 from common.run import Run
 from common.text import Chunk, Columns, Corpus, TextSource, chunk_starts
 
@@ -76,6 +77,20 @@ class TextConfig(LoopConfig):
         for name in DROPOUTS:
             if (value := getattr(self, f"dropout_{name}")) >= 1:
                 raise InputError(f"{flag(f'dropout_{name}')} {value}: must be below 1")
+
+    def check_memory(self, words: int, nodes: int) -> None:
+        """Refuse a model that no training could hold.
+
+        Args:
+            words: of the vocabulary.
+            nodes: of the recurrent cell.
+
+        Raises:
+            InputError: naming the flags that make it smaller.
+        """
+        needed = of_language_model(words, self.units, nodes, self.bptt, self.batch_size)
+        flags = f"--units {self.units}, --bptt {self.bptt}, --batch-size {self.batch_size}"
+        check_memory(f"{flags}: a model of {words} words", needed)
 
     def check_precision(self, precision: str) -> None:
         """See `LoopConfig.check_precision`; the time loop is written for one precision.

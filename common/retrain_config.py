@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -153,5 +154,6 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     if recipe is None:
         recipe = "pc_darts" if genotype is None else recipes.of_genotype(genotype)
     if images == "folder":
-        images = recipes.of_folder(recipe, int(size) if (size or "").isdigit() else None)
+        known_size = re.fullmatch("[0-9]{1,9}", size or "")  # `parse` refuses what is none
+        images = recipes.of_folder(recipe, int(size) if known_size else None)
     return {images: preset(recipe, images, genotype)}

@@ -92,6 +92,7 @@ def retrain_rnn(config: RNNTrainConfig) -> None:
     config, accelerator = start(config)
     texts = corpus(config, accelerator)
     Columns(texts.train, config.batch_size, "training")  # or it says what does not fit
+    config.check_memory(len(texts.words), 1)
     run = Run.open(config, METHOD, accelerator)
     run.pin_text(texts.digests())
     genotype = None

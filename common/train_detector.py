@@ -98,6 +98,7 @@ class DetectConfig(RunConfig):
             raise InputError(f"--channels {self.channels}: must be 2 or more")
         if self.resume is None:  # a run holds its own
             check_genotype(load(self.genotype), self.channels)
+        self.check_memory((3, self.image_size, self.image_size))
 
 
 def detect(config: DetectConfig) -> None:

@@ -112,8 +112,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _text(folder: Path, name: str) -> str:
+    file = folder / name
     try:
-        return (folder / name).read_text(encoding="utf-8")
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise InputError(f"{folder}: its {name} is no file")
+        return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{folder}: its {name} is damaged") from None
     except OSError as error:

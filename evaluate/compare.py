@@ -13,13 +13,14 @@ import sys
 
 import tyro
 
+from common.arguments import at_home
 from common.comparison.conduct import compare
 from common.comparison.settings import CompareConfig
 from common.comparison.studies import listed
 from common.errors import errors_are_messages
 
 if __name__ == "__main__":
-    config = tyro.cli(CompareConfig, description=__doc__)
+    config = at_home(tyro.cli(CompareConfig, description=__doc__))
     if config.study == "list":
         print(listed())
         sys.exit(0)

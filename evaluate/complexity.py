@@ -13,8 +13,10 @@ from typing import Any, Literal
 import tyro
 
 from common import zoo
+from common.arguments import at_home
 from common.complexity import complexity
 from common.errors import InputError, errors_are_messages
+from common.flags import at_least, at_most
 from common.genotype import load
 
 # key of the JSON form -> what a person reads
@@ -50,6 +52,8 @@ def report(options: Options) -> dict[str, Any]:
     Raises:
         InputError: no genotype, no such one or not of images, or a size that makes no network.
     """
+    at_most(options)
+    at_least(options, 1, "channels", "cells")
     if options.genotype is None:
         raise InputError("--genotype: say of what: a published name, a file or a search's folder")
     sizes = {"channels": options.channels, "cells": options.cells}
@@ -104,7 +108,7 @@ def entry(cell: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
+    options = at_home(tyro.cli(Options, description=__doc__))
     with errors_are_messages():
         if options.list and options.json:
             print(json.dumps(list(zoo.listing())))

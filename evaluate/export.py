@@ -23,12 +23,14 @@ from typing import Any, Literal
 import torch
 import tyro
 
+from common.arguments import at_home
 from common.command import set_threads
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
 from common.files import write_whole
-from common.flags import at_least
+from common.flags import at_least, at_most
+from common.memory import check_memory, of_network
 from common.run import commit
 from common.trained import Trained, load_trained
 
@@ -65,6 +67,11 @@ def export(options: Options) -> None:
     """
     check(options)
     trained = load_trained(options.run)
+    largest, size = max(options.batch_sizes), (trained.config.channels, trained.config.cells)
+    check_memory(
+        f"--batch-sizes {largest}: forward passes",
+        of_network(trained.shape, *size, largest, 0.5, 0.5),
+    )
     threads = set_threads(options.threads)
     trained.network.to(memory_format=torch.channels_last)  # how convolutions run fastest
     program = trace(trained)
@@ -102,6 +109,7 @@ def check(options: Options) -> None:
     Raises:
         InputError: naming the flag and the mend.
     """
+    at_most(options)
     at_least(options, 1, "threads")
     at_least(options, 2, "rounds")
     if not options.formats:
@@ -198,6 +206,6 @@ def write(path: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
+    options = at_home(tyro.cli(Options, description=__doc__))
     with errors_are_messages():
         export(options)

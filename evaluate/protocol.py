@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
+import shutil
 import statistics
 import sys
 from collections.abc import Sequence
@@ -29,10 +30,10 @@ from typing import Any, ClassVar, Literal
 
 import tyro
 
-from common.arguments import parse
+from common.arguments import at_home, parse
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
-from common.flags import at_least, flag
+from common.flags import at_least, at_most, flag
 from common.genotype import load
 from common.launch import result
 from common.retrain import METHOD
@@ -124,9 +125,26 @@ class Protocol:
             InputError: naming the flag and what it takes.
         """
         at_least(self, 1, "epochs")
+        self.check_quoted()
         for genotype in self.cells() or ("darts_v1",):
             flags = self.flags(genotype)
             parse(chosen_preset(flags), METHOD, flags, "The flags of the trainings.")
+
+
+    def check_quoted(self) -> None:
+        """Refuse flags in one word that a shell would not take apart, and an unknown launcher.
+
+        Raises:
+            InputError: naming the flag.
+        """
+        for name in ("search_flags", "train_flags", "launcher"):
+            try:
+                words = shlex.split(getattr(self, name))
+            except ValueError as error:  # an open quote
+                text = f"{flag(name)} {getattr(self, name)!r}: {error}"
+                raise InputError(f"{text}; close what is opened") from None
+            if name == "launcher" and words and shutil.which(words[0]) is None:
+                raise InputError(f"--launcher {words[0]}: there is no such program")
 
 
 @dataclass(frozen=True)
@@ -243,6 +261,8 @@ PROTOCOLS = {"pc_darts": PCDARTS, "gdas": GDAS, "pr_darts": PRDARTS}
 def main(argv: list[str]) -> None:
     """Run a protocol to its result, or go on with one."""
     config = tyro.extras.subcommand_cli_from_dict(PROTOCOLS, args=argv, description=__doc__)
+    config = at_home(config)
+    at_most(config)
     config.check()
     folder = Path(config.output)
     begin(folder, {"protocol": config.recipe, **dataclasses.asdict(config)})

@@ -23,16 +23,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import draw
+from common.arguments import at_home
 from common.batches import Augmentation, Passes
 from common.command import set_threads, test_images, workers
 from common.config import described
 from common.data import Dataset
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
-from common.flags import at_least
+from common.flags import at_least, at_most
 from common.images import ImageFiles, Images
 from common.loop import prepare
 from common.macro import large
+from common.memory import check_memory, of_network
 from common.retrain_config import RetrainConfig
 from common.run import commit
 from common.trained import Trained, load_trained
@@ -64,6 +66,7 @@ def test(options: Options) -> None:
     Raises:
         InputError: no such run, it is not finished, or there are no test images for it.
     """
+    at_most(options)
     at_least(options, 1, "batch_size", "threads")
     trained = load_trained(options.run)
     accelerator = Accelerator(
@@ -81,6 +84,10 @@ def test(options: Options) -> None:
             f"--dataset {config.dataset}: has images of {found} (channels, height, width), "
             f"{options.run} was trained on {wanted}; --dataset folder brings files to that"
         )
+    least = of_network(
+        images.shape, config.channels, config.cells, min(config.batch_size, len(images)), 0.5, 0.5
+    )
+    check_memory(f"--batch-size {config.batch_size}: forward passes", least)
     batches = images.batches(
         accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
         stream="test", rank=accelerator.process_index, processes=accelerator.num_processes,
@@ -202,6 +209,6 @@ def write(run: Path, figures: dict[str, Any], confusion: list[list[int]]) -> Non
 
 
 if __name__ == "__main__":
-    options = tyro.cli(Options, description=__doc__)
+    options = at_home(tyro.cli(Options, description=__doc__))
     with errors_are_messages():
         test(options)

@@ -87,6 +87,7 @@ def search(config: GDASRNNConfig) -> None:
     texts = corpus(config, accelerator)
     for named, text in (("training", texts.train), ("validation", texts.valid)):
         Columns(text, config.batch_size, named)  # or it says what does not fit
+    config.check_memory(len(texts.words), config.nodes - 1)
     run = Run.open(config, METHOD, accelerator)
     run.pin_text(texts.digests())
     algorithm_1(config, run, texts)

@@ -61,6 +61,10 @@ class GDASConfig(SearchConfig):
             "reduction": self.reduction, "draw": self.draw, "derive_none": self.derive_none,
         }
 
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; a fixed reduction cell has far fewer weights."""
+        return (8, 1) if self.reduction == "fixed" else super().least_size()
+
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()

@@ -67,6 +67,11 @@ class PCDARTSConfig(SearchConfig):
             "derive_none": self.derive_none,
         }
 
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; 1/K of the channels enters the candidates."""
+        maps, weights = super().least_size()
+        return maps / self.K, weights / self.K**2
+
     def check(self) -> None:
         """See `RunConfig.check`."""
         at_least(self, 1, "K")

@@ -89,6 +89,11 @@ class PRDARTSConfig(SearchConfig):
         """
         return [candidate(name) for name in self.candidates]
 
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; what the candidates are is free but for a convolution."""
+        edges = (self.nodes - 2) * (self.nodes + 1) / 2
+        return 2 * edges, edges
+
     def check(self) -> None:
         """See `RunConfig.check`."""
         first = self.first()

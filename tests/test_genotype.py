@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 
 import pytest
 
@@ -376,3 +377,71 @@ def test_bad_cell(cell, named):
 @pytest.mark.parametrize(("cell", "named"), BAD_RECURRENT.values(), ids=BAD_RECURRENT)
 def test_bad_recurrent_cell(cell, named):
     check_refused({**GOOD, "cells": {"recurrent": cell}}, [*named, "recurrent"])
+
+
+def sep_conv(**changes):
+    return {"name": "sep_conv", "kernel": 3, "dilation": 1, "expansions": [1], **changes}
+
+
+@pytest.mark.parametrize(("op", "named"), [
+    (sep_conv(kernel=10**9 + 1), '"kernel" 1000000001: must be 99 or less'),
+    (sep_conv(kernel=101), '"kernel" 101'),
+    (sep_conv(dilation=100), '"dilation" 100: must be 99'),
+    (sep_conv(expansions=[1, 100]), '"expansions" 100: must be 99'),
+    (sep_conv(expansions=[1] * 21), '"number of expansions" 21: must be 20'),
+])  # fmt: skip
+def test_an_operation_that_no_machine_could_build(op, named):
+    data = load("darts_v1").to_json()
+    data["cells"]["normal"]["edges"][0]["op"] = op
+    with pytest.raises(InputError, match=f"^mine: normal: {named}"):
+        parse(json.dumps(data), "mine")
+    most = sep_conv(kernel=99, dilation=99, expansions=[99] * 20)
+    data["cells"]["normal"]["edges"][0]["op"] = most
+    assert parse(json.dumps(data)).to_json() == data
+
+
+def test_a_cell_that_no_machine_could_build():
+    data = load("darts_v1").to_json()
+    edges = data["cells"]["normal"]["edges"]
+    chain = [{"from": k - 1, "to": k, "op": "skip_connect"} for k in range(6, 66)]
+    data["cells"]["normal"]["edges"] = edges + chain  # 64 computed nodes
+    assert parse(json.dumps(data)).cells["normal"].nodes == 64
+    for target in (66, 10**5, 10**4000):
+        chain[-1]["to"] = target
+        data["cells"]["normal"]["edges"] = edges + chain
+        with pytest.raises(InputError, match='"to" is .* 64 computed nodes at the most') as refused:
+            parse(json.dumps(data))
+        assert len(str(refused.value)) < 150
+    data["cells"]["normal"]["edges"] = edges * 125
+    assert len(parse(json.dumps(data)).cells["normal"].edges) == 1000
+    data["cells"]["normal"]["edges"] = [*edges * 125, edges[0]]
+    with pytest.raises(InputError, match='"edges" has 1001; 1000 are the most'):
+        parse(json.dumps(data))
+
+
+@pytest.mark.parametrize("text", [
+    '{"version": ' + "9" * 5000 + "}",  # more digits than Python reads
+    "[" * 100_000,
+    json.dumps({**load("darts_v1").to_json(), "name": "\ud800"}),  # half of a character
+    json.dumps({**load("darts_v1").to_json(), "provenance": {"source": "\udfff"}}),
+    '"\ud800"',
+])  # fmt: skip
+def test_what_is_no_json_or_no_text_is_one_message(text):
+    with pytest.raises(InputError, match="^mine: not valid JSON: "):
+        parse(text, "mine")
+
+
+def test_a_pipe_or_a_device_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "genotype.json")
+    for what in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(InputError, match=f"--genotype {what}: no published genotype, file or"):
+            load(what)
+
+
+def test_a_recurrent_cell_says_no_join():
+    data = load("gdas_rnn").to_json()
+    for join in ("mean", "sum"):
+        data["cells"]["recurrent"]["join"] = join
+        with pytest.raises(InputError, match='recurrent: "join" must be one of concat, mean'):
+            parse(json.dumps(data))

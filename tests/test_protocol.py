@@ -71,7 +71,7 @@ def test_pc_darts_ranks_by_a_tenth_and_trains_the_best_on_all(tmp_path, command,
 def test_pc_darts_searches_with_five_seeds_first(tmp_path, command, started):
     calls, results = started
     results.update({str(k): {"valid_top1": k, "valid_loss": 1.0} for k in range(5)})
-    flags = ["--dataset", "cifar100", "--search-flags=--epochs 3", "--launcher", "torchrun -x"]
+    flags = ["--dataset", "cifar100", "--search-flags=--epochs 3", "--launcher", "env -x"]
     status, _, err = command(PROTOCOL, "pc_darts", "--output", tmp_path / "p", *flags)
     assert status == 0, err
     searches = calls[:5]
@@ -189,6 +189,11 @@ def test_cifar_100_is_trained_on_and_not_searched_on(
 
 
 @pytest.mark.parametrize(("words", "message"), [
+    (["--search-flags", "'--epochs 3"], "--search-flags .*: No closing quotation; close"),
+    (["--train-flags", '"--epochs 3'], "--train-flags .*: No closing quotation; close"),
+    (["--launcher", "accelerate 'launch"], "--launcher .*: No closing quotation; close"),
+    (["--launcher", "no_such_launcher -x"], "--launcher no_such_launcher: there is no such"),
+    (["--searches", 10**9], "--searches 1000000000: must be 1000"),
     (["--epochs", 0], "--epochs 0: must be 1"),
     (["--searches", 0], "--searches 0: must be 1"),
     (["--cutout", -1], "--cutout -1: must be 0"),

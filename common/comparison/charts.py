@@ -61,7 +61,11 @@ def cost(rows: Sequence[Summary]) -> str:
     axes.set(xlabel="search time", ylabel="retrained top-1 (%)")
     axes.yaxis.set_major_locator(MaxNLocator(6))
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 0))
+        legend = figure.legend(
+            handles=handles, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 0)
+        )
+        for text in legend.get_texts():  # labels come from run folders
+            text.set_parse_math(False)
     return as_svg(figure)
 
 

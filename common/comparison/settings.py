@@ -17,6 +17,7 @@ from common.comparison.plan import Plan, plan_of
 from common.comparison.studies import study
 from common.data import Dataset
 from common.errors import InputError
+from common.flags import at_most
 from common.retrain import METHOD as RETRAIN
 from common.retrain_config import chosen_preset
 
@@ -89,6 +90,7 @@ class CompareConfig:
             raise InputError("--runs, --study: a study starts runs of its own; choose one")
         if self.runs:
             return
+        at_most(self)
         self.plan()
         if self.study is not None and self.methods not in ((), tuple(METHODS)):
             raise InputError("--methods, --study: a study has methods of its own; choose one")
