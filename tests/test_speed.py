@@ -272,6 +272,7 @@ def test_what_cannot_be_timed_or_written(benchmark, tmp_path, changes, named):
     benchmark.Options(**SIZE, json=tmp_path / "rows.json", growth=tmp_path / "a" / "b").check()
 
 
+@pytest.mark.slow
 def test_a_method_is_freed_before_the_next(benchmark, monkeypatch):
     alive, before = [], []
     forms = benchmark.forms
