@@ -17,7 +17,6 @@ what is printed are medians, with the least and the most.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import statistics
@@ -163,11 +162,7 @@ def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
         "equation's | kernels | of the equation's | GPU peak MiB | waits for data |"
     )
     print("|" + "---|" * 11)
-    rows = []
-    for method in options.methods:
-        rows.append(timed_row(method, options, device))
-        gc.collect()  # what its forms held is in cycles, which wait for nothing else
-    return rows
+    return [timed_row(method, options, device) for method in options.methods]
 
 
 def timed_row(method: str, options: Options, device: torch.device) -> dict[str, Any]:

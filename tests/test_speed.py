@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import sys
-import weakref
 
 import pytest
 import torch
@@ -270,24 +269,6 @@ def test_what_cannot_be_timed_or_written(benchmark, tmp_path, changes, named):
     with pytest.raises(InputError, match=named):
         benchmark.main(benchmark.Options(**{**SIZE, **changes}))
     benchmark.Options(**SIZE, json=tmp_path / "rows.json", growth=tmp_path / "a" / "b").check()
-
-
-@pytest.mark.slow
-def test_a_method_is_freed_before_the_next(benchmark, monkeypatch):
-    alive, before = [], []
-    forms = benchmark.forms
-
-    def watched(method, **shape):
-        before.append(sum(one() is not None for one in alive))
-        made = forms(method, **shape)
-        alive.extend(map(weakref.ref, made))
-        return made
-
-    monkeypatch.setattr(benchmark, "forms", watched)
-    benchmark.table(
-        benchmark.Options(methods=("darts", "edas"), **SIZE), torch.device("cpu")
-    )
-    assert before == [0, 0]
 
 
 def test_the_table_is_of_all_methods_by_default(benchmark):
