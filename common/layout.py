@@ -55,6 +55,23 @@ class _LaidAs(torch.autograd.Function):
         return g.contiguous(memory_format=ctx.memory_format), None
 
 
+def breaks_a_strided_1x1(x: Tensor, channels: int) -> bool:
+    """Whether a strided 1x1 convolution of a map may not be left to PyTorch.
+
+    Its backward pass on a CPU writes past its memory (torch 2.14, maps that lie channels last):
+    seen with 8, 10 and 12 channels on maps of 56 and 64 pixels. With a margin: any number of
+    channels that 16 does not divide, beyond 32 x 32 pixels.
+
+    Args:
+        x: [B, .., H, W].
+        channels: that the convolution reads.
+    """
+    return (
+        channels % 16 != 0 and torch.is_grad_enabled() and x.device.type == "cpu"
+        and x.shape[-2] * x.shape[-1] > 32 * 32
+    )  # fmt: skip
+
+
 def memory_format_of(x: Tensor) -> torch.memory_format:
     """Channels last where a pixel's channels are neighbours, as in a part of such a map, too."""
     return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.genotype import Op
+from common.layout import breaks_a_strided_1x1
 
 # name -> (kernel, dilation, expansions) of the separable convolutions with a plain name
 SEPARABLE = {
@@ -124,7 +125,14 @@ class FactorizedReduce(nn.Module):
         """The same of a map that has passed the ReLU."""
         x = pad_to_even(x)
         shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
-        return self.norm(torch.cat([self.even(x), self.odd(shifted)], 1))
+        return self.norm(torch.cat([halved(x, self.even), halved(shifted, self.odd)], 1))
+
+
+def halved(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution of stride 2; where PyTorch's would break, of the pixels that it reads."""
+    if breaks_a_strided_1x1(x, convolution.in_channels):
+        return F.conv2d(x[:, :, ::2, ::2], convolution.weight)
+    return convolution(x)
 
 
 def pad_to_even(x: Tensor) -> Tensor:

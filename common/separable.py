@@ -14,6 +14,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.layout import breaks_a_strided_1x1
+
 # Up to this many channels an edge, one dense convolution is faster for edges that share their
 # input, and for an edge by itself; beyond, its C times more products cost more than it saves.
 COMPOSED_UP_TO = 8
@@ -39,7 +41,8 @@ def separable(
     if torch.is_autocast_enabled(x.device.type):  # which is off when gradients are computed
         dtype = torch.get_autocast_dtype(x.device.type)
         x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
-    if stride == dilation > 1:  # it reads only the pixels at multiples of the stride
+    broken = kernel == 1 and stride > 1 and breaks_a_strided_1x1(x, c)
+    if stride == dilation > 1 or broken:  # it reads only the pixels at multiples of the stride
         x = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
         stride = dilation = 1
     if c <= COMPOSED_UP_TO and (groups < edges or edges == 1):

@@ -18,6 +18,7 @@ what is printed are medians, with the least and the most.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ from common.command import set_threads
 from common.data import Images
 from common.draw_growth import growth_figure
 from common.equation_form import EquationSuperNet
+from common.errors import InputError, errors_are_messages
+from common.flags import at_least
 from common.genotype import load
 from common.network import Network
 from common.supernet import SuperNet
@@ -84,6 +87,34 @@ class Options:
     """Instead of the table: growth.json and growth.svg in this folder."""
     retraining: bool = False
     """Instead of the table: a training step of a derived network, fp32 and as fast as it goes."""
+
+    def check(self) -> None:
+        """Refuse what could not be timed, or not be written.
+
+        Raises:
+            InputError: naming the flag.
+        """
+        if not self.methods:
+            raise InputError("--methods: name one or more")
+        at_least(self, 1, "batch_size", "rounds", "cells", "threads")
+        if self.channels < 4 or self.channels % 4:
+            raise InputError(
+                f"--channels {self.channels}: must be 4 or a multiple of it, the share that "
+                "PC-DARTS samples"
+            )
+        for name, folder in (("--json", self.json and self.json.parent), ("--growth", self.growth)):
+            there = folder
+            while there is not None and not there.exists():
+                if name == "--json":
+                    raise InputError(f"--json {self.json}: there is no folder {folder}")
+                there = there.parent
+            if there is not None and not (there.is_dir() and os.access(there, os.W_OK)):
+                raise InputError(f"{name}: cannot write in {there}; name another folder")
+        writable = self.json is None or not self.json.exists() or (
+            self.json.is_file() and os.access(self.json, os.W_OK)
+        )
+        if not writable:
+            raise InputError(f"--json {self.json}: is no file that can be written")
 
 
 class AnEdge:
@@ -317,6 +348,7 @@ def retraining(options: Options, device: torch.device) -> None:
 
 def main(options: Options) -> None:
     """Do what the options ask for."""
+    options.check()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = set_threads(options.threads)
     print(f"torch {torch.__version__}, {device}, {threads} threads, batch {options.batch_size}")
@@ -334,4 +366,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    with errors_are_messages():
+        main(tyro.cli(Options, description=__doc__))

@@ -58,16 +58,23 @@ class BatchRule:
         return self.largest(self.most * first / now)
 
 
-def used_memory(accelerator: Accelerator) -> float:
+def used_memory(accelerator: Accelerator, size_gib: float | None = None) -> float:
     """The share of its memory that the fullest GPU of all processes used at its peak.
 
     That is since `torch.cuda.reset_peak_memory_stats`; its memory is what is free and what torch
     holds.
+
+    Args:
+        accelerator: of all processes.
+        size_gib: what a GPU's memory is taken to be, where it is larger (`--memory-gib`).
     """
     device = accelerator.device
     free, _ = torch.cuda.mem_get_info(device)
     peak = torch.cuda.max_memory_allocated(device)
-    return fullest(accelerator, peak / (free + torch.cuda.memory_reserved(device)))
+    there = free + torch.cuda.memory_reserved(device)
+    if size_gib is not None:
+        there = min(there, size_gib * 2**30)
+    return fullest(accelerator, peak / there)
 
 
 def fullest(accelerator: Accelerator, share: float) -> float:

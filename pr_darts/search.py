@@ -9,6 +9,7 @@ laptop, with nothing to download.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -69,6 +70,9 @@ class PRDARTSConfig(SearchConfig):
     its own."""
     memory_threshold: float = 0.95
     """Share of a GPU's memory that a batch may be expected to use (III-C)."""
+    memory_gib: float | None = None
+    """Take a GPU's memory to be this large, where it is larger: 11 is the paper's card. By default
+    all of it, so that a larger GPU may keep to the largest batch in every cycle."""
     learning_rate_min: float = 0.01
     """Where the cosine of each cycle ends."""
 
@@ -137,6 +141,9 @@ class PRDARTSConfig(SearchConfig):
             raise InputError(
                 f"--memory-threshold {self.memory_threshold}: must be above 0 and 1 or less"
             )
+
+        if self.memory_gib is not None and not 0 < self.memory_gib < math.inf:
+            raise InputError(f"--memory-gib {self.memory_gib}: must be above 0; 11 is the paper's")
 
     def check_images(self, images: Images) -> None:
         """See `RunConfig.check_images`: the largest batch must fit, too."""

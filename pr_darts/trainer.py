@@ -78,7 +78,7 @@ class CycleTrainer(BilevelTrainer):
     def resize_batch(self) -> None:
         """On a GPU, every five steps: as many images as its memory allows (III-C)."""
         if self.accelerator.device.type == "cuda" and (self.step + 1) % RESIZE_EVERY == 0:
-            used = used_memory(self.accelerator)
+            used = used_memory(self.accelerator, self.config.memory_gib)
             self._set_batch_size(self.rule.by_memory(self.batch_size, used))
 
     def restart(self) -> None:

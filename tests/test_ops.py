@@ -1,10 +1,16 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.candidate import run
 from common.genotype import IMAGE_OPS, Op
 from common.ops import FactorizedReduce, SeparableConv, build
+from conftest import ROOT
 
 PARAMETRISED = [Op("sep_conv", 3, 2, ()), Op("sep_conv", 5, 1, (2, 3)), Op("sep_conv", 1, 1, (1,))]
 EVERY_OP = [*map(Op, IMAGE_OPS), *PARAMETRISED]
@@ -178,3 +184,58 @@ def test_dilated_convolution_with_weights_set_by_hand():
     x = image(1, 1, 6, 6)
     expected = 2 * F.conv2d(x.relu(), weight, padding=2, dilation=2)
     torch.testing.assert_close(module(x), expected / (1 + 1e-5) ** 0.5)
+
+
+# ------------------------------------------------------- what PyTorch's own backward pass breaks
+
+STRIDED_1X1 = """
+import torch
+from common.candidate import run
+from common.genotype import Op
+from common.ops import FactorizedReduce, build
+
+torch.set_num_threads(1)
+last = torch.channels_last
+for _ in range(3):
+    for channels in (8, 10, 12):
+        for size in (56, 64):
+            x = torch.randn(4, channels, size, size).to(memory_format=last).requires_grad_()
+            for outputs in (4, 8):
+                module = FactorizedReduce(channels, outputs, affine=True).to(memory_format=last)
+                module(x).square().sum().backward()
+            pointwise = build(Op("sep_conv", 1, 1, ()), channels, 2, search=True)
+            run(pointwise, x, x.relu()).square().sum().backward()
+print("survived")
+"""
+
+
+def test_a_strided_1x1_convolution_leaves_the_heap_whole():
+    """In a process of its own, whose allocator checks what it frees."""
+    env = {**os.environ, "MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", STRIDED_1X1], env=env, capture_output=True)
+    assert (done.returncode, done.stdout.strip()) == (0, b"survived"), done.stderr[-500:]
+
+
+@pytest.mark.parametrize("channels", [6, 12, 20])
+def test_strided_1x1_convolutions_read_every_second_pixel(channels, monkeypatch):
+    """The way round is the same function, and no strided 1x1 convolution remains on it."""
+    x = image(2, channels, 38, 37).double().to(memory_format=torch.channels_last)
+    reduce = FactorizedReduce(channels, 6, affine=False).double()
+    pointwise = build(Op("sep_conv", 1, 1, ()), channels, 2, search=True).double()
+    with torch.no_grad():
+        expected = [reduce(x), run(pointwise, x, x.relu())]
+    strided, conv2d = [], torch.conv2d
+
+    def spy(x, weight, bias=None, stride=1, *rest, **named):
+        if weight.shape[1] > 1 and weight.shape[-1] == 1 and stride not in (1, (1, 1)):
+            strided.append(weight.shape)
+        return conv2d(x, weight, bias, stride, *rest, **named)
+
+    monkeypatch.setattr(F, "conv2d", spy)
+    found = [reduce(x), run(pointwise, x, x.relu())]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    assert strided == []
+    small = x[..., :32, :32]
+    reduce(small)
+    assert len(strided) == 2  # and on small maps nothing is other than it was

@@ -333,3 +333,10 @@ def test_the_digits_preset_is_a_whole_search():
     config = PRESETS["digits"].resolved()
     steps = (1437 // 2) // config.batch_size * (config.epochs - config.warmup_epochs)
     assert config.nodes == 6 and config.cells >= 3 and steps >= 60
+
+
+def test_beta_begins_as_small_noise():
+    torch.manual_seed(0)
+    arch = PCDARTSSuperNet(K=2, channels=4, cells=3).arch
+    betas = torch.stack([arch["beta_normal"], arch["beta_reduction"]]).detach()
+    assert 5e-4 < betas.std() < 2e-3 and len(betas.unique()) == betas.numel()

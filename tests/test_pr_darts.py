@@ -301,3 +301,10 @@ def test_only_morphisms_of_the_space_appear():
 @pytest.mark.parametrize(("space", "count"), [("dl", 15), ("dr", 35), ("ur", 76)])
 def test_discoverable_operations(space, count):
     assert len(discoverable(PRDARTSConfig(space=space))) == count
+
+
+@pytest.mark.parametrize("size", [0, -1, float("nan"), float("inf")])
+def test_a_memory_size_that_is_none(size):
+    with pytest.raises(InputError, match="--memory-gib .*: must be above 0; 11 is the paper's"):
+        dataclasses.replace(CONFIG, memory_gib=size).check()
+    dataclasses.replace(CONFIG, memory_gib=11).check()

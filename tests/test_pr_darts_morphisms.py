@@ -137,6 +137,16 @@ def test_new_channels_are_alive_and_only_their_consumers_are_zero():
     assert second.pointwise.weight.grad[:, C:].abs().min() > 0
 
 
+def test_new_channels_are_spread_by_xaviers_law_of_the_whole_layer():
+    """Normal, sqrt(2 / (inputs + outputs)); what they were built with has 0.71 of that."""
+    torch.manual_seed(0)
+    parent, child = (ops.build(conv(3, 1, n), 32, 1, search=True) for n in (1, 2))
+    inherit(child, parent)
+    new = child.units[0].pointwise.weight[32:]
+    assert new.std().item() == pytest.approx((2 / (32 + 64)) ** 0.5, rel=0.1)
+    assert new.abs().max() > 2.5 * new.std()  # a uniform law ends at 1.7
+
+
 @pytest.mark.parametrize("expansions", [(), (2, 1)])
 def test_shrinking_a_kernel_keeps_its_centre(expansions):
     parent, child = grown(conv(5, 1, *expansions), conv(3, 1, *expansions))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate.utils import tqdm
 
-from pr_darts.batch_size import BatchRule
+from pr_darts.batch_size import BatchRule, used_memory
 from pr_darts.search import prune_and_replace
 from test_bilevel import equal, snapshot
 from test_pr_darts import CONFIG, make
@@ -41,6 +41,22 @@ def test_on_a_cpu_images_times_candidates_stay():
     assert sizes == [128, 80, 96, 128, 128, 128, 24]
 
 
+@pytest.mark.parametrize(("size", "share"), [(None, 0.1), (11, 8 / 11), (100, 0.1)])
+def test_the_size_that_a_gpu_is_taken_to_have(size, share, accelerator, monkeypatch):
+    """8 GiB used of 20 that torch holds and 60 that are free; a larger size changes nothing."""
+    for name, gib in {"max_memory_allocated": 8, "memory_reserved": 20}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, gib=gib: gib * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (60 * 2**30, 139 * 2**30))
+    assert used_memory(accelerator, size) == pytest.approx(share)
+    rule = BatchRule(24, 8, 128, 0.95)
+    assert rule.by_memory(64, share) == (80 if size == 11 else 128)
+
+
+def test_sizes_are_rounded_down():
+    rule = BatchRule(24, 8, 128, 0.95)
+    assert [rule.largest(bound) for bound in (39.9, 36, 28, 47)] == [32, 32, 24, 40]
+
+
 def test_on_a_gpu_every_five_steps_by_the_fullest_of_them(tmp_path, accelerator, monkeypatch):
     trainer, looked = make(tmp_path, accelerator), []
 
@@ -51,7 +67,7 @@ def test_on_a_gpu_every_five_steps_by_the_fullest_of_them(tmp_path, accelerator,
     for name in ("reset_peak_memory_stats", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     monkeypatch.setattr(
-        "pr_darts.trainer.used_memory", lambda _: looked.append(trainer.step) or 0.475
+        "pr_darts.trainer.used_memory", lambda *_: looked.append(trainer.step) or 0.475
     )
     trainer.begin_epoch()
     assert trainer.batch_size == 4  # a cycle begins with the least

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from common.candidate import run
 from common.data import Images, Split
+from common.errors import InputError
 from common.genotype import Op
 from common.ops import build
 from common.run import Run
@@ -248,6 +249,26 @@ def test_both_forms_of_a_method_begin_alike(benchmark, monkeypatch, method):
     fast, slow = begun
     assert fast.keys() == slow.keys()
     assert all(torch.equal(value, slow[name]) for name, value in fast.items())
+
+
+@pytest.mark.parametrize(("changes", "named"), [
+    ({"batch_size": 0}, "--batch-size 0: must be 1"), ({"rounds": 0}, "--rounds 0: must be 1"),
+    ({"cells": 0}, "--cells 0: must be 1"), ({"threads": 0}, "--threads 0: must be 1"),
+    ({"channels": 5}, "--channels 5: must be 4 or a multiple"), ({"channels": 0}, "--channels 0"),
+    ({"channels": -4}, "--channels -4"), ({"methods": ()}, "--methods: name one"),
+    ({"json": "no/such/rows.json"}, "--json .*: there is no folder"),
+    ({"json": "folder"}, "--json .*: is no file"), ({"growth": "file"}, "--growth: cannot write"),
+    ({"json": "file/rows.json"}, "--json: cannot write"),
+])  # fmt: skip
+def test_what_cannot_be_timed_or_written(benchmark, tmp_path, changes, named):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for name in ("json", "growth"):
+        if name in changes:
+            changes = {name: tmp_path / changes[name]}
+    with pytest.raises(InputError, match=named):
+        benchmark.main(benchmark.Options(**{**SIZE, **changes}))
+    benchmark.Options(**SIZE, json=tmp_path / "rows.json", growth=tmp_path / "a" / "b").check()
 
 
 def test_the_table_is_of_all_methods_by_default(benchmark):

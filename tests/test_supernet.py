@@ -9,6 +9,8 @@ import torch
 from common.genotype import CANDIDATES, Edge, Op
 from common.measures import Measures, cut_to_best
 from common.supernet import SuperNet, top2
+from common.genotype import CANDIDATES, Op
+from common.supernet import SuperNet, small_noise, top2
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 
@@ -17,6 +19,15 @@ def test_weights_and_architecture_parameters_of_darts():
     supernet = SuperNet()
     assert sum(p.numel() for p in supernet.weight_parameters()) == 1_930_618  # facts, section 7
     assert sum(p.numel() for p in supernet.arch_parameters()) == 224
+
+
+def test_alphas_begin_as_small_normal_noise():
+    torch.manual_seed(0)
+    noise = small_noise(100, 100).detach()
+    assert noise.std().item() == pytest.approx(1e-3, rel=0.05) and abs(noise.mean()) < 5e-5
+    assert 3e-3 < noise.abs().max() < 6e-3  # of a uniform law of this spread: 1.7e-3
+    alphas = [*SuperNet(channels=4, cells=3).arch.values()]
+    assert all(alpha.std().item() == pytest.approx(1e-3, rel=0.3) for alpha in alphas)
 
 
 @pytest.mark.parametrize(("nodes", "edges"), [(3, 9), (4, 14), (5, 20)])
