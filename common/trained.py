@@ -111,7 +111,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 def _text(folder: Path, name: str) -> str:
     try:
-        return (folder / name).read_text(encoding="utf-8")
+        return (folder / name).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{folder}: its {name} is damaged") from None
     except OSError as error:

@@ -376,3 +376,9 @@ def test_bad_cell(cell, named):
 @pytest.mark.parametrize(("cell", "named"), BAD_RECURRENT.values(), ids=BAD_RECURRENT)
 def test_bad_recurrent_cell(cell, named):
     check_refused({**GOOD, "cells": {"recurrent": cell}}, [*named, "recurrent"])
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(load("gdas").to_json()).encode())
+    assert load(file) == load("gdas")
