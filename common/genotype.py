@@ -198,7 +198,7 @@ def load(what: str | Path) -> Genotype:
                 f"--genotype {what}: no published genotype, file or run folder of that name.\n"
                 f"Published: {', '.join(published())}"
             )
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        return parse(path.read_text(encoding="utf-8-sig"), str(path))
     except UnicodeDecodeError:
         raise InputError(f"--genotype {what}: not a text file; a genotype is JSON") from None
     except OSError as error:

@@ -7,6 +7,8 @@ by a gate c and an activation f, both from one matrix W_j::
     c, a = s_i W_j              s_j = s_i + sigmoid(c) (f(a) - s_i)
     h'   = the mean of the output nodes
 
+A node whose activation is `none` has the state 0, as in a search.
+
 `plain_loop` is these equations, step by step; the cell itself runs `fused_loop`, which gives the
 same numbers sooner.
 """
@@ -53,8 +55,6 @@ def recurrent_cell(genotype: Genotype) -> Cell:
             f"genotype {genotype.name}: node {twice[0]} of the recurrent cell has more than one "
             "edge; it takes its state from one earlier node"
         )
-    if any(edge.op.name == "none" for edge in cell.edges):
-        raise InputError(f"genotype {genotype.name}: `none` in a recurrent cell is searched only")
     return cell
 
 
@@ -151,6 +151,9 @@ class RecurrentCell(GatedNodes):
             states = [h + c.sigmoid() * (a.tanh() - h)]
             for edge, weight in zip(self.cell.edges, self.W, strict=True):
                 s = states[edge.source]
+                if edge.op.name == "none":
+                    states.append(torch.zeros_like(s))
+                    continue
                 c, a = (masked(s, h_mask) @ weight).chunk(2, 1)
                 states.append(s + c.sigmoid() * (ACTIVATIONS[edge.op.name](a) - s))
             h = sum(states[node] for node in self.cell.output) / len(self.cell.output)

@@ -21,12 +21,15 @@ from common.genotype import Cell
 
 SMALL = 2**14  # numbers in a state: below, operations over all time steps at once cost less, since
 # they are fewer; above, those within a step, since what they touch is still in the cache
-ACTIVATE = {"tanh": Tensor.tanh_, "relu": Tensor.relu_, "sigmoid": Tensor.sigmoid_}
+ACTIVATE = {
+    "tanh": Tensor.tanh_, "relu": Tensor.relu_, "sigmoid": Tensor.sigmoid_, "none": Tensor.zero_,
+}
 CHAIN = {  # from the gradient of f(a), and f(a), to that of a
     "tanh": lambda gradient, f: torch.addcmul(gradient, gradient, f * f, value=-1),
     "relu": lambda gradient, f: gradient * (f > 0),
     "sigmoid": lambda gradient, f: gradient * f * (1 - f),
     "identity": lambda gradient, f: gradient,
+    "none": lambda gradient, f: torch.zeros_like(gradient),
 }
 
 
@@ -128,6 +131,8 @@ class Steps:
             for name, first, last in group.runs:
                 if name != "identity":
                     ACTIVATE[name](a[:, first:last])
+                if name == "none":  # an open gate to 0: s_j = 0, and no gradient flows back
+                    c[:, first:last].fill_(1)
             states += torch.lerp(source.unsqueeze(1), a, c).unbind(1)
             kept.append(ca)
         s = torch.stack(states, 1)  # [B, N, d]

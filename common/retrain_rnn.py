@@ -77,7 +77,6 @@ PRESETS = {
     "ptb": RNNTrainConfig(),
     "wikitext2": RNNTrainConfig(
         preset="wikitext2", data_root="data/wikitext-2", units=700, epochs=3000, weight_decay=5e-7,
-        dropout_hidden=0.15,
     ),
     "text": RNNTrainConfig(
         preset="text", dataset="small", units=64, batch_size=16, epochs=40, learning_rate=10,

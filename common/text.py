@@ -55,13 +55,19 @@ class Corpus:
 
     @classmethod
     def of(cls, lines: dict[str, list[list[str]]]) -> Corpus:
-        """From the lines of each part; every line, an empty one too, ends in `<eos>`.
+        """From the lines of each part; every line, an empty one too, ends in one `<eos>`.
 
         The vocabulary is the training text's alone; what else the others hold is `<unk>`.
         Deviation: the authors' code takes the words of all three; on PTB and WikiText-2, which have
         `<unk>` in place, the two are the same.
         """
-        rows = {part: [word for line in lines[part] for word in (*line, END)] for part in PARTS}
+        rows = {
+            part: [
+                word for line in lines[part]
+                for word in (line if line[-1:] == [END] else (*line, END))
+            ]
+            for part in PARTS
+        }  # fmt: skip
         words = dict.fromkeys(rows["train"])
         if any(word not in words for part in PARTS for word in rows[part]):
             words.setdefault(UNKNOWN)
@@ -98,7 +104,7 @@ def _read(root: Path, part: str) -> list[list[str]]:
                 f"--data-root {root}: no {part} text there (one of {', '.join(names)}); "
                 "--preset text needs no files"
             )
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:  # a byte-order mark is no part of a word
             lines = [line.split() for line in file]  # str.splitlines knows more ends of lines
     except UnicodeDecodeError:
         raise InputError(f"--data-root: {path} is not UTF-8 text") from None

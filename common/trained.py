@@ -116,7 +116,7 @@ def _text(folder: Path, name: str) -> str:
     try:
         if file.exists() and not file.is_file():  # a pipe would be waited for
             raise InputError(f"{folder}: its {name} is no file")
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{folder}: its {name} is damaged") from None
     except OSError as error:

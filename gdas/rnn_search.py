@@ -35,8 +35,11 @@ class GDASRNNConfig(TextConfig):
 
     preset: Literal["ptb", "text"] = "ptb"
     """ptb: the paper's search (4.3); text: a minute on two CPU cores, no download."""
-    sample: Literal["hard", "soft"] = "hard"
-    """Run the drawn activation of each edge (3.2), or all by their relaxed draw (authors' code)."""
+    sample: Literal["hard", "soft"] = "soft"
+    """Mix all activations of an edge by their relaxed draw (authors' code), or run the drawn one
+    (3.2), by which edge (0, 1) learns nothing."""
+    derive_none: bool = False
+    """Let `none` be derived, too (authors' code; the paper's Omega): such a node's state is 0."""
     nodes: int = 9
     """B, the state made of word and hidden state counted: 9 are 8 searched nodes and 36 edges."""
     tau_max: float = 10.0
@@ -98,7 +101,8 @@ def algorithm_1(config: GDASRNNConfig, run: Run, texts: Corpus) -> None:
     """Algorithm 1: W by a sub-graph's training loss, then A by another one's validation loss."""
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     supernet = RecurrentSuperNet(
-        len(texts.words), config.units, config.nodes - 1, config.dropouts, config.sample
+        len(texts.words), config.units, config.nodes - 1, config.dropouts, config.sample,
+        config.derive_none,
     )
     trainer = RecurrentSearchTrainer(config, supernet, run, texts)
     for epoch in trainer.epochs():

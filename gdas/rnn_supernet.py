@@ -124,6 +124,7 @@ class RecurrentSuperNet(LanguageModel):
         dropouts: while training.
         sample: "hard": one activation an edge, straight-through (3.2); "soft": all, by their
             relaxed draw (the authors' code).
+        derive_none: whether `none` can be derived.
 
     Attributes:
         arch: `alpha_recurrent`, [edges, candidates].
@@ -133,11 +134,13 @@ class RecurrentSuperNet(LanguageModel):
     """
 
     def __init__(
-        self, words: int, units: int, nodes: int, dropouts: Dropouts, sample: str = "hard"
+        self, words: int, units: int, nodes: int, dropouts: Dropouts, sample: str = "soft",
+        derive_none: bool = False,
     ):
         cell = RecurrentSearchCell(units, nodes, RECURRENT_OPS)
         super().__init__(words, units, cell, dropouts)
         self.candidates, self.sample, self.tau = RECURRENT_OPS, sample, 10.0
+        self.derive_none = derive_none
         self.edges = [(i, j) for j in range(1, nodes + 1) for i in range(j)]
         self.arch = nn.ParameterDict(
             {f"alpha_{KIND}": small_noise(len(self.edges), len(RECURRENT_OPS))}
@@ -169,10 +172,11 @@ class RecurrentSuperNet(LanguageModel):
     def derive(self) -> Cell:
         """T = 1 connection a node by the largest Pr, and its activation.
 
-        `none` only lowers the others' Pr. Deviation: the authors' code for recurrent cells derives
-        it, too, and so could the paper's Omega; a node without an edge would have no state.
+        Deviation: unless `derive_none`, `none` only lowers the others' Pr. The authors' code for
+        recurrent cells derives it, as the paper's Omega allows.
         """
-        columns = [k for k, name in enumerate(self.candidates) if name != "none"]
+        allowed = [self.derive_none or name != "none" for name in self.candidates]
+        columns = [k for k, can_be in enumerate(allowed) if can_be]
         best = self.probabilities()[:, columns].cpu().max(-1)
         kept = []
         for node in range(1, self.cell.nodes + 1):

@@ -445,3 +445,9 @@ def test_a_recurrent_cell_says_no_join():
         data["cells"]["recurrent"]["join"] = join
         with pytest.raises(InputError, match='recurrent: "join" must be one of concat, mean'):
             parse(json.dumps(data))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(load("gdas").to_json()).encode())
+    assert load(file) == load("gdas")

@@ -1,14 +1,17 @@
 """Retraining a recurrent cell: averaged SGD and its trigger, commands, files, resuming."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
 import torch
 
 from common import retrain_rnn
+from common.complexity import LanguageModel as Size
+from common.complexity import recurrent_parameters
 from common.genotype import load
-from common.language import Dropouts, exact_loss
+from common.language import Dropouts, chunk_loss, exact_loss
 from common.retrain_rnn import PRESETS, LanguageTrainer, triggered
 from common.run import Run
 from common.text import Columns, load_corpus
@@ -128,7 +131,7 @@ def test_the_papers_recipes():
     assert (ptb.units, ptb.batch_size, ptb.epochs, ptb.weight_decay) == (850, 64, 2000, 8e-7)
     assert ptb.dropouts == Dropouts(0.75, 0.25, 0.75, 0.2, 0.1)
     assert (wikitext.units, wikitext.epochs, wikitext.weight_decay) == (700, 3000, 5e-7)
-    assert wikitext.dropouts == Dropouts(0.75, 0.15, 0.75, 0.2, 0.1)
+    assert wikitext.dropouts == Dropouts(0.75, 0.25, 0.75, 0.2, 0.1)
     for config in (ptb, wikitext):
         assert (config.learning_rate, config.grad_clip, config.slowness) == (20, 0.25, 1e-3)
         assert (config.bptt, config.bptt_deviation, config.trigger) == (35, 5, 5)
@@ -176,3 +179,68 @@ def test_an_image_network_needs_image_cells(tmp_path, command):
         "--output", tmp_path / "run",
     )  # fmt: skip
     assert status == 2 and "gdas_rnn: an image network needs a normal and a reduction cell" in err
+
+
+def test_weights_decay(tmp_path, accelerator):
+    moved = []
+    for decay in (0, 0.01):
+        trainer = made(accelerator, tmp_path, weight_decay=decay, learning_rate=2)
+        trainer.model.double().eval()
+        trainer.hidden = trainer.hidden.double()
+        before = [weight.detach().clone() for weight in trainer.weights]
+        trainer.weight_step(trainer.train_batches.chunk(0, 9))
+        moved.append([now.detach() - old for now, old in zip(trainer.weights, before, strict=True)])
+    for plain, decayed, old in zip(*moved, before, strict=True):
+        torch.testing.assert_close(decayed - plain, -2 * 0.01 * old, rtol=1e-6, atol=1e-9)
+
+
+def test_each_epoch_is_cut_elsewhere(tmp_path, accelerator):
+    trainer = made(accelerator, tmp_path)
+    cuts = []
+    for trainer.epoch in range(3):
+        cuts.append(trainer.starts)
+    assert len(set(cuts)) == 3
+    trainer.config = dataclasses.replace(trainer.config, seed=9)
+    assert trainer.starts not in cuts
+
+
+def test_the_recorded_loss_is_a_mean_over_words_without_regularisers(tmp_path, accelerator):
+    trainer = made(accelerator, tmp_path, slowness=50.0, learning_rate=1e-30)
+    trainer.model.dropouts = Dropouts()
+    for _ in trainer.epochs(until=1):
+        for chunk in trainer.batches():
+            trainer.weight_step(chunk)
+    whole = Columns(trainer.corpus.train, 4, "training")
+    chunk = whole.chunk(0, len(whole))
+    loss = chunk_loss(trainer.model.eval()(chunk.words, trainer.model.initial(4)), chunk.targets)
+    (line,) = trainer.run.lines("metrics.jsonl")
+    assert line["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
+    assert line["train_perplexity"] == pytest.approx(loss.exp().item(), rel=1e-6)
+    lengths = {b - a for a, b in itertools.pairwise(trainer.starts)}
+    assert len(lengths) > 1
+
+
+def test_the_result_is_of_the_last_epoch_and_of_the_best_by_validation(
+    tmp_path, accelerator, monkeypatch
+):
+    """Of three epochs the second is best by validation, the first by the test text."""
+    trainer = made(accelerator, tmp_path)
+    lines = [
+        {
+            "epoch": n, "valid_loss": valid, "valid_perplexity": 10 * valid,
+            "test_perplexity": test, "averaged": n > 0, "seconds": n + 1, "peak_memory_mib": 9 - n,
+        }
+        for n, (valid, test) in enumerate([(3.0, 5.0), (1.0, 7.0), (2.0, 6.0)])
+    ]  # fmt: skip
+    monkeypatch.setattr(retrain_rnn.draw, "run", lambda folder: None)
+    monkeypatch.setattr(trainer.run, "lines", lambda name: lines)
+    trainer.finish()
+    result = json.loads((tmp_path / "result.json").read_text())
+    words = len(trainer.corpus.words)
+    assert result == {
+        "genotype": "gdas_rnn", "words": words,
+        "params": recurrent_parameters(trainer.model.cell.cell, Size(words, 6)), "epochs": 3, "valid_perplexity": 20,
+        "test_perplexity": 6, "chosen_epoch": 1, "chosen_valid_perplexity": 10,
+        "chosen_test_perplexity": 7, "averaged_epochs": 2, "train_seconds": 6,
+        "peak_memory_mib": 9,
+    }  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from common.distributed import seed_of
 from common.errors import NotFinite
 from common.genotype import load
 from common.language import Dropouts, chunk_loss
@@ -150,7 +151,7 @@ def test_the_papers_setting():
     assert (config.epochs, config.learning_rate, config.weight_decay) == (200, 20, 5e-7)
     assert (config.arch_learning_rate, config.arch_weight_decay) == (3e-3, 1e-3)
     assert config.dropouts == Dropouts(0.75, 0.25, 0.75, 0.2, 0)
-    assert (config.tau_max, config.tau_min, config.sample) == (10, 0.1, "hard")
+    assert (config.tau_max, config.tau_min, config.sample) == (10, 0.1, "soft")
     assert (config.grad_clip, config.bptt_deviation, config.slowness) == (0.25, 0, 1e-3)
 
 
@@ -220,3 +221,96 @@ def test_a_search_that_diverges_says_so(tmp_path, accelerator, texts, monkeypatc
         for _ in trainer.epochs():
             for train, _valid in trainer.batches():
                 trainer.weight_step(train)
+
+
+def by_default(accelerator, path, texts, **changed):
+    """A trainer as the config alone has it, its weights far from where all is flat."""
+    trainer = made(accelerator, path, texts, **changed)
+    with torch.no_grad():
+        for weight in trainer.weights:
+            weight.mul_(15)
+    return trainer
+
+
+def test_alpha_of_the_first_edge_learns_by_default(tmp_path, accelerator, texts):
+    trainer = by_default(accelerator, tmp_path, texts)
+    trainer.arch_step(trainer.valid_columns.chunk(0, 9))
+    assert trainer.arch[0].grad[0].abs().max() > 1e-5
+
+
+def test_alphas_gradient_is_not_clipped(tmp_path, accelerator, texts):
+    gradients = []
+    for limit in (1e-12, 0):
+        trainer = by_default(accelerator, tmp_path, texts, grad_clip=limit)
+        trainer.arch_step(trainer.valid_columns.chunk(0, 9))
+        gradients.append(trainer.arch[0].grad)
+    assert torch.equal(*gradients) and gradients[0].norm() > 1e-4
+
+
+def test_both_steps_draw_anew_and_each_iteration_does(tmp_path, accelerator, texts, monkeypatch):
+    trainer = made(accelerator, tmp_path, texts)
+    draws, draw = set(), trainer.supernet.draw
+
+    def noted():
+        drawn = draw()
+        draws.add(drawn.weight[0][1].item())
+        return drawn
+
+    monkeypatch.setattr(trainer.supernet, "draw", noted)
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)  # so that only draws differ
+    monkeypatch.setattr(trainer.arch_optimizer, "step", lambda: None)
+    for trainer.epoch in range(2):
+        for trainer.step in range(2):
+            trainer.weight_step(trainer.train_batches.chunk(0, 9))
+            trainer.arch_step(trainer.valid_columns.chunk(0, 9))
+    assert len(draws) == 8
+
+
+def test_validation_is_the_mean_over_words_of_one_reading(tmp_path, accelerator, texts):
+    """Without dropout, its state carried, its last chunk of a word weighing as one word."""
+    trainer = by_default(accelerator, tmp_path, texts, bptt=20, dropout_output=0.5)
+    found = []
+    for trainer.epoch in range(2):
+        trainer.model.train()
+        found.append(trainer.validate())
+        generator = trainer.supernet.generator
+        generator.manual_seed(seed_of(trainer.config.seed, "validate", trainer.epoch))
+        trainer.model.eval()
+        total, hidden = 0.0, trainer.model.initial(4).double()
+        rows = trainer.valid_columns.rows
+        for words, targets in zip(rows[:-1].split(20), rows[1:].split(20), strict=True):
+            with torch.no_grad():
+                reading = trainer.model(words, hidden)
+            hidden, loss = reading.hidden, chunk_loss(reading, targets)
+            total += loss.item() * targets.numel()
+        assert len(targets) < 10  # a short one
+        assert found[-1] == pytest.approx(total / rows[1:].numel(), rel=1e-9)
+    assert found[0] != found[1]  # every epoch draws its own
+
+
+def test_the_validation_text_begins_anew_where_it_ends(tmp_path, accelerator, texts):
+    trainer = made(accelerator, tmp_path, texts, bptt=25)
+    starts = []
+    for _ in trainer.epochs(until=1):
+        for _train, valid in trainer.batches():
+            starts.append((valid.first, len(valid.words)))
+    once = [(True, 25), (False, 25), (False, len(trainer.valid_columns) - 50)]
+    assert len(starts) > 2 and starts == (once * 9)[: len(starts)]
+
+
+def test_adam_takes_the_betas_and_decay_of_the_config(tmp_path, accelerator, texts):
+    trainer = made(accelerator, tmp_path, texts, arch_beta1=0.3, arch_weight_decay=0.2)
+    (group,) = trainer.arch_optimizer.param_groups
+    assert (group["betas"], group["weight_decay"], group["lr"]) == ((0.3, 0.999), 0.2, 2e-2)
+
+
+def test_weights_decay(tmp_path, accelerator, texts):
+    """And by nothing but decay where there is no other gradient: the clip has no part in it."""
+    moved = []
+    for decay in (0, 0.01):
+        trainer = made(accelerator, tmp_path, texts, weight_decay=decay, learning_rate=2)
+        before = [weight.detach().clone() for weight in trainer.weights]
+        trainer.weight_step(trainer.train_batches.chunk(0, 9))
+        moved.append([now.detach() - old for now, old in zip(trainer.weights, before, strict=True)])
+    for plain, decayed, old in zip(*moved, before, strict=True):
+        torch.testing.assert_close(decayed - plain, -2 * 0.01 * old, rtol=1e-6, atol=1e-9)

@@ -91,6 +91,8 @@ def test_a_weight_step_costs_no_gradient_of_alpha():
 def test_the_first_edge_has_a_gradient_only_if_soft():
     """Node 1 has one edge, and its normalisation takes the edge's weight away."""
     x, hidden = torch.randn(T, B, D).double(), torch.randn(1, B, D).double()
+    assert RecurrentSuperNet(WORDS, D, N, Dropouts()).sample == "soft"  # so by default
+    assert not RecurrentSuperNet(WORDS, D, N, Dropouts()).derive_none
     for sample in ("hard", "soft"):
         net = made(sample)
         net.generator.manual_seed(4)
@@ -142,6 +144,12 @@ def test_derivation():
         alpha[1, relu], alpha[1, none] = 2, 5  # `none` takes from relu's probability
         alpha[2, tanh] = 1
         alpha[3, identity], alpha[4, identity] = 1, 1  # equal: the first
+    net.derive_none = True  # the authors' code for recurrent cells: any activation
+    cell = net.derive()
+    assert [(e.source, e.target, e.op.name) for e in cell.edges] == [
+        (0, 1, "none"), (0, 2, "none"), (0, 3, "identity"),
+    ]  # fmt: skip
+    net.derive_none = False
     cell = net.derive()
     assert [(e.source, e.target, e.op.name) for e in cell.edges] == [
         (0, 1, "sigmoid"), (1, 2, "tanh"), (0, 3, "identity"),

@@ -8,8 +8,6 @@ import torch
 
 from common.genotype import CANDIDATES, Edge, Op
 from common.measures import Measures, cut_to_best
-from common.supernet import SuperNet, top2
-from common.genotype import CANDIDATES, Op
 from common.supernet import SuperNet, small_noise, top2
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]

@@ -34,6 +34,20 @@ def test_a_folder_of_text(tmp_path, names):
     assert read(corpus.test) == "<unk> cat <eos>".split()
 
 
+def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path):
+    plain = load_corpus("folder", folder(tmp_path / "plain"))
+    marked = {part: b"\xef\xbb\xbf" + text.encode() for part, text in LINES.items()}
+    assert load_corpus("folder", folder(tmp_path / "marked", **marked)).digests() == plain.digests()
+
+
+def test_an_end_of_line_that_is_in_the_text_is_not_doubled(tmp_path):
+    plain = load_corpus("folder", folder(tmp_path / "plain"))
+    ended = {part: text.replace("\n", " <eos>\n") for part, text in LINES.items()}
+    assert load_corpus("folder", folder(tmp_path / "ended", **ended)).digests() == plain.digests()
+    mixed = {part: text.replace("\n", " <eos>\n", 1) for part, text in LINES.items()}
+    assert load_corpus("folder", folder(tmp_path / "mixed", **mixed)).digests() == plain.digests()
+
+
 def test_lines_end_where_files_say_so(tmp_path):
     """Not at each character that Unicode would allow to end one."""
     text = "the cat\x0csat\u2028on\x85the mat\r\n\r\nthe end"
