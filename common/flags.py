@@ -17,18 +17,19 @@ MOST = {
     "accumulate": 2**20, "bptt": 10_000, "bptt_deviation": 1000,
     "image_size": 4096, "crop_padding": 1024, "cutout": 4096, "limit_images": 10**9,
     "epochs": 10**6, "warmup_epochs": 10**6, "learning_rate_warmup": 10**6,
-    "inversion_epochs": 10**6, "train_epochs": 10**6, "rank_epochs": 10**6,
+    "inversion_epochs": 10**6, "decay_epochs": 10**6, "train_epochs": 10**6, "rank_epochs": 10**6,
     "score_epochs": 10**6, "cycle_epochs": 10**6, "grace_epochs": 10**6, "trigger": 10**6,
     "searches": 1000, "samples": 10**5, "trainings": 1000, "seeds": 1000, "random_cells": 1000,
     "rounds": 10**6, "kept": 1000, "morphisms": 1000, "jobs": 1024, "threads": 1024,
     "workers": 1024, "checkpoint_steps": 10**9, "seed": 2**63 - 1,
-    "learning_rate": 1e4, "learning_rate_min": 1e4, "arch_learning_rate": 1e4,
+    "learning_rate": 1e38, "learning_rate_min": 1e38, "arch_learning_rate": 1e38,
     "weight_decay": 1e3, "arch_weight_decay": 1e3, "grad_clip": 1e9, "arch_grad_clip": 1e9,
     "momentum": 1, "arch_beta1": 1, "arch_beta2": 1, "train_share": 1, "valid_share": 1,
     "held_out_share": 1, "drop_path": 1, "label_smoothing": 1, "ema_decay": 1,
     "memory_threshold": 1, "color_jitter": 10, "auxiliary_weight": 1000, "slowness": 1e6,
     "dropout_output": 1, "dropout_hidden": 1, "dropout_input": 1, "dropout_embedding": 1,
     "dropout_word": 1, "tau_max": 1e6, "tau_min": 1e6,
+    "derive_tau": 1e6, "memory_gib": 1e6,
 }  # fmt: skip
 
 

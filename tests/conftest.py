@@ -1,3 +1,4 @@
+import json
 import os
 import runpy
 import subprocess
@@ -16,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
-from common import draw
+from common import checkpoint, draw
 from common.retrain import retrain
 from common.retrain_config import PRESETS
 
@@ -105,4 +106,17 @@ def trained_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw, "run", lambda folder: None)
         retrain(config)
+    return folder
+
+
+def of_an_older_version(folder, *lacking):
+    """The folder as a version left it that did not know these flags, nor digests."""
+    description = json.loads((folder / "config.json").read_text())
+    for name in lacking:
+        del description[name]
+    (folder / "config.json").write_text(json.dumps(description))
+    for path in (folder / "checkpoints").glob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        del state["stands_on"]
+        checkpoint.save(path.parent, path.stem, state)
     return folder

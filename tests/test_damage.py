@@ -22,7 +22,7 @@ from common.errors import InputError
 from common.loop import Loop
 from common.run import EPOCH_FILES, Run
 from common.trained import load_trained
-from conftest import ROOT
+from conftest import ROOT, of_an_older_version
 
 METHOD = "tiny"
 
@@ -224,19 +224,6 @@ def test_what_no_result_follows_from_may_change(runs, tmp_path):
 
 def edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def of_an_older_version(folder, *lacking):
-    """The folder as a version left it that did not know these flags, nor digests."""
-    description = json.loads((folder / "config.json").read_text())
-    for name in lacking:
-        del description[name]
-    (folder / "config.json").write_text(json.dumps(description))
-    for path in (folder / "checkpoints").glob("*.pt"):
-        state = torch.load(path, weights_only=True)
-        del state["stands_on"]
-        checkpoint.save(path.parent, path.stem, state)
-    return folder
 
 
 def test_an_older_run_goes_on(runs, tmp_path, capfd):

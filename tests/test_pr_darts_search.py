@@ -126,7 +126,7 @@ def test_a_found_cell_is_retrained(finished, tmp_path, command):
     (["--batch-max", "72"], "--batch-max 72: a part of the 128 training images, 64"),
     (["--batch-max", "60"], "--batch-max 60: must be --batch-size 8 and a multiple of"),
     (["--batch-step", "0"], "--batch-step 0: must be 1 or more"),
-    (["--memory-threshold", "1.2"], "--memory-threshold 1.2: must be above 0"),
+    (["--memory-threshold", "1.2"], "--memory-threshold 1.2: must be 1 or less"),
     (["--cell-output", "sum"], "--cell-output"),
     (["--morphisms", "many"], "--morphisms"),
 ])  # fmt: skip

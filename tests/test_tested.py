@@ -14,6 +14,7 @@ from common import draw
 from common.data import load_test, load_train
 from common.draw_confusion import NAMED, confusion_figure
 from common.trained import load_trained
+from conftest import of_an_older_version
 from test_commands import assert_refused
 
 TEST = "evaluate/test.py"
@@ -131,7 +132,7 @@ def test_it_refuses(run, tmp_path, command, case):
 
 def test_another_data_set_is_refused(run, command):
     """One that is not a folder, and comes with its own classes."""
-    images = read(run / "images.json")
+    images = read(of_an_older_version(run) / "images.json")  # one without digests
     names = [f"class {k}" for k in range(10)]
     (run / "images.json").write_text(json.dumps({**images, "classes": names}))
     result = command(TEST, run, "--dataset", "digits")
@@ -140,7 +141,7 @@ def test_another_data_set_is_refused(run, command):
 
 def test_images_of_another_shape_are_refused(run, command):
     """A data set of the same classes, as digits and SVHN are."""
-    images = read(run / "images.json")
+    images = read(of_an_older_version(run) / "images.json")  # one without digests
     (run / "images.json").write_text(json.dumps({**images, "shape": [1, 32, 32]}))
     result = command(TEST, run, "--dataset", "digits")
     assert_refused(result, "--dataset digits: has images of 1x8x8 .*on 1x32x32", run / "test.json")
