@@ -239,7 +239,8 @@ def test_the_result_is_of_the_last_epoch_and_of_the_best_by_validation(
     words = len(trainer.corpus.words)
     assert result == {
         "genotype": "gdas_rnn", "words": words,
-        "params": recurrent_parameters(trainer.model.cell.cell, Size(words, 6)), "epochs": 3, "valid_perplexity": 20,
+        "params": recurrent_parameters(trainer.model.cell.cell, Size(words, 6)),
+        "epochs": 3, "valid_perplexity": 20,
         "test_perplexity": 6, "chosen_epoch": 1, "chosen_valid_perplexity": 10,
         "chosen_test_perplexity": 7, "averaged_epochs": 2, "train_seconds": 6,
         "peak_memory_mib": 9,
