@@ -207,6 +207,9 @@ def test_each_epoch_is_cut_elsewhere(tmp_path, accelerator):
 def test_the_recorded_loss_is_a_mean_over_words_without_regularisers(tmp_path, accelerator):
     trainer = made(accelerator, tmp_path, slowness=50.0, learning_rate=1e-30)
     trainer.model.dropouts = Dropouts()
+    with torch.no_grad():
+        for weight in trainer.weights:
+            weight.mul_(15)  # so that chunks differ in their losses
     for _ in trainer.epochs(until=1):
         for chunk in trainer.batches():
             trainer.weight_step(chunk)
