@@ -136,12 +136,14 @@ def test_algorithm_1(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(RecurrentSearchTrainer, "batches", lambda self: iter([("train", "valid")]))
     monkeypatch.setattr(
-        RecurrentSearchTrainer, "finish", lambda self: done.append(self.supernet.sample)
+        RecurrentSearchTrainer, "finish",
+        lambda self: done.append((self.supernet.sample, self.supernet.derive_none)),
     )
-    search(dataclasses.replace(PRESETS["text"], sample="soft", output=str(tmp_path / "run")))
+    asked = {"sample": "hard", "derive_none": True, "output": str(tmp_path / "run")}
+    search(dataclasses.replace(PRESETS["text"], **asked))
     assert done == [
         ("weight", "train", 10), ("arch", "valid"),
-        ("weight", "train", pytest.approx(0.1)), ("arch", "valid"), "soft",
+        ("weight", "train", pytest.approx(0.1)), ("arch", "valid"), ("hard", True),
     ]  # fmt: skip
 
 
