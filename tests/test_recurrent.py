@@ -101,9 +101,8 @@ def test_a_node_of_none_has_the_state_0():
            Edge(1, 4, Op("relu")), Edge(0, 5, Op("none")))  # fmt: skip
     torch.manual_seed(0)
     genotype = Genotype("n", {"recurrent": Cell(1, ops, (1, 2, 3, 4))})
-    cell = RecurrentCell(recurrent_cell(genotype), D)
+    cell = RecurrentCell(recurrent_cell(genotype), D).double()
     x, hidden, masks = inputs(True)
-    cell = cell.double()
     silent = [cell.W[1], cell.W[2], cell.W[4]]  # of `none`, and of a node whose source is 0
     of = [x, hidden, cell.W0, cell.W[0], cell.W[3]]
     expected = outputs_and_gradients(*cell.plain_loop(x, hidden, *masks), of)

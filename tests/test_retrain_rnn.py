@@ -126,6 +126,16 @@ def test_states_are_carried_from_chunk_to_chunk_and_from_no_epoch_to_the_next(
         torch.testing.assert_close(trainer.hidden, expected, rtol=1e-4, atol=1e-8)
 
 
+def test_an_epoch_begins_in_an_empty_state(tmp_path, accelerator):
+    trainer = made(accelerator, tmp_path)
+    trainer.model.eval()
+    losses = []
+    for before in (0.0, 5.0):  # what the epoch before leaves
+        trainer.hidden = torch.full_like(trainer.hidden, before)
+        losses.append(trainer.training_loss(trainer.train_batches.chunk(0, 9))[0])
+    assert torch.equal(*losses)
+
+
 def test_the_papers_recipes():
     ptb, wikitext = PRESETS["ptb"], PRESETS["wikitext2"]
     assert (ptb.units, ptb.batch_size, ptb.epochs, ptb.weight_decay) == (850, 64, 2000, 8e-7)
@@ -207,6 +217,9 @@ def test_each_epoch_is_cut_elsewhere(tmp_path, accelerator):
 def test_the_recorded_loss_is_a_mean_over_words_without_regularisers(tmp_path, accelerator):
     trainer = made(accelerator, tmp_path, slowness=50.0, learning_rate=1e-30)
     trainer.model.dropouts = Dropouts()
+    with torch.no_grad():
+        for weight in trainer.weights:
+            weight.mul_(15)  # so that chunks differ in their losses
     for _ in trainer.epochs(until=1):
         for chunk in trainer.batches():
             trainer.weight_step(chunk)

@@ -136,12 +136,14 @@ def test_algorithm_1(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(RecurrentSearchTrainer, "batches", lambda self: iter([("train", "valid")]))
     monkeypatch.setattr(
-        RecurrentSearchTrainer, "finish", lambda self: done.append(self.supernet.sample)
+        RecurrentSearchTrainer, "finish",
+        lambda self: done.append((self.supernet.sample, self.supernet.derive_none)),
     )
-    search(dataclasses.replace(PRESETS["text"], sample="soft", output=str(tmp_path / "run")))
+    asked = {"sample": "hard", "derive_none": True, "output": str(tmp_path / "run")}
+    search(dataclasses.replace(PRESETS["text"], **asked))
     assert done == [
         ("weight", "train", 10), ("arch", "valid"),
-        ("weight", "train", pytest.approx(0.1)), ("arch", "valid"), "soft",
+        ("weight", "train", pytest.approx(0.1)), ("arch", "valid"), ("hard", True),
     ]  # fmt: skip
 
 
@@ -290,12 +292,19 @@ def test_validation_is_the_mean_over_words_of_one_reading(tmp_path, accelerator,
 
 def test_the_validation_text_begins_anew_where_it_ends(tmp_path, accelerator, texts):
     trainer = made(accelerator, tmp_path, texts, bptt=25)
-    starts = []
-    for _ in trainer.epochs(until=1):
-        for _train, valid in trainer.batches():
-            starts.append((valid.first, len(valid.words)))
     once = [(True, 25), (False, 25), (False, len(trainer.valid_columns) - 50)]
-    assert len(starts) > 2 and starts == (once * 9)[: len(starts)]
+    for _ in trainer.epochs(until=2):  # and with each epoch, wherever the last one ended
+        starts = [(valid.first, len(valid.words)) for _train, valid in trainer.batches()]
+        assert len(starts) > 3 and len(starts) % 3 and starts == (once * 9)[: len(starts)]
+
+
+def test_the_recorded_loss_is_without_regularisers(tmp_path, accelerator, texts, monkeypatch):
+    recorded = []
+    for slowness in (0.0, 50.0):
+        trainer = by_default(accelerator, tmp_path, texts, slowness=slowness)
+        monkeypatch.setattr(trainer, "record", lambda loss, chunk: recorded.append(loss.item()))
+        trainer.weight_step(trainer.train_batches.chunk(0, 9))
+    assert recorded[0] == recorded[1]
 
 
 def test_adam_takes_the_betas_and_decay_of_the_config(tmp_path, accelerator, texts):
