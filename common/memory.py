@@ -13,7 +13,7 @@ import psutil
 import torch
 
 from common.errors import InputError
-from common.macro import large
+from common.networks.macro import large
 
 CGROUP = (  # the limits of a container, of either version
     Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
@@ -57,7 +57,7 @@ def of_network(
     Args:
         shape: of an image, [C, H, W].
         channels: of the first cell.
-        cells: how many, as `common/macro.py` stacks them.
+        cells: how many, as `common/networks/macro.py` stacks them.
         batch: images at a time, over all processes.
         maps: that a cell keeps for the backward pass, as multiples of one of its nodes' [C, H, W].
         weights: of a cell with C channels, as multiples of C^2.

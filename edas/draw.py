@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common.draw import save_figure
-from common.draw_cell import FAMILIES, INK, OTHER, STYLE
-from common.draw_search import epoch_axis, palette
+from common.draw.cell import FAMILIES, INK, OTHER, STYLE
+from common.draw.pictures import save_figure
+from common.draw.search import epoch_axis, palette
 from common.errors import InputError, errors_are_messages
 from common.files import json_lines
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.macro import Place
-from common.sampled import EquationSampledCell, Sample
+from common.networks.macro import Place
+from common.supernet.sampled import EquationSampledCell, Sample
 from edas.supernet import EDASSuperNet
 
 

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from common.arguments import parse
-from common.batches import Batch
-from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig
+from common.data.batches import Batch
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
-from common.flags import at_least, flag
+from common.run.cli import parse
+from common.run.config import SearchConfig
+from common.run.flags import at_least, flag
+from common.training.bilevel import BilevelTrainer, open_search
 from edas import draw
 from edas.supernet import EDASSuperNet
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from common.cell import Mix
-from common.genotype import CANDIDATES
-from common.measures import best_operations
-from common.reading import read
-from common.sampled import Sample, SampledSuperNet
-from common.supernet import small_noise
+from common.networks.genotype import CANDIDATES
+from common.supernet.cell import Mix
+from common.supernet.measures import best_operations
+from common.supernet.sampled import Sample, SampledSuperNet
+from common.supernet.supernet import small_noise
+from common.supernet.to_cpu import read
 
 
 class EDASSuperNet(SampledSuperNet):

@@ -28,19 +28,8 @@ from typing import Any, Literal, get_args
 
 import torch
 import tyro
-from torch import Tensor
-
-from common.batches import Augmentation, Batches
-from common.command import set_threads
-from common.data import Images
-from common.draw_growth import growth_figure
-from common.equation_form import EquationSuperNet
-from common.errors import InputError, errors_are_messages
-from common.flags import at_least
-from common.genotype import load
-from common.network import Network
-from common.supernet import SuperNet
-from common.timing import (
+from benchmarking.growth import growth_figure
+from benchmarking.timing import (
     Iteration,
     Kernels,
     equation_iteration,
@@ -50,6 +39,17 @@ from common.timing import (
     saved_mib,
     synchronise,
 )
+from torch import Tensor
+
+from common.data.batches import Augmentation, Batches
+from common.data.datasets import Images
+from common.errors import InputError, errors_are_messages
+from common.networks.genotype import load
+from common.networks.network import Network
+from common.run.flags import at_least
+from common.run.start import set_threads
+from common.supernet.equation_form import EquationSuperNet
+from common.supernet.supernet import SuperNet
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
 from gdas.equation_form import EquationGDAS

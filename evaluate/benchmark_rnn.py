@@ -21,11 +21,11 @@ import torch
 import tyro
 from torch import Tensor
 
-from common.command import set_threads
 from common.errors import errors_are_messages
-from common.flags import at_least
-from common.genotype import load
-from common.recurrent import RecurrentCell, recurrent_cell
+from common.language.cell import RecurrentCell, recurrent_cell
+from common.networks.genotype import load
+from common.run.flags import at_least
+from common.run.start import set_threads
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import tyro
 
-from common import zoo
-from common.arguments import at_home
-from common.complexity import complexity
 from common.errors import InputError, errors_are_messages
-from common.flags import at_least, at_most
-from common.genotype import load
+from common.networks import zoo
+from common.networks.complexity import complexity
+from common.networks.genotype import load
+from common.run.cli import at_home
+from common.run.flags import at_least, at_most
 
 # key of the JSON form -> what a person reads
 CONVENTIONS = {

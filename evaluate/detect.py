@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from common.arguments import parse
+from detection.train_detector import METHOD, DetectConfig, detect
+
 from common.errors import errors_are_messages
-from common.train_detector import METHOD, DetectConfig, detect
+from common.run.cli import parse
 
 if __name__ == "__main__":
     with errors_are_messages():

@@ -22,17 +22,17 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from exporting.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
 
-from common.arguments import at_home
-from common.command import set_threads
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
-from common.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
 from common.files import write_whole
-from common.flags import at_least, at_most
 from common.memory import check_memory, of_network
-from common.run import commit
-from common.trained import Trained, load_trained
+from common.networks.trained import Trained, load_trained
+from common.run.cli import at_home
+from common.run.flags import at_least, at_most
+from common.run.folder import commit
+from common.run.start import set_threads
 
 TOLERANCE = 1e-4  # of a logit
 WARM_UP = 3  # passes that are not timed

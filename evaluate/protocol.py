@@ -4,7 +4,7 @@
         five searches; each one's cells are trained on 90 % of the training images and ranked by the
         other 10 %; the best are trained on all of them and tested (Table 1)
     python evaluate/protocol.py gdas --output FOLDER
-        four searches, the best by validation (gdas/best_of.py), trained and tested (4.2)
+        four searches, the best by validation (evaluate/best_of.py), trained and tested (4.2)
     python evaluate/protocol.py pr_darts --output FOLDER --genotype pr_darts_dl2
         trained with three seeds; the mean of each one's last five epochs, averaged (IV-C)
 
@@ -29,15 +29,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import tyro
+from retraining.config import chosen_preset
+from retraining.launch import result
+from retraining.loop import METHOD
 
-from common.arguments import at_home, parse
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
-from common.flags import at_least, at_most, flag
-from common.genotype import load
-from common.launch import result
-from common.retrain import METHOD
-from common.retrain_config import chosen_preset
+from common.networks.genotype import load
+from common.run.cli import at_home, parse
+from common.run.flags import at_least, at_most, flag
 
 FREE = ("data_root", "threads", "launcher")  # what may differ when a protocol goes on
 
@@ -207,7 +207,7 @@ class GDAS(Protocol):
     def run(self) -> dict[str, Any]:
         """Search and choose, train the best one's cells, test them."""
         words = ("--seed", str(self.seed), "--searches", str(self.searches))
-        found = self.search("best_of", "gdas/best_of.py", *words)
+        found = self.search("best_of", "evaluate/best_of.py", *words)
         ranked = json.loads((Path(found) / "result.json").read_text())["cells"]
         number = load(found).provenance["number"]
         final = self.final("final", found, self.seed)

@@ -19,25 +19,25 @@ import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
+from retraining.config import RetrainConfig
 from torch import nn
 from torch.nn import functional as F
 
-from common import draw
-from common.arguments import at_home
-from common.batches import Augmentation, Passes
-from common.command import set_threads, test_images, workers
-from common.config import described
-from common.data import Dataset
+from common.data.batches import Augmentation, Passes
+from common.data.datasets import Dataset
+from common.data.images import ImageFiles, Images
+from common.draw import pictures
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
-from common.flags import at_least, at_most
-from common.images import ImageFiles, Images
-from common.loop import prepare
-from common.macro import large
 from common.memory import check_memory, of_network
-from common.retrain_config import RetrainConfig
-from common.run import commit
-from common.trained import Trained, load_trained
+from common.networks.macro import large
+from common.networks.trained import Trained, load_trained
+from common.run.cli import at_home
+from common.run.config import described
+from common.run.flags import at_least, at_most
+from common.run.folder import commit
+from common.run.start import set_threads, test_images, workers
+from common.training.loop import prepare
 
 SHOWN = 20  # classes that a person is told of
 
@@ -203,7 +203,7 @@ def write(run: Path, figures: dict[str, Any], confusion: list[list[int]]) -> Non
     rows = ",\n".join(f"    {row}" for row in confusion)
     try:
         write_whole(run / "test.json", f'{head},\n  "confusion": [\n{rows}\n  ]\n}}\n'.encode())
-        draw.confusion({**figures, "confusion": confusion}, run / "pictures")
+        pictures.confusion({**figures, "confusion": confusion}, run / "pictures")
     except OSError as error:
         raise InputError(f"{run}: cannot be written ({error.strerror})") from None
 

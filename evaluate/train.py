@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import sys
 
-from common.arguments import parse
+from retraining.config import chosen_preset
+from retraining.loop import METHOD, retrain
+
 from common.errors import errors_are_messages
-from common.retrain import METHOD, retrain
-from common.retrain_config import chosen_preset
+from common.run.cli import parse
 
 if __name__ == "__main__":
     with errors_are_messages():

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sys
 
-from common.arguments import parse
+from retraining.rnn import METHOD, PRESETS, retrain_rnn
+
 from common.errors import errors_are_messages
-from common.retrain_rnn import METHOD, PRESETS, retrain_rnn
+from common.run.cli import parse
 
 if __name__ == "__main__":
     with errors_are_messages():

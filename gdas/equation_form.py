@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.gumbel import gumbel
-from common.macro import Place
-from common.network import FixedReductionCell
-from common.sampled import EquationSampledCell, Sample
+from common.networks.macro import Place
+from common.networks.network import FixedReductionCell
+from common.supernet.gumbel import gumbel
+from common.supernet.sampled import EquationSampledCell, Sample
 from gdas.supernet import GDASSuperNet
 
 

@@ -14,15 +14,15 @@ from typing import Literal
 
 import torch
 
-from common.arguments import parse
-from common.command import corpus, start
 from common.distributed import seed_of
 from common.errors import InputError, errors_are_messages
-from common.flags import at_least, flag
-from common.gumbel import linear
-from common.language_loop import TextConfig
-from common.run import Run
-from common.text import Columns, Corpus
+from common.language.loop import TextConfig
+from common.language.text import Columns, Corpus
+from common.run.cli import parse
+from common.run.flags import at_least, flag
+from common.run.folder import Run
+from common.run.start import corpus, start
+from common.supernet.gumbel import linear
 from gdas.rnn_supernet import RecurrentSuperNet
 from gdas.rnn_trainer import RecurrentSearchTrainer
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.genotype import RECURRENT_OPS, Cell, Edge, Op
-from common.gumbel import gumbel
-from common.language import Dropouts, LanguageModel
-from common.recurrent import ACTIVATIONS, GatedNodes
-from common.supernet import small_noise
+from common.language.cell import ACTIVATIONS, GatedNodes
+from common.language.model import Dropouts, LanguageModel
+from common.networks.genotype import RECURRENT_OPS, Cell, Edge, Op
+from common.supernet.gumbel import gumbel
+from common.supernet.supernet import small_noise
 from gdas.supernet import straight_through
 
 KIND = "recurrent"

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common import draw
 from common.distributed import average, seed_of, set_gradients
-from common.genotype import Genotype, save
-from common.language import chunk_loss
-from common.language_loop import LanguageLoop, TextConfig, with_perplexity
-from common.measures import best_operations
-from common.run import Run
-from common.text import Chunk, Corpus
+from common.draw import pictures
+from common.language.loop import LanguageLoop, TextConfig, with_perplexity
+from common.language.model import chunk_loss
+from common.language.text import Chunk, Corpus
+from common.networks.genotype import Genotype, save
+from common.run.folder import Run
+from common.supernet.measures import best_operations
 from gdas.rnn_supernet import KIND, RecurrentSuperNet
 
 
@@ -98,7 +98,7 @@ class RecurrentSearchTrainer(LanguageLoop):
         """Nothing is computed, or kept, for the gradients of others; draws as of this step."""
         ours = {id(parameter) for parameter in wanted}
         frozen = [p for p in (*self.weights, *self.arch) if id(p) not in ours]
-        self.supernet.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
+        self.supernet.generator.manual_seed(seed_of(self.config.seed, pictures, self.global_step))
         for parameter in frozen:
             parameter.requires_grad_(False)
         yield
@@ -184,7 +184,7 @@ class RecurrentSearchTrainer(LanguageLoop):
         genotype, folder = self.genotype(), self.run.folder
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
-            draw.run(folder)
+            pictures.run(folder)
         epochs = self.run.lines("metrics.jsonl")
         self.run.write("result.json", {
             "genotype": genotype.name,

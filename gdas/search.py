@@ -12,15 +12,15 @@ import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from common.arguments import parse
-from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig
-from common.data import Images, Split
+from common.data.datasets import Images, Split
 from common.errors import InputError, errors_are_messages
-from common.flags import flag
-from common.gumbel import linear
-from common.network import FixedReductionCell
-from common.run import Run
+from common.networks.network import FixedReductionCell
+from common.run.cli import parse
+from common.run.config import SearchConfig
+from common.run.flags import flag
+from common.run.folder import Run
+from common.supernet.gumbel import linear
+from common.training.bilevel import BilevelTrainer, open_search
 from gdas.supernet import GDASSuperNet
 
 METHOD = "gdas"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.genotype import Cell, FixedCell
-from common.gumbel import gumbel
-from common.macro import Place
-from common.network import FixedReductionCell
-from common.reading import read
-from common.sampled import Sample, SampledSuperNet
+from common.networks.genotype import Cell, FixedCell
+from common.networks.macro import Place
+from common.networks.network import FixedReductionCell
+from common.supernet.gumbel import gumbel
+from common.supernet.sampled import Sample, SampledSuperNet
+from common.supernet.to_cpu import read
 
 FIXED = FixedCell("gdas_frc")
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.genotype import Cell, Edge, Op
+from common.networks.genotype import Cell, Edge, Op
 
 Reweighting = Literal["logits", "scores"]
 Pair, Triple = tuple[int, int], tuple[int, int, int]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.equation_form import EquationCell
-from common.gumbel import gumbel
-from common.macro import Place
+from common.networks.macro import Place
+from common.supernet.equation_form import EquationCell
+from common.supernet.gumbel import gumbel
 from itnas.supernet import ITNASSuperNet
 
 

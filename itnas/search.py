@@ -12,12 +12,12 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from common.arguments import parse
-from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig
 from common.errors import InputError, errors_are_messages
-from common.flags import flag
-from common.gumbel import linear
+from common.run.cli import parse
+from common.run.config import SearchConfig
+from common.run.flags import flag
+from common.supernet.gumbel import linear
+from common.training.bilevel import BilevelTrainer, open_search
 from itnas import draw
 from itnas.derive import Reweighting
 from itnas.supernet import ITNASSuperNet

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from common.cell import Mix
-from common.genotype import CANDIDATES, Cell
-from common.gumbel import gumbel
-from common.supernet import SuperNet, small_noise
+from common.networks.genotype import CANDIDATES, Cell
+from common.supernet.cell import Mix
+from common.supernet.gumbel import gumbel
+from common.supernet.supernet import SuperNet, small_noise
 from itnas.derive import Reweighting, prune
 
 

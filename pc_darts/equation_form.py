@@ -9,8 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.equation_form import EquationCell
-from common.macro import Place
+from common.networks.macro import Place
+from common.supernet.equation_form import EquationCell
 from pc_darts.supernet import PCDARTSSuperNet
 
 

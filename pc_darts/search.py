@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from common.arguments import parse
-from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig
 from common.errors import InputError, errors_are_messages
-from common.flags import at_least
-from common.schedules import warm_up
+from common.run.cli import parse
+from common.run.config import SearchConfig
+from common.run.flags import at_least
+from common.training.bilevel import BilevelTrainer, open_search
+from common.training.schedules import warm_up
 from pc_darts.supernet import PCDARTSSuperNet
 
 METHOD = "pc_darts"

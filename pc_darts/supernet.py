@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.cell import Mix, MixedEdges, SearchCell, weighted_sums
-from common.macro import Place
-from common.supernet import SuperNet, small_noise
+from common.networks.macro import Place
+from common.supernet.cell import Mix, MixedEdges, SearchCell, weighted_sums
+from common.supernet.supernet import SuperNet, small_noise
 
 
 class PCDARTSSuperNet(SuperNet):

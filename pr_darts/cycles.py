@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.config import SearchConfig
 from common.errors import InputError
-from common.flags import flag
-from common.genotype import Op
+from common.networks.genotype import Op
+from common.run.config import SearchConfig
+from common.run.flags import flag
 from pr_darts.morphisms import Space, reachable
 
 ROWS = ("cycle_epochs", "grace_epochs", "morphisms", "kept")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from common.cell import Mix
-from common.macro import Place
-from common.network import join
+from common.networks.macro import Place
+from common.networks.network import join
+from common.supernet.cell import Mix
 from pr_darts.supernet import PoolCell, PRDARTSSuperNet
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.ops import SeparableConv, SeparableUnit
+from common.networks.ops import SeparableConv, SeparableUnit
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import InputError
-from common.genotype import Op
-from common.ops import POOLS, SEPARABLE
+from common.networks.genotype import Op
+from common.networks.ops import POOLS, SEPARABLE
 
 WITHOUT_PARAMETERS = (*POOLS, "skip_connect")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.genotype import Op
+from common.networks.genotype import Op
 from pr_darts.morphisms import Space, is_convolution, morphisms
 
 

@@ -16,14 +16,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from common.arguments import parse
-from common.bilevel import open_search
-from common.config import SearchConfig
-from common.data import Images
+from common.data.datasets import Images
 from common.distributed import generator_of, seed_of
 from common.errors import InputError, errors_are_messages
-from common.flags import at_least
-from common.genotype import Op
+from common.networks.genotype import Op
+from common.run.cli import parse
+from common.run.config import SearchConfig
+from common.run.flags import at_least
+from common.training.bilevel import open_search
 from pr_darts import draw
 from pr_darts.cycles import Cycle, check
 from pr_darts.morphisms import SPACES, candidate, is_convolution, reachable

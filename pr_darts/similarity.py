@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.genotype import Op
-from common.ops import POOLS
+from common.networks.genotype import Op
+from common.networks.ops import POOLS
 from pr_darts.pools import Pool
 
 TYPES = ("conv", "pool", "skip")

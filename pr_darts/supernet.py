@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import ops
-from common.candidate import run
-from common.cell import Mix, cell_edges
-from common.genotype import Cell, Op
-from common.macro import CellInputs, Place
-from common.network import join
-from common.supernet import KINDS, SuperNet
+from common.networks import ops
+from common.networks.genotype import Cell, Op
+from common.networks.macro import CellInputs, Place
+from common.networks.network import join
+from common.supernet.candidate import run
+from common.supernet.cell import Mix, cell_edges
+from common.supernet.supernet import KINDS, SuperNet
 from pr_darts.inherit import inherit
 from pr_darts.pools import Pool
 from pr_darts.similarity import discovered, distribution, similarity

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from common.batches import Batch
-from common.bilevel import BilevelTrainer
-from common.config import SearchConfig
-from common.data import Images, Split
-from common.measures import Measures
-from common.run import Run
+from common.data.batches import Batch
+from common.data.datasets import Images, Split
+from common.run.config import SearchConfig
+from common.run.folder import Run
+from common.supernet.measures import Measures
+from common.training.bilevel import BilevelTrainer
 from pr_darts.batch_size import BatchRule, used_memory
 from pr_darts.cycles import Cycle, cycles
 from pr_darts.pools import Pool

@@ -16,10 +16,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from retraining.config import PRESETS
+from retraining.loop import retrain
 
-from common import checkpoint, draw
-from common.retrain import retrain
-from common.retrain_config import PRESETS
+from common.draw import pictures
+from common.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SEARCH = "pc_darts/search.py"
@@ -49,10 +50,10 @@ def command(monkeypatch, capfd):
 
     Pictures, which take as long as a tiny search, are drawn where they are asked for.
     """
-    draw_run = draw.run
+    draw_run = pictures.run
 
     def run(script, *arguments, pictures=False):
-        monkeypatch.setattr(draw, "run", draw_run if pictures else lambda folder: None)
+        monkeypatch.setattr(pictures, "run", draw_run if pictures else lambda folder: None)
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "100")
         capfd.readouterr()
@@ -104,7 +105,7 @@ def trained_run(tmp_path_factory):
         threads=1, output=str(folder),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draw, "run", lambda folder: None)
+        patch.setattr(pictures, "run", lambda folder: None)
         retrain(config)
     return folder
 

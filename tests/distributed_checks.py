@@ -8,29 +8,29 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
+from detection import loop
+from retraining.config import RetrainConfig, TrainConfig
+from retraining.loop import Retrainer
+from retraining.random_cells import random_genotype
+from retraining.ranking import train_briefly
+from retraining.rnn import LanguageTrainer, RNNTrainConfig
 from torch.nn import functional as F
 
-from common import detector_loop
-from common.baselines.random_search import random_genotype
-from common.batches import Augmentation
-from common.bilevel import BilevelTrainer
-from common.config import SearchConfig
-from common.data import Images, Split, load_train
+from common.data.batches import Augmentation
+from common.data.datasets import Images, Split, load_train
 from common.distributed import seed_of
-from common.genotype import load
-from common.language import chunk_loss, exact_loss, slowness
-from common.language_loop import DROPOUTS
-from common.network import Network
-from common.ranking import train_briefly
-from common.retrain import Retrainer
-from common.retrain_config import RetrainConfig, TrainConfig
-from common.retrain_rnn import LanguageTrainer, RNNTrainConfig
-from common.run import Run
-from common.running_statistics import average_statistics
-from common.small_language import small_text
-from common.supernet import SuperNet
-from common.text import Columns, Corpus
-from common.unrolled import second_order
+from common.language.loop import DROPOUTS
+from common.language.model import chunk_loss, exact_loss, slowness
+from common.language.small_language import small_text
+from common.language.text import Columns, Corpus
+from common.networks.genotype import load
+from common.networks.network import Network
+from common.run.config import SearchConfig
+from common.run.folder import Run
+from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer
+from common.training.running_statistics import average_statistics
+from common.training.unrolled import second_order
 from edas.search import EDASConfig, iteration
 from edas.supernet import EDASSuperNet
 from gdas.rnn_search import GDASRNNConfig
@@ -326,7 +326,7 @@ def main(folder):
     for parameter in detecting.weights:
         everywhere_equal(accelerator, parameter)
     scored = []
-    detector_loop.average_precision = lambda split, found: scored.extend(found)
+    loop.average_precision = lambda split, found: scored.extend(found)
     detecting.score()
     assert [one.image for one in scored] == ([0, 1, 2] if accelerator.is_main_process else [])
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from detection.average_precision import METRICS, Found, average_precision, check_installed
+from detection.coco import Boxes, Coco, read_split
 
-from common.average_precision import METRICS, Found, average_precision, check_installed
-from common.coco import Boxes, Coco, read_split
 from common.errors import InputError
 from shapes import make
 

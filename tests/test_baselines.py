@@ -8,19 +8,19 @@ from itertools import combinations
 
 import pytest
 import torch
+from retraining import loop, random_cells
+from retraining.random_cells import OPERATIONS, random_genotype
 
-from common import retrain
-from common.baselines import darts, random_search
-from common.baselines.random_search import OPERATIONS, random_genotype
-from common.bilevel import BilevelTrainer
-from common.data import Split, load_train
+from common.baselines import darts
+from common.data.datasets import Split, load_train
 from common.errors import NotFinite
-from common.genotype import load
-from common.run import Run
+from common.networks.genotype import load
+from common.run.folder import Run
+from common.training.bilevel import BilevelTrainer
 from conftest import launch
 from test_resume import figures, identical, last_checkpoint
 
-DARTS, RANDOM = "common/baselines/darts.py", "common/baselines/random_search.py"
+DARTS, RANDOM = "common/baselines/darts.py", "evaluate/retraining/random_cells.py"
 SMALL = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
 SMALL += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
 
@@ -39,8 +39,8 @@ def test_the_default_is_darts_own_search():
 def test_the_digits_presets_search_the_whole_space_for_60_arch_steps():
     config = darts.PRESETS["digits"]
     assert config.nodes == 6 and (1438 // 2 // config.batch_size) * config.epochs >= 60
-    assert random_search.PRESETS["digits"].samples == 8
-    assert random_search.PRESETS["digits"].nodes == 6
+    assert random_cells.PRESETS["digits"].samples == 8
+    assert random_cells.PRESETS["digits"].nodes == 6
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -205,7 +205,7 @@ def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, comma
     """The result is the last file: what makes a run finished."""
     flags, folder = [*SMALL, "--samples", 2, "--epochs", 1], tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.draw.spread", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("common.draw.pictures.spread", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert command(RANDOM, *flags, "--output", folder, pictures=True)[0] == 130
     assert not (folder / "result.json").exists()
     assert command(RANDOM, "--resume", folder, pictures=True)[0] == 0
@@ -215,14 +215,14 @@ def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, comma
 def test_a_cell_that_diverges_is_counted_and_does_not_end_the_search(
     tmp_path, command, monkeypatch
 ):
-    original = retrain.Retrainer.held_out
+    original = loop.Retrainer.held_out
 
     def held_out(self, *of):
         if self.genotype.name.endswith("001"):
             raise NotFinite("too much")
         return original(self, *of)
 
-    monkeypatch.setattr(retrain.Retrainer, "held_out", held_out)
+    monkeypatch.setattr(loop.Retrainer, "held_out", held_out)
     flags, folder = [*SMALL, "--samples", 3, "--epochs", 1], tmp_path / "run"
     status, out, err = command(RANDOM, *flags, "--output", folder)
     assert status == 0 and "cell 1 failed: too much" in out and "of 2 cells (1 failed)" in out, err

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.batches import Augmentation, Batches
-from common.data import Images
+from common.data.batches import Augmentation, Batches
+from common.data.datasets import Images
 
 
 def images(count=40, channels=3, height=8, width=10):

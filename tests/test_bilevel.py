@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.bilevel import BilevelTrainer
-from common.config import SearchConfig
-from common.data import Images, Split
+from common.data.datasets import Images, Split
 from common.errors import NotFinite
-from common.run import Run
-from common.supernet import SuperNet
+from common.run.config import SearchConfig
+from common.run.folder import Run
+from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer
 from pc_darts.supernet import PCDARTSSuperNet
 
 CONFIG = SearchConfig(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.cell import Mix, SearchCell, cell_edges
-from common.equation_form import EquationCell
-from common.genotype import CANDIDATES
-from common.macro import Place
+from common.networks.genotype import CANDIDATES
+from common.networks.macro import Place
+from common.supernet.cell import Mix, SearchCell, cell_edges
+from common.supernet.equation_form import EquationCell
 
 
 def pair(channels, nodes=4, reduction=False, after_reduction=False):

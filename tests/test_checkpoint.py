@@ -10,10 +10,10 @@ import time
 import pytest
 import torch
 
-from common import checkpoint
-from common.config import RunConfig
 from common.errors import InputError
-from common.run import Run
+from common.run import checkpoint
+from common.run.config import RunConfig
+from common.run.folder import Run
 
 
 def state(value):

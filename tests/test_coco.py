@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
+from detection.coco import read_image, read_split
+from detection.coco_batches import TrainBatches, plain_batches
 from torchvision.transforms import v2
 
-from common.coco import read_image, read_split
-from common.coco_batches import TrainBatches, plain_batches
 from common.errors import InputError
 from shapes import make
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.collapse import epoch_before, filled
-from common.curvature import dominant_eigenvalue
 from common.errors import InputError
-from common.genotype import FixedCell, cell_from_pairs, load
-from common.supernet import SuperNet
+from common.networks.genotype import FixedCell, cell_from_pairs, load
+from common.supernet.supernet import SuperNet
+from common.training.collapse import epoch_before, filled
+from common.training.hessian import dominant_eigenvalue
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
@@ -121,10 +121,10 @@ TINY += ["--nodes", "3", "--cut-accuracy", "off", "--threads", "1", "--arch-lear
 
 def test_stops_with_the_cells_from_before_and_resumes_to_the_same(command, tmp_path, monkeypatch):
     """A rule that fires after the third epoch, in one go and in two."""
-    import common.bilevel
+    import common.training.bilevel
 
     monkeypatch.setattr(
-        common.bilevel, "epoch_before", lambda rule, lines, nodes: 1 if len(lines) == 3 else None
+        common.training.bilevel, "epoch_before", lambda rule, lines, nodes: 1 if len(lines) == 3 else None
     )
     flags = [*TINY, "--stop-on-collapse", "skips", "--output", tmp_path / "run"]
     status, out, _ = command(DARTS, *flags)

@@ -6,8 +6,11 @@ import os
 import pytest
 import torch
 
-from common import data
-from common.command import (
+from common.data import datasets
+from common.distributed import seed_of
+from common.errors import InputError
+from common.run.config import RunConfig
+from common.run.start import (
     set_threads,
     share_of_cores,
     start,
@@ -15,9 +18,6 @@ from common.command import (
     training_images,
     workers,
 )
-from common.config import RunConfig
-from common.distributed import seed_of
-from common.errors import InputError
 
 test_images.__test__ = False  # a function of ours, no test
 
@@ -72,7 +72,7 @@ def test_a_precision_that_no_run_has(tmp_path, precision):
 
 
 def test_fp16_of_a_launch_is_refused(monkeypatch):
-    monkeypatch.setattr("common.command.Accelerator", lambda **_: Fp16())
+    monkeypatch.setattr("common.run.start.Accelerator", lambda **_: Fp16())
     with pytest.raises(InputError, match="--mixed_precision fp16"):
         start(CONFIG)
 
@@ -102,14 +102,14 @@ def test_a_damaged_result_is_said_and_written_again(tmp_path, capsys):
 
 def test_images_and_their_errors(accelerator, monkeypatch):
     images = training_images(RunConfig(dataset="digits", limit_images=32, seed=5), accelerator)
-    whole = data.load_train("digits", "")
+    whole = datasets.load_train("digits", "")
     assert len(images) == 32 and torch.equal(images.labels, whole.limited(32, 5).labels)
     assert len(training_images(CONFIG, accelerator)) == len(whole)
-    assert len(test_images(CONFIG, accelerator, whole)) == len(data.load_test("digits", "", whole))
+    assert len(test_images(CONFIG, accelerator, whole)) == len(datasets.load_test("digits", "", whole))
 
     def fail(*_, **__):
         raise InputError("no images there")
 
-    monkeypatch.setattr(data, "load_train", fail)
+    monkeypatch.setattr(datasets, "load_train", fail)
     with pytest.raises(InputError, match="no images there"):
         training_images(CONFIG, accelerator)

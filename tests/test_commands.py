@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common.batches import Augmentation
-from common.bilevel import BilevelTrainer
-from common.cell import SearchCell
+from common.data.batches import Augmentation
 from common.errors import errors_are_messages
+from common.supernet.cell import SearchCell
+from common.training.bilevel import BilevelTrainer
 from conftest import ROOT, SEARCH, TINY
 from test_streamed_batches import make_files
 
@@ -22,7 +22,7 @@ TRAIN = "evaluate/train.py"
 
 
 def genotype_file(folder, change):
-    data = json.loads((ROOT / "common/genotypes/darts_v1.json").read_text())
+    data = json.loads((ROOT / "common/networks/genotypes/darts_v1.json").read_text())
     text = change(data) or json.dumps(data)
     path = folder / "mine.json"
     path.write_text(text)

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
+from comparison import conduct, jobs, methods, planned, rows, running
+from comparison.conduct import compare
+from comparison.jobs import Job
+from comparison.methods import METHODS
+from comparison.progress import View
+from comparison.settings import CompareConfig
 
 import fake_run
-from common.comparison import conduct, jobs, methods, planned, rows, running
-from common.comparison.conduct import compare
-from common.comparison.jobs import Job
-from common.comparison.methods import METHODS
-from common.comparison.progress import View
-from common.comparison.settings import CompareConfig
 from common.errors import InputError
 
 COMPARE = "evaluate/compare.py"

@@ -3,18 +3,19 @@
 import dataclasses
 
 import pytest
+from comparison import published
+from comparison.budget import NINE, budget_of, search_flags, shared_out, words
+from comparison.methods import METHODS, name_of
+from comparison.plan import plan_of
+from comparison.planned import jobs_of
+from comparison.settings import CompareConfig
+from comparison.studies import STUDIES
+from retraining import random_cells
+from retraining.config import RetrainConfig, chosen_preset
 
-from common.arguments import parse
-from common.baselines import darts, random_search
-from common.comparison import published
-from common.comparison.budget import NINE, budget_of, search_flags, shared_out, words
-from common.comparison.methods import METHODS, name_of
-from common.comparison.plan import plan_of
-from common.comparison.planned import jobs_of
-from common.comparison.settings import CompareConfig
-from common.comparison.studies import STUDIES
-from common.genotype import load, save
-from common.retrain_config import RetrainConfig, chosen_preset
+from common.baselines import darts
+from common.networks.genotype import load, save
+from common.run.cli import parse
 from edas import search as edas
 from gdas import search as gdas
 from itnas import search as itnas
@@ -22,7 +23,7 @@ from pc_darts import search as pc_darts
 from pr_darts import search as pr_darts
 
 MODULES = {"pc_darts": pc_darts, "gdas": gdas, "gdas_frc": gdas, "edas": edas, "itnas": itnas,
-           "pr_darts": pr_darts, "darts": darts, "darts2": darts, "random": random_search}
+           "pr_darts": pr_darts, "darts": darts, "darts2": darts, "random": random_cells}
 
 
 def parsed(method, flags):

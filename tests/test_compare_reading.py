@@ -7,17 +7,17 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+from comparison import html_report, rows
+from comparison.conduct import compare
+from comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
+from comparison.reading import run_folder
+from comparison.rows import adds_of, cell_counts, changes, mean_of
+from comparison.settings import CompareConfig
 
 import fake_run
-from common.comparison import html_report, rows
-from common.comparison.conduct import compare
-from common.comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
-from common.comparison.reading import run_folder
-from common.comparison.rows import adds_of, cell_counts, changes, mean_of
-from common.comparison.settings import CompareConfig
-from common.complexity import Setting, complexity
 from common.errors import InputError
-from common.genotype import FixedCell, Genotype, load
+from common.networks.complexity import Setting, complexity
+from common.networks.genotype import FixedCell, Genotype, load
 
 
 @pytest.fixture

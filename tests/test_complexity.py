@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from common import zoo
-from common.complexity import SETTINGS, complexity, multiply_adds, parameters
 from common.errors import InputError
-from common.genotype import Cell, Edge, Genotype, Op, load, published, save
+from common.networks import zoo
+from common.networks.complexity import SETTINGS, complexity, multiply_adds, parameters
+from common.networks.genotype import Cell, Edge, Genotype, Op, load, published, save
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,15 +13,15 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
-from common import checkpoint
-from common.batches import Augmentation
-from common.command import start
-from common.config import RunConfig, saved
-from common.data import Dataset, load_train
+from common.data.batches import Augmentation
+from common.data.datasets import Dataset, load_train
 from common.errors import InputError
-from common.loop import Loop
-from common.run import EPOCH_FILES, Run
-from common.trained import load_trained
+from common.networks.trained import load_trained
+from common.run import checkpoint
+from common.run.config import RunConfig, saved
+from common.run.folder import EPOCH_FILES, Run
+from common.run.start import start
+from common.training.loop import Loop
 from conftest import ROOT, of_an_older_version
 
 METHOD = "tiny"
@@ -349,7 +349,7 @@ def test_a_newer_checkpoint_that_is_not_used_goes(runs, tmp_path, capfd):
 
 def test_other_images_or_cells_than_the_checkpoint_stands_on(runs, tmp_path, monkeypatch):
     folder = shutil.copytree(runs / "half", tmp_path / "run")
-    shutil.copy(ROOT / "common/genotypes/darts_v1.json", folder / "genotype.json")
+    shutil.copy(ROOT / "common/networks/genotypes/darts_v1.json", folder / "genotype.json")
     assert "checkpoints are of another genotype than darts_v1" in resume(folder)
     (folder / "genotype.json").unlink()
     (folder / "images.json").unlink()

@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, SVHN
 
-from common import data
-from common.batches import Augmentation
-from common.data import Split
+from common.data import datasets
+from common.data.batches import Augmentation
+from common.data.datasets import Split
+from common.data.images import ImageFiles, Images
 from common.errors import InputError
-from common.images import ImageFiles, Images
 from test_streamed_batches import make_files
 
 
@@ -37,13 +37,13 @@ def make_folder(root, splits=("train", "test"), classes=("cat", "dog"), size=(9,
 
 
 def test_digits_hold_out_a_fixed_stratified_fifth():
-    train = data.load_train("digits", "")
-    test = data.load_test("digits", "", train)
+    train = datasets.load_train("digits", "")
+    test = datasets.load_test("digits", "", train)
     assert len(train) + len(test) == 1797 and train.shape == (1, 8, 8)
     shares = torch.bincount(test.labels) / torch.bincount(torch.cat([train.labels, test.labels]))
     assert ((shares - 0.2).abs() < 0.01).all()
     assert train.pixels.max() == 255 and train.pixels.dtype == torch.uint8
-    again = data.load_test("digits", "", train)
+    again = datasets.load_test("digits", "", train)
     assert again.sha256() == test.sha256() != train.sha256()
     assert test.mean == train.mean  # of the training images
     values = train.pixels.double() / 255
@@ -53,7 +53,7 @@ def test_digits_hold_out_a_fixed_stratified_fifth():
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
 def test_folder_reads_channels_size_and_classes(tmp_path, mode, channels):
-    images = data.load_train("folder", make_folder(tmp_path, mode=mode))
+    images = datasets.load_train("folder", make_folder(tmp_path, mode=mode))
     assert images.shape == (channels, 9, 7) and images.classes == ("cat", "dog")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert images.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11, 12]
@@ -62,16 +62,16 @@ def test_folder_reads_channels_size_and_classes(tmp_path, mode, channels):
 
 def test_folder_takes_val_where_there_is_no_test(tmp_path):
     make_folder(tmp_path, splits=("train", "val"))
-    train = data.load_train("folder", tmp_path)
-    assert len(data.load_test("folder", tmp_path, train)) == 6
+    train = datasets.load_train("folder", tmp_path)
+    assert len(datasets.load_test("folder", tmp_path, train)) == 6
 
 
 def test_mixed_sizes_need_an_image_size(tmp_path):
     make_folder(tmp_path)
     Image.new("RGB", (20, 30)).save(tmp_path / "train" / "dog" / "z.png")
     with pytest.raises(InputError, match=r"30x20, others are 9x7; --image-size"):
-        data.load_train("folder", tmp_path)
-    images = data.load_train("folder", tmp_path, image_size=8)
+        datasets.load_train("folder", tmp_path)
+    images = datasets.load_train("folder", tmp_path, image_size=8)
     assert images.shape == (3, 8, 8)
 
 
@@ -89,22 +89,22 @@ def test_mixed_sizes_need_an_image_size(tmp_path):
 def test_what_is_wrong_with_a_folder(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(InputError, match=message):
-        data.load_train("folder", tmp_path)
+        datasets.load_train("folder", tmp_path)
 
 
 def test_test_split_problems_are_named(tmp_path):
-    train = data.load_train("folder", make_folder(tmp_path, splits=("train",)))
+    train = datasets.load_train("folder", make_folder(tmp_path, splits=("train",)))
     with pytest.raises(InputError, match="no test/ and no val/"):
-        data.load_test("folder", tmp_path, train)
+        datasets.load_test("folder", tmp_path, train)
     (tmp_path / "test" / "cat").mkdir(parents=True)
     (tmp_path / "test" / "owl").mkdir()
     with pytest.raises(InputError, match="other classes"):
-        data.load_test("folder", tmp_path, train)
+        datasets.load_test("folder", tmp_path, train)
 
 
 @pytest.mark.parametrize(("size", "mode"), [((30, 30), "RGB"), ((33, 33), "L"), ((31, 40), "RGB")])
 def test_images_of_odd_sizes_and_grey_ones_make_batches(tmp_path, size, mode):
-    images = data.load_train("folder", make_folder(tmp_path, size=size, mode=mode))
+    images = datasets.load_train("folder", make_folder(tmp_path, size=size, mode=mode))
     assert images.shape == (3 if mode == "RGB" else 1, *size)
     served = images.batches("cpu", None, 3, Augmentation(4, True, 16), seed=0, stream="train")
     x, labels = served.train(0)
@@ -117,9 +117,9 @@ def test_images_of_odd_sizes_and_grey_ones_make_batches(tmp_path, size, mode):
 
 def test_cinic10_trains_on_two_splits_and_tests_on_the_third(tmp_path):
     make_folder(tmp_path, splits=("train", "valid", "test"))
-    parts = [data.load_train("folder", tmp_path), data.load_train("cinic10", tmp_path)]
+    parts = [datasets.load_train("folder", tmp_path), datasets.load_train("cinic10", tmp_path)]
     assert [len(part) for part in parts] == [6, 12]
-    train, test = parts[1], data.load_test("cinic10", tmp_path, parts[1])
+    train, test = parts[1], datasets.load_test("cinic10", tmp_path, parts[1])
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] * 2 and len(test) == 6
     assert torch.equal(train.pixels[:6], parts[0].pixels)
     values = train.pixels.double() / 255
@@ -127,23 +127,23 @@ def test_cinic10_trains_on_two_splits_and_tests_on_the_third(tmp_path):
     assert test.mean == train.mean
     (tmp_path / "valid" / "cat").rename(tmp_path / "valid" / "owl")
     with pytest.raises(InputError, match="valid/ has other classes than the training images"):
-        data.load_train("cinic10", tmp_path)
+        datasets.load_train("cinic10", tmp_path)
     for path in sorted((tmp_path / "valid").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     (tmp_path / "valid").rmdir()
     with pytest.raises(InputError, match="no folder valid/ there"):
-        data.load_train("cinic10", tmp_path)
+        datasets.load_train("cinic10", tmp_path)
 
 
 def test_imagenet_stays_in_its_files(tmp_path):
     make_files(tmp_path)
-    train = data.load_train("imagenet", tmp_path, workers=3)
+    train = datasets.load_train("imagenet", tmp_path, workers=3)
     assert train.shape == (3, 224, 224) and train.classes == ("n01", "n02") and len(train) == 12
-    assert (train.mean, train.std) == data.STATISTICS["imagenet"] and train.workers == 3
+    assert (train.mean, train.std) == datasets.STATISTICS["imagenet"] and train.workers == 3
     assert train.path(7) == tmp_path / "train/n02/1.JPEG" and train.labels[7] == 1
-    test = data.load_test("imagenet", tmp_path, train)
+    test = datasets.load_test("imagenet", tmp_path, train)
     assert test.path(0) == tmp_path / "val/n01/0.JPEG" and test.shape == train.shape
-    assert data.load_train("imagenet", tmp_path, 32).shape == (3, 32, 32)
+    assert datasets.load_train("imagenet", tmp_path, 32).shape == (3, 32, 32)
     part = train.subset(torch.tensor([9, 2]))
     assert [part.path(k).name for k in range(2)] == ["3.JPEG", "2.JPEG"]
     assert part.labels.tolist() == [1, 0] and len(train.limited(5, 0)) == 5
@@ -151,33 +151,33 @@ def test_imagenet_stays_in_its_files(tmp_path):
 
 def test_files_are_told_apart_by_name_length_and_label(tmp_path):
     make_files(tmp_path)
-    first = data.load_train("imagenet", tmp_path)
-    same = data.load_train("imagenet", tmp_path).sha256()
-    assert first.sha256() == same != data.load_train("imagenet", tmp_path, 128).sha256()
+    first = datasets.load_train("imagenet", tmp_path)
+    same = datasets.load_train("imagenet", tmp_path).sha256()
+    assert first.sha256() == same != datasets.load_train("imagenet", tmp_path, 128).sha256()
     file = tmp_path / "train/n01/0.JPEG"
     file.write_bytes(file.read_bytes() + b"0")
-    assert data.load_train("imagenet", tmp_path).sha256() != same
+    assert datasets.load_train("imagenet", tmp_path).sha256() != same
     file.write_bytes(file.read_bytes()[:-1])
-    assert data.load_train("imagenet", tmp_path).sha256() == same
+    assert datasets.load_train("imagenet", tmp_path).sha256() == same
     file.rename(file.with_name("z.JPEG"))
-    assert data.load_train("imagenet", tmp_path).sha256() != same
+    assert datasets.load_train("imagenet", tmp_path).sha256() != same
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
 def test_large_images_of_a_folder_stay_in_their_files_too(tmp_path, mode, channels):
     make_folder(tmp_path, size=(130, 140), mode=mode)
     with pytest.raises(InputError, match="0.png is 130x140 pixels; .* --image-size 224"):
-        data.load_train("folder", tmp_path)
-    small = data.load_train("folder", tmp_path, 64)
+        datasets.load_train("folder", tmp_path)
+    small = datasets.load_train("folder", tmp_path, 64)
     assert isinstance(small, Images) and small.shape == (channels, 64, 64)
-    train = data.load_train("folder", tmp_path, 128)
+    train = datasets.load_train("folder", tmp_path, 128)
     assert isinstance(train, ImageFiles) and train.shape == (channels, 128, 128)
     whole = [x for x, _ in train.batches("cpu", None, 6, Augmentation(), seed=0, stream="")
              .evaluate()]
     pixels = torch.cat(whole)  # normalised by what was measured
     assert pixels.mean((0, 2, 3)).abs().max() < 1e-4
     torch.testing.assert_close(pixels.square().mean((0, 2, 3)), torch.ones(channels))
-    test = data.load_test("folder", tmp_path, train)
+    test = datasets.load_test("folder", tmp_path, train)
     assert (test.mean, test.std, test.shape) == (train.mean, train.std, train.shape)
 
 
@@ -195,13 +195,13 @@ def test_large_images_of_a_folder_stay_in_their_files_too(tmp_path, mode, channe
 def test_what_is_wrong_with_imagenet(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(InputError, match=message):
-        data.load_test("imagenet", tmp_path, data.load_train("imagenet", tmp_path))
+        datasets.load_test("imagenet", tmp_path, datasets.load_train("imagenet", tmp_path))
 
 
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "svhn", "cinic10"])
 def test_a_size_that_cannot_be_chosen(tmp_path, dataset):
     with pytest.raises(InputError, match=f"--image-size .* {dataset} has one size"):
-        data.load_train(dataset, tmp_path, 32)
+        datasets.load_train(dataset, tmp_path, 32)
 
 
 # ------------------------------------------------------------------------------ SVHN, the same way
@@ -223,14 +223,14 @@ def make_svhn(root, monkeypatch):
 
 def test_svhn_trains_with_its_extra_images(tmp_path, monkeypatch):
     make_svhn(tmp_path / "data", monkeypatch)
-    train = data.load_train("svhn", tmp_path / "data")
+    train = datasets.load_train("svhn", tmp_path / "data")
     assert len(train) == 50 and train.shape == (3, 32, 32) and train.classes == tuple("0123456789")
     assert train.labels[:12].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
     extra = scipy.io.loadmat(tmp_path / "data" / "extra_32x32.mat")["X"]
     assert np.array_equal(train.pixels[20], extra[..., 0].transpose(2, 0, 1))
     values = train.pixels.double() / 255
     assert train.std == pytest.approx(values.std((0, 2, 3)).tolist(), abs=1e-3)
-    test = data.load_test("svhn", tmp_path / "data", train)
+    test = datasets.load_test("svhn", tmp_path / "data", train)
     assert len(test) == 10 and (test.mean, test.std) == (train.mean, train.std)
 
 
@@ -247,7 +247,7 @@ def test_svhn_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
         for split, (_, file, md5) in SVHN.split_list.items()
     })
     with pytest.raises(InputError, match=r"--dataset svhn: no complete copy .*\n.*folder"):
-        data.load_train("svhn", tmp_path / "data")
+        datasets.load_train("svhn", tmp_path / "data")
 
 
 # -------------------------------------------------------------------- CIFAR, without the network
@@ -295,26 +295,26 @@ def make_cifar10(root, monkeypatch):
 def test_cifar10_is_downloaded_and_checked_once(tmp_path, monkeypatch):
     archive = make_cifar10(tmp_path, monkeypatch)
     root = tmp_path / "data"
-    images = data.load_train("cifar10", root)
+    images = datasets.load_train("cifar10", root)
     assert len(images) == 100 and images.shape == (3, 32, 32)
-    assert images.classes[0] == "airplane" and images.mean == data.STATISTICS["cifar10"][0]
+    assert images.classes[0] == "airplane" and images.mean == datasets.STATISTICS["cifar10"][0]
     archive.unlink()
-    assert data.load_train("cifar10", root).sha256() == images.sha256()  # no second download
-    assert len(data.load_test("cifar10", root, images)) == 20
+    assert datasets.load_train("cifar10", root).sha256() == images.sha256()  # no second download
+    assert len(datasets.load_test("cifar10", root, images)) == 20
 
 
 def test_cifar10_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     archive = make_cifar10(tmp_path, monkeypatch)
     archive.unlink()
     with pytest.raises(InputError, match=r"--data-root .*\n.*--dataset folder"):
-        data.load_train("cifar10", tmp_path / "data")
+        datasets.load_train("cifar10", tmp_path / "data")
 
 
 def test_a_corrupted_download_is_refused(tmp_path, monkeypatch):
     archive = make_cifar10(tmp_path, monkeypatch)
     archive.write_bytes(archive.read_bytes()[:-10] + b"0123456789")
     with pytest.raises(InputError, match="download failed"):
-        data.load_train("cifar10", tmp_path / "data")
+        datasets.load_train("cifar10", tmp_path / "data")
 
 
 # -------------------------------------------------------------------------------------- the split
@@ -349,8 +349,8 @@ def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
     for path in (tmp_path / "images" / "test").rglob("*.png"):
         path.write_bytes(b"not to be opened")
     opened = []
-    original = data.load_test
-    monkeypatch.setattr(data, "load_test", lambda *a: opened.append(a) or original(*a))
+    original = datasets.load_test
+    monkeypatch.setattr(datasets, "load_test", lambda *a: opened.append(a) or original(*a))
     status, out, err = command(
         "pc_darts/search.py", "--dataset", "folder", "--data-root", tmp_path / "images",
         "--channels", 4, "--cells", 3, "--epochs", 1, "--batch-size", 3, "--warmup-epochs", 0,
@@ -359,8 +359,8 @@ def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
     assert status == 0 and opened == [], err
     assert "images --batch-size 3 --genotype" in out  # the next command fits these images
     with pytest.raises(InputError, match="no readable image"):
-        train = data.load_train("folder", tmp_path / "images")
-        data.load_test("folder", tmp_path / "images", train)  # a retraining does open it
+        train = datasets.load_train("folder", tmp_path / "images")
+        datasets.load_test("folder", tmp_path / "images", train)  # a retraining does open it
 
 
 def test_a_coloured_image_makes_all_training_images_coloured(tmp_path):
@@ -368,8 +368,8 @@ def test_a_coloured_image_makes_all_training_images_coloured(tmp_path):
     grey = Image.fromarray(np.full((8, 8), 77, dtype=np.uint8))
     for split in ("train", "test"):
         grey.save(tmp_path / split / "cat" / "0.png")
-    train = data.load_train("folder", tmp_path)
-    test = data.load_test("folder", tmp_path, train)
+    train = datasets.load_train("folder", tmp_path)
+    test = datasets.load_test("folder", tmp_path, train)
     for images in (train, test):
         assert images.shape == (3, 8, 8) and (images.pixels[0] == 77).all()
         assert not torch.equal(images.pixels[1, 0], images.pixels[1, 1])
@@ -379,26 +379,26 @@ def test_a_coloured_image_makes_all_training_images_coloured(tmp_path):
 def test_test_images_have_the_size_and_channels_of_the_training_images(tmp_path):
     make_folder(tmp_path, splits=("train",), size=(8, 8), mode="L")
     make_folder(tmp_path, splits=("test",), size=(8, 8))
-    train = data.load_train("folder", tmp_path)
-    assert data.load_test("folder", tmp_path, train).shape == (1, 8, 8)
+    train = datasets.load_train("folder", tmp_path)
+    assert datasets.load_test("folder", tmp_path, train).shape == (1, 8, 8)
     Image.new("RGB", (9, 9)).save(tmp_path / "test" / "cat" / "0.png")
     with pytest.raises(InputError, match="9x9, others are 8x8"):
-        data.load_test("folder", tmp_path, train)
+        datasets.load_test("folder", tmp_path, train)
 
 
 def test_hidden_files_are_no_images_and_deep_ones_are_refused(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     (tmp_path / "train" / "cat" / "._0.png").write_text("no image")
-    assert len(data.load_train("folder", tmp_path)) == 6
+    assert len(datasets.load_train("folder", tmp_path)) == 6
     deep = np.full((9, 7), 40_000, dtype=np.uint16)
     Image.fromarray(deep).save(tmp_path / "train" / "cat" / "0.png")
     with pytest.raises(InputError, match="more than 8 bits"):
-        data.load_train("folder", tmp_path)
+        datasets.load_train("folder", tmp_path)
 
 
 def test_limited_images_are_a_seeded_choice():
-    images = data.load_train("digits", "")
+    images = datasets.load_train("digits", "")
     few = images.limited(100, seed=0)
     assert len(few) == 100 and few.sha256() == images.limited(100, seed=0).sha256()
     assert few.sha256() != images.limited(100, seed=1).sha256()

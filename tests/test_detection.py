@@ -7,17 +7,17 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from detection.coco import read_image, read_split
+from detection.coco_batches import TrainBatches
+from detection.loop import DetectorTrainer
+from detection.ssd import FeatureMaps, detector, detector_multiply_adds
+from detection.train_detector import DetectConfig, backbone, counts
 
-from common.coco import read_image, read_split
-from common.coco_batches import TrainBatches
-from common.complexity import SETTINGS, complexity
-from common.detection import FeatureMaps, detector, detector_multiply_adds
-from common.detector_loop import DetectorTrainer
 from common.errors import InputError
-from common.genotype import load, save
-from common.network import Network
-from common.run import Run
-from common.train_detector import DetectConfig, backbone, counts
+from common.networks.complexity import SETTINGS, complexity
+from common.networks.genotype import load, save
+from common.networks.network import Network
+from common.run.folder import Run
 from shapes import make
 from test_resume import figures, identical, last_checkpoint
 
@@ -104,13 +104,13 @@ def test_the_first_three_maps_are_what_the_next_stages_see():
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """A finished run of `evaluate/train.py`, as `common.trained` gives it."""
+    """A finished run of `evaluate/train.py`, as `common.networks.trained` gives it."""
     run, network = tmp_path / "trained", small()
     run.mkdir()
     save(load("pc_darts_imagenet"), run / "genotype.json")
-    module = ModuleType("common.trained")
+    module = ModuleType("common.networks.trained")
     module.load_trained = lambda folder: SimpleNamespace(network=network)
-    monkeypatch.setitem(sys.modules, "common.trained", module)
+    monkeypatch.setitem(sys.modules, "common.networks.trained", module)
     return run, network
 
 
@@ -143,7 +143,7 @@ def test_weights_of_another_network_are_refused(trained, changes, message):
 def test_weights_of_cifars_stem_are_refused(trained, monkeypatch):
     other = Network(load("pc_darts_imagenet"), 4, 6, 10)
     monkeypatch.setattr(
-        sys.modules["common.trained"], "load_trained", lambda _: SimpleNamespace(network=other)
+        sys.modules["common.networks.trained"], "load_trained", lambda _: SimpleNamespace(network=other)
     )
     with pytest.raises(InputError, match="ImageNet's stem"):
         backbone(config(weights=str(trained[0])))
@@ -183,13 +183,13 @@ def test_a_run_and_what_it_leaves(folder, tmp_path, command):
 
 def test_interrupted_and_resumed_it_ends_in_the_same_bits(folder, tmp_path, command, monkeypatch):
     scored = []
-    monkeypatch.setattr("common.train_detector.check_installed", lambda: None)
+    monkeypatch.setattr("detection.train_detector.check_installed", lambda: None)
     monkeypatch.setattr(  # without pycocotools too: what was found stands for its score
-        "common.detector_loop.average_precision",
+        "detection.loop.average_precision",
         lambda split, found: {"AP": sum(float(one.corners.sum()) for one in found)}
         | dict.fromkeys(("AP50", "AP75", "APs", "APm", "APl"), 0.0),
     )
-    monkeypatch.setattr("common.detector_loop.detections", lambda *a: scored.append(a))
+    monkeypatch.setattr("detection.loop.detections", lambda *a: scored.append(a))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     flags = ["--data-root", folder, *TINY, "--checkpoint-steps", 1]
     assert command(DETECT, *flags, "--output", whole)[0] == 0
@@ -257,14 +257,14 @@ def test_boxes_are_found_in_the_pixels_of_the_file(folder, tmp_path, accelerator
 def test_bad_flags_are_refused_before_anything_is_written(
     folder, tmp_path, command, monkeypatch, flags, message
 ):
-    monkeypatch.setattr("common.train_detector.check_installed", lambda: None)
+    monkeypatch.setattr("detection.train_detector.check_installed", lambda: None)
     run = tmp_path / "run"
     status, _, err = command(DETECT, "--data-root", folder, *TINY, "--output", run, *flags)
     assert status == 2 and message in err and not run.exists()
 
 
 def test_a_genotype_without_image_cells_is_refused(tmp_path, command, monkeypatch):
-    monkeypatch.setattr("common.train_detector.check_installed", lambda: None)
+    monkeypatch.setattr("detection.train_detector.check_installed", lambda: None)
     cell = {"inputs": 2, "edges": [{"from": 0, "to": 2, "op": "skip_connect"}], "output": [2]}
     only = {"format": "nas-genotype", "version": 1, "name": "half", "cells": {"normal": cell}}
     (tmp_path / "half.json").write_text(json.dumps(only))
@@ -273,7 +273,7 @@ def test_a_genotype_without_image_cells_is_refused(tmp_path, command, monkeypatc
 
 
 def test_other_categories_in_the_validation_split_are_refused(tmp_path, command, monkeypatch):
-    monkeypatch.setattr("common.train_detector.check_installed", lambda: None)
+    monkeypatch.setattr("detection.train_detector.check_installed", lambda: None)
     make(tmp_path / "coco", train=8, valid=2)
     file = tmp_path / "coco" / "annotations" / "instances_val2017.json"
     content = json.loads(file.read_text())
@@ -285,7 +285,7 @@ def test_other_categories_in_the_validation_split_are_refused(tmp_path, command,
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_one_message(tmp_path, command, monkeypatch, workers):
-    monkeypatch.setattr("common.train_detector.check_installed", lambda: None)
+    monkeypatch.setattr("detection.train_detector.check_installed", lambda: None)
     make(tmp_path / "coco", train=8, valid=2)
     (tmp_path / "coco" / "train2017" / "000003.png").write_bytes(b"no image")
     flags = ["--data-root", tmp_path / "coco", *TINY, "--workers", workers]

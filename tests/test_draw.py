@@ -12,10 +12,10 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D, Bbox
 from torch import nn
 
-from common import draw
-from common.draw_cell import BRANCHES, cells_figure
+from common.draw import pictures
+from common.draw.cell import BRANCHES, cells_figure
 from common.errors import InputError
-from common.genotype import (
+from common.networks.genotype import (
     CANDIDATES,
     Cell,
     Edge,
@@ -27,8 +27,8 @@ from common.genotype import (
     published,
     save,
 )
-from common.macro import Place
-from common.network import FixedReductionCell
+from common.networks.macro import Place
+from common.networks.network import FixedReductionCell
 
 OPS = CANDIDATES[1:]
 LONG = cell_from_pairs([(OPS[k % 7], s) for k, s in enumerate([0, 1, 2, 1, 3, 0, 4, 2, 5, 0])])
@@ -102,7 +102,7 @@ def test_nothing_overlaps_in_a_cell_and_every_edge_is_an_arrow(cell):
     recurrent = not fixed and cell.inputs == 1  # node 0 is computed from both inputs
     labels = [3, 3, 1, 1] if fixed else [1] * len(cell.edges) + [0] * len(cell.output)
     labels = [0, 0, *labels] if recurrent else labels
-    figure = draw.cell_figure(cell)
+    figure = pictures.cell_figure(cell)
     renderer = FigureCanvasAgg(figure).get_renderer()
     (axes,) = figure.axes
     boxes = [text.get_window_extent(renderer) for text in axes.texts]
@@ -132,7 +132,7 @@ def test_cells_name_every_operation_and_node(tmp_path):
     cells = {
         "normal": LONG, "reduction": SHARED, "recurrent": load("enas_rnn").cells["recurrent"]
     }  # fmt: skip
-    draw.cells(Genotype("mine", cells), tmp_path)
+    pictures.cells(Genotype("mine", cells), tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {
         f"{kind}.{form}" for kind in cells for form in ("svg", "png")
     }
@@ -154,7 +154,7 @@ def test_a_fixed_cell_has_the_branches_of_its_module(tmp_path):
         for k, branch in enumerate([*cell.convolutions, *cell.pools])
     ]
     assert {"gdas_frc": branches} == BRANCHES
-    draw.cells(load("gdas_frc"), tmp_path)
+    pictures.cells(load("gdas_frc"), tmp_path)
     labels = re.findall(r">(\w+_\dx\d.*)</text>", (tmp_path / "reduction.svg").read_text())
     assert labels == [op for _, ops in branches for op in ops]
 
@@ -171,7 +171,7 @@ def test_run_draws_all_and_equal_runs_alike(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_run(tmp_path / name)
-        draw.run(tmp_path / name)
+        pictures.run(tmp_path / name)
         pictures.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
     stems = ["curves", "measures", "normal", "reduction"]
     stems += ["architecture_normal", "architecture_reduction"]
@@ -189,7 +189,7 @@ def test_a_cell_evolves_in_six_snapshots_at_most(tmp_path, epochs, shown):
         for epoch in range(epochs):
             line = {"epoch": epoch, "genotype": load("gdas_frc").to_json()}
             file.write(json.dumps(line) + "\n")
-    draw.run(tmp_path)
+    pictures.run(tmp_path)
     text = (tmp_path / "pictures" / "evolution_normal.svg").read_text()
     assert re.findall(r">epoch (\d+)<", text) == [str(epoch) for epoch in shown]
     assert not (tmp_path / "pictures" / "evolution_reduction.svg").exists()  # it is fixed
@@ -210,13 +210,13 @@ def test_cells_beside_each_other_stay_apart():
 def test_a_file_torn_in_its_first_line_is_as_empty(tmp_path):
     write_run(tmp_path)
     (tmp_path / "genotypes.jsonl").write_text('{"epoch": 0, "geno')
-    draw.run(tmp_path)
+    pictures.run(tmp_path)
     assert not list((tmp_path / "pictures").glob("evolution*"))
 
 
 def test_a_retraining_has_curves_only(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(metrics(1)[0]) + "\n")
-    draw.run(tmp_path)
+    pictures.run(tmp_path)
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"curves.svg", "curves.png"}
 
 
@@ -225,14 +225,14 @@ def test_curves_with_gaps(tmp_path):
     lines[0] |= {"valid_loss": None, "valid_top1": None}
     del lines[2]["valid_loss"], lines[2]["valid_top1"]
     lines[4]["test_top1"] = 80.0
-    draw.curves(lines, tmp_path)
+    pictures.curves(lines, tmp_path)
     text = (tmp_path / "curves.svg").read_text()
     assert all(f">{part}</text>" in text for part in ("train", "valid", "test"))
 
 
 def test_values_between_gaps_are_alone():
     nan = float("nan")
-    assert draw.alone(np.array([1, nan, 2, 3, nan, 4])) == [0, 5]
+    assert pictures.alone(np.array([1, nan, 2, 3, nan, 4])) == [0, 5]
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def test_values_between_gaps_are_alone():
     ids=["two kinds", "one epoch", "only normal", "no cuts", "large numbers"],
 )
 def test_measures_draw_what_is_given_and_nothing_overlaps(lines):
-    with rc_context(draw.STYLE):
-        figure = draw.measures_figure(lines)
+    with rc_context(pictures.STYLE):
+        figure = pictures.measures_figure(lines)
         nothing_overlaps(figure)
     drawn = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     others = {"epoch", "train_loss", "train_top1", "valid_loss", "cut_statistics"}
@@ -258,7 +258,7 @@ def test_measures_draw_what_is_given_and_nothing_overlaps(lines):
         given = np.array([epoch[key] for epoch in lines], float)
         assert np.array_equal(line.get_ydata(), given, equal_nan=True)
         assert np.array_equal(line.get_xdata(), [epoch["epoch"] for epoch in lines])
-        assert set(draw.alone(given)) <= set(line.get_markevery())
+        assert set(pictures.alone(given)) <= set(line.get_markevery())
         low, high = line.axes.get_ylim()
         assert low <= np.nanmin(given) and np.nanmax(given) <= high
 
@@ -283,25 +283,25 @@ def nothing_overlaps(figure):
 
 
 def test_measures_have_gaps_where_nothing_was_measured():
-    drawn = {line.get_label(): line for line in draw.measures_figure(searched(6)).axes[0].lines}
+    drawn = {line.get_label(): line for line in pictures.measures_figure(searched(6)).axes[0].lines}
     for key in ("cut_top1", "derived_top1"):
         assert np.flatnonzero(np.isfinite(drawn[key].get_ydata())).tolist() == [0, 2, 4, 5]
         assert set(drawn[key].get_markevery()) == {0, 2, 5}  # those alone and the last
 
 
 def test_measures_name_the_statistics_and_what_is_there():
-    figure = draw.measures_figure(searched(2, kinds=("normal",), statistics="running"))
+    figure = pictures.measures_figure(searched(2, kinds=("normal",), statistics="running"))
     legends = [axes.get_legend() for axes in figure.axes[:2]]
     accuracies, kinds = ([text.get_text() for text in one.texts] for one in legends)
     assert [("running statistics" in label) for label in accuracies] == [True] * 4
     assert kinds == ["normal cell"]
-    legend = draw.measures_figure(searched(2, statistics=None)).axes[0].get_legend()
+    legend = pictures.measures_figure(searched(2, statistics=None)).axes[0].get_legend()
     assert [text.get_text() for text in legend.texts] == ["supernet (running statistics)"]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 12, 50])
 def test_epochs_and_counts_have_whole_ticks(epochs):
-    accuracy, entropy, *counts = draw.measures_figure(searched(epochs)).axes
+    accuracy, entropy, *counts = pictures.measures_figure(searched(epochs)).axes
     ticks = [axes.get_yticks() for axes in counts]
     ticks += [axes.get_xticks() for axes in (accuracy, entropy, *counts)]
     assert all(np.array_equal(one, np.round(one)) for one in ticks)
@@ -313,8 +313,8 @@ def test_epochs_and_counts_have_whole_ticks(epochs):
     ids=["many", "one", "two", "equal"],
 )
 def test_spread_draws_every_cell_their_mean_and_deviation(cells):
-    with rc_context(draw.STYLE):
-        figure = draw.spread_figure(cells)
+    with rc_context(pictures.STYLE):
+        figure = pictures.spread_figure(cells)
         nothing_overlaps(figure)
     (axes,) = figure.axes
     dots, best, mean = axes.lines
@@ -336,7 +336,7 @@ def test_spread_draws_every_cell_their_mean_and_deviation(cells):
 
 def test_of_equally_accurate_cells_the_least_loss_is_best():
     cells = [cell | {"valid_loss": abs(cell["number"] - 2)} for cell in sampled(4, valid_top1=90)]
-    assert "cell 2," in draw.spread_figure(cells).axes[0].lines[1].get_label()
+    assert "cell 2," in pictures.spread_figure(cells).axes[0].lines[1].get_label()
 
 
 def test_a_random_search_has_a_spread_instead_of_curves(tmp_path):
@@ -344,7 +344,7 @@ def test_a_random_search_has_a_spread_instead_of_curves(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps({"cells": sampled(3)}))
-        draw.run(tmp_path / name)
+        pictures.run(tmp_path / name)
         pictures.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
     assert pictures[0].keys() == {"spread.svg", "spread.png"}
     assert pictures[0] == pictures[1]
@@ -354,17 +354,17 @@ def test_a_random_search_has_a_spread_instead_of_curves(tmp_path):
 def test_a_result_without_cells_is_no_run(tmp_path, result):
     (tmp_path / "result.json").write_text(json.dumps(result))
     with pytest.raises(InputError, match=re.escape(f"{tmp_path}: holds no metrics.jsonl")):
-        draw.run(tmp_path)
+        pictures.run(tmp_path)
 
 
 def test_architecture_of_one_epoch_without_edge_weights(tmp_path):
-    draw.architecture(history(1, edge=False), tmp_path)
+    pictures.architecture(history(1, edge=False), tmp_path)
     assert "edge's weight" not in (tmp_path / "architecture_normal.svg").read_text()
 
 
 def test_main_names_a_folder_that_is_no_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
-        draw.main()
+        pictures.main()
     assert stopped.value.code == 2
     assert str(tmp_path) in capsys.readouterr().err

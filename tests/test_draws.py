@@ -8,9 +8,9 @@ import pytest
 import torch
 from accelerate.utils import tqdm
 
-from common.bilevel import BilevelTrainer
-from common.genotype import CANDIDATES
-from common.supernet import SuperNet
+from common.networks.genotype import CANDIDATES
+from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer
 from edas.search import PRESETS, search
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
@@ -119,7 +119,7 @@ def test_the_hessian_is_of_the_relaxed_network_whatever_was_drawn(
         trainer.network, "forward", lambda images, mixes=None: given.append(mixes)
         or original(images, mixes),
     )
-    monkeypatch.setattr("common.bilevel.dominant_eigenvalue", lambda loss, *_: loss.item())
+    monkeypatch.setattr("common.training.bilevel.dominant_eigenvalue", lambda loss, *_: loss.item())
     losses = set()
     for seed in range(3):
         trainer.supernet.generator.manual_seed(seed)

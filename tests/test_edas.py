@@ -5,14 +5,14 @@ from collections import Counter
 
 import pytest
 import torch
+from benchmarking.timing import saved_mib
+from edas_cost import NETWORKS
 from torch.nn import functional as F
 
-from common.candidate import run
-from common.data import load_train
-from common.genotype import CANDIDATES
-from common.measures import cut_to_best
-from common.timing import saved_mib
-from edas.cost import NETWORKS
+from common.data.datasets import load_train
+from common.networks.genotype import CANDIDATES
+from common.supernet.candidate import run
+from common.supernet.measures import cut_to_best
 from edas.search import PRESETS, EDASConfig
 from edas.supernet import EDASSuperNet
 from test_bilevel import CONFIG, make
@@ -198,7 +198,7 @@ def test_one_edge_runs_all_candidates_and_every_other_one_operation(sampled, mon
     }
     ran = Counter()
     monkeypatch.setattr(
-        "common.sampled.run", lambda module, *rest: ran.update([key[module]]) or run(module, *rest)
+        "common.supernet.sampled.run", lambda module, *rest: ran.update([key[module]]) or run(module, *rest)
     )
     loss, _ = net.loss(images, labels)
     for n, place in enumerate(net.places):

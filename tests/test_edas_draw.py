@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from common.draw_cell import STYLE
+from common.draw.cell import STYLE
 from common.errors import InputError
-from common.genotype import CANDIDATES as CANDIDATES8
+from common.networks.genotype import CANDIDATES as CANDIDATES8
 from edas import draw
 from test_draw import nothing_overlaps
 

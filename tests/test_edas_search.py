@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from common.bilevel import BilevelTrainer
-from common.genotype import load
+from common.networks.genotype import load
+from common.training.bilevel import BilevelTrainer
 from edas.search import PRESETS, search
 from test_baselines import interrupt_after
 from test_edas import EDGES, VARIANTS

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 import torch
 
-from common.bilevel import BilevelTrainer
 from common.distributed import generator_of
+from common.training.bilevel import BilevelTrainer
 from edas.search import decay_unsampled, iteration, sign
 from edas.supernet import EDASSuperNet
 from test_bilevel import batch, snapshot

@@ -4,10 +4,10 @@ import functools
 
 import pytest
 import torch
+from benchmarking.timing import equation_iteration, fast_iteration
 
-from common.equation_form import EquationSuperNet
-from common.supernet import SuperNet
-from common.timing import equation_iteration, fast_iteration
+from common.supernet.equation_form import EquationSuperNet
+from common.supernet.supernet import SuperNet
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
 from gdas.equation_form import EquationGDAS

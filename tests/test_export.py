@@ -9,11 +9,11 @@ import sys
 
 import pytest
 import torch
+from exporting import exported
 
-from common import exported
-from common.genotype import load
-from common.network import Network
-from common.trained import Trained, load_trained
+from common.networks.genotype import load
+from common.networks.network import Network
+from common.networks.trained import Trained, load_trained
 from conftest import ROOT
 from test_commands import assert_refused
 

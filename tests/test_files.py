@@ -7,9 +7,9 @@ from typing import Literal
 
 import pytest
 
-from common.config import LoopConfig, config_digest, saved, unknown, younger
 from common.errors import InputError
 from common.files import digest, first_lines, json_lines, json_object, write_whole
+from common.run.config import LoopConfig, config_digest, saved, unknown, younger
 
 DEEP = "[" * 100_000  # deeper than Python's recursion goes
 LONG = "9" * 5_000  # more digits than Python turns into a number

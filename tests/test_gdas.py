@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.candidate import run
-from common.cell import Mix
-from common.equation_form import EquationSuperNet
-from common.genotype import CANDIDATES, FixedCell
-from common.gumbel import gumbel, linear
-from common.network import FixedReductionCell
-from common.sampled import Sample, SampledCell
-from common.supernet import SuperNet
+from common.networks.genotype import CANDIDATES, FixedCell
+from common.networks.network import FixedReductionCell
+from common.supernet.candidate import run
+from common.supernet.cell import Mix
+from common.supernet.equation_form import EquationSuperNet
+from common.supernet.gumbel import gumbel, linear
+from common.supernet.sampled import Sample, SampledCell
+from common.supernet.supernet import SuperNet
 from gdas.search import PRESETS
 from gdas.supernet import GDASSuperNet, straight_through
 from test_bilevel import batch, equal, make, snapshot
@@ -193,7 +193,7 @@ def test_only_the_drawn_candidate_runs(monkeypatch):
     }
     ran = []
     monkeypatch.setattr(
-        "common.sampled.run", lambda module, *rest: ran.append(key[module]) or run(module, *rest)
+        "common.supernet.sampled.run", lambda module, *rest: ran.append(key[module]) or run(module, *rest)
     )
     seen = {}
     original = net.mixes

@@ -5,15 +5,15 @@ import json
 
 import pytest
 
-from common.bilevel import BilevelTrainer
-from common.data import Split, load_train
+from common.data.datasets import Split, load_train
 from common.errors import NotFinite
-from common.genotype import FixedCell, load
+from common.networks.genotype import FixedCell, load
+from common.training.bilevel import BilevelTrainer
 from gdas.search import PRESETS, search
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 
-SEARCH, BEST_OF = "gdas/search.py", "gdas/best_of.py"
+SEARCH, BEST_OF = "gdas/search.py", "evaluate/best_of.py"
 TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
 TINY += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
 

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from common.errors import InputError
-from common.genotype import (
+from common.networks.genotype import (
     CANDIDATES,
     RECURRENT_OPS,
     Cell,

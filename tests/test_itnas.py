@@ -9,10 +9,10 @@ import torch
 
 from common.baselines import darts
 from common.errors import InputError
-from common.genotype import CANDIDATES
-from common.gumbel import gumbel, linear
-from common.measures import Measures
-from common.supernet import SuperNet
+from common.networks.genotype import CANDIDATES
+from common.supernet.gumbel import gumbel, linear
+from common.supernet.measures import Measures
+from common.supernet.supernet import SuperNet
 from itnas.derive import prune, transit
 from itnas.equation_form import EquationITNAS
 from itnas.search import PRESETS, ITNASConfig

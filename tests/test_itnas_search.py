@@ -11,11 +11,11 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 
-from common.bilevel import BilevelTrainer
-from common.data import load_train
-from common.draw import STYLE
-from common.genotype import CANDIDATES, load
-from common.network import Network
+from common.data.datasets import load_train
+from common.draw.pictures import STYLE
+from common.networks.genotype import CANDIDATES, load
+from common.networks.network import Network
+from common.training.bilevel import BilevelTrainer
 from itnas import draw
 from itnas.search import PRESETS, search
 from itnas.supernet import ITNASSuperNet, triples

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.genotype import load
-from common.language import Dropouts, LanguageModel, chunk_loss, exact_loss, slowness
-from common.lstm import LSTM
-from common.recurrent import RecurrentCell, recurrent_cell
+from common.language.cell import RecurrentCell, recurrent_cell
+from common.language.lstm import LSTM
+from common.language.model import Dropouts, LanguageModel, chunk_loss, exact_loss, slowness
+from common.networks.genotype import load
 
 WORDS, D = 11, 6
 

@@ -9,26 +9,28 @@ from pathlib import Path
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
+import best_of
 import pytest
 import torch
+from comparison.settings import CompareConfig
+from detection.train_detector import DetectConfig
+from retraining import random_cells
+from retraining.config import PRESETS as RETRAIN
+from retraining.config import chosen_preset
+from retraining.rnn import PRESETS as RETRAIN_RNN
 
 from common import memory
-from common.arguments import at_home, given, parse
-from common.baselines import darts, random_search
-from common.comparison.settings import CompareConfig
-from common.config import described
+from common.baselines import darts
 from common.errors import InputError, errors_are_messages
-from common.flags import MOST, at_least, at_most, flag
 from common.memory import check_memory, of_language_model, of_network, of_padded
-from common.retrain_config import PRESETS as RETRAIN
-from common.retrain_config import chosen_preset
-from common.retrain_rnn import PRESETS as RETRAIN_RNN
-from common.supernet import SuperNet
-from common.train_detector import DetectConfig
-from common.trained import _text
+from common.networks.trained import _text
+from common.run.cli import at_home, given, parse
+from common.run.config import described
+from common.run.flags import MOST, at_least, at_most, flag
+from common.supernet.supernet import SuperNet
 from conftest import ROOT, SEARCH
 from edas import search as edas
-from gdas import best_of, rnn_search
+from gdas import rnn_search
 from gdas import search as gdas
 from gdas.supernet import GDASSuperNet
 from itnas import search as itnas
@@ -49,7 +51,7 @@ def script(name):
     return module
 
 
-SEARCHES = (pc_darts, gdas, best_of, edas, itnas, pr_darts, darts, random_search, rnn_search)
+SEARCHES = (pc_darts, gdas, best_of, edas, itnas, pr_darts, darts, random_cells, rnn_search)
 CONFIGS = {
     **{search.__name__: next(iter(search.PRESETS.values())) for search in SEARCHES},
     "train": RETRAIN["digits"], "train_rnn": RETRAIN_RNN["text"], "detect": DetectConfig(),
@@ -122,12 +124,12 @@ def test_at_least_takes_the_least_and_refuses_what_is_below():
     ([SEARCH, *DIGITS, "--cells", 200, "--nodes", 32], "--cells 200, --nodes 32: have 99000 edges"),
     ([SEARCH, *DIGITS, *HUGE], "--channels 4096, --cells 200.* GiB of memory at the least"),
     (["gdas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
-    (["gdas/best_of.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
+    (["evaluate/best_of.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["edas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["itnas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["pr_darts/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["common/baselines/darts.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
-    (["common/baselines/random_search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
+    (["evaluate/retraining/random_cells.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["gdas/rnn_search.py", "--preset", "text", "--units", 65536], "--units 65536.* GiB"),
     (["evaluate/train_rnn.py", "--preset", "text", "--genotype", "gdas_rnn", "--units", 65536],
      "--units 65536.* GiB"),
@@ -248,7 +250,7 @@ def test_a_tilde_on_the_command_line(tmp_path, monkeypatch):
     assert (config.output, config.data_root) == (f"{tmp_path}/run", f"{tmp_path}/x")
     assert given(["--resume=~/run"], "--resume") == f"{tmp_path}/run"
     assert given(["--log-with=~/run"], "--log-with") == "~/run"
-    (tmp_path / "g.json").write_text((ROOT / "common/genotypes/gdas.json").read_text())
+    (tmp_path / "g.json").write_text((ROOT / "common/networks/genotypes/gdas.json").read_text())
     words = ["--genotype=~/g.json"]
     assert chosen_preset(words)["cifar10"].recipe == "gdas"
     assert at_home(script("test").Options(Path("~/r"))).run == tmp_path / "r"

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from common.cell import Mix
-from common.genotype import CANDIDATES, Cell, Edge, Op
-from common.measures import Measures, best_operations, cut_to_best, cut_to_cell
-from common.supernet import SuperNet
+from common.networks.genotype import CANDIDATES, Cell, Edge, Op
+from common.supernet.cell import Mix
+from common.supernet.measures import Measures, best_operations, cut_to_best, cut_to_cell
+from common.supernet.supernet import SuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 from test_bilevel import CONFIG, equal, make, snapshot
 

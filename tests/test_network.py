@@ -5,14 +5,29 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.complexity import Setting, complexity
-from common.draw_cell import cell_figure
-from common.drop_path import DropPath
+from common.draw.cell import cell_figure
 from common.errors import InputError
-from common.genotype import Cell, Edge, FixedCell, Genotype, Op, cell_from_pairs, load, parse
-from common.macro import CellInputs, LargeStem, Place, SmallStem, places
-from common.network import AuxiliaryHead, DerivedCell, DerivedEdge, FixedReductionCell, Network
-from common.ops import FactorizedReduce, ReluConvNorm
+from common.networks.complexity import Setting, complexity
+from common.networks.drop_path import DropPath
+from common.networks.genotype import (
+    Cell,
+    Edge,
+    FixedCell,
+    Genotype,
+    Op,
+    cell_from_pairs,
+    load,
+    parse,
+)
+from common.networks.macro import CellInputs, LargeStem, Place, SmallStem, places
+from common.networks.network import (
+    AuxiliaryHead,
+    DerivedCell,
+    DerivedEdge,
+    FixedReductionCell,
+    Network,
+)
+from common.networks.ops import FactorizedReduce, ReluConvNorm
 
 
 def images(*shape):

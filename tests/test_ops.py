@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.candidate import run
-from common.genotype import IMAGE_OPS, Op
-from common.ops import FactorizedReduce, SeparableConv, build
+from common.networks.genotype import IMAGE_OPS, Op
+from common.networks.ops import FactorizedReduce, SeparableConv, build
+from common.supernet.candidate import run
 from conftest import ROOT
 
 PARAMETRISED = [Op("sep_conv", 3, 2, ()), Op("sep_conv", 5, 1, (2, 3)), Op("sep_conv", 1, 1, (1,))]
@@ -190,9 +190,9 @@ def test_dilated_convolution_with_weights_set_by_hand():
 
 STRIDED_1X1 = """
 import torch
-from common.candidate import run
-from common.genotype import Op
-from common.ops import FactorizedReduce, build
+from common.supernet.candidate import run
+from common.networks.genotype import Op
+from common.networks.ops import FactorizedReduce, build
 
 torch.set_num_threads(1)
 last = torch.channels_last

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional as F
 
 from common.baselines.darts import DARTSConfig
-from common.cell import Mix
-from common.data import Images, Split
+from common.data.datasets import Images, Split
 from common.errors import InputError
-from common.genotype import CANDIDATES
-from common.macro import Place
-from common.run import Run
-from common.supernet import SuperNet
+from common.networks.genotype import CANDIDATES
+from common.networks.macro import Place
+from common.run.folder import Run
+from common.supernet.cell import Mix
+from common.supernet.supernet import SuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.search import PRESETS, PCDARTSConfig, PCDARTSTrainer
 from pc_darts.supernet import PartialCell, PCDARTSSuperNet, RandomMaskCell, bypass

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from common.candidate import run
-from common.data import Images, Split
+from common.data.datasets import Images, Split
 from common.errors import InputError
-from common.genotype import Edge
-from common.run import Run
+from common.networks.genotype import Edge
+from common.run.folder import Run
+from common.supernet.candidate import run
 from pr_darts.cycles import check, cycles
 from pr_darts.morphisms import SPACES, morphisms
 from pr_darts.pools import Pool

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from common import ops
 from common.errors import InputError
-from common.genotype import Op
+from common.networks import ops
+from common.networks.genotype import Op
 from pr_darts.inherit import inherit
 from pr_darts.morphisms import SPACES, candidate, is_convolution, morphisms, reachable
 from pr_darts.search import PRDARTSConfig

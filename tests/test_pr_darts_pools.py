@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from common.genotype import Op
+from common.networks.genotype import Op
 from pr_darts.morphisms import SPACES, is_convolution, morphisms, reachable
 from pr_darts.pools import Pool, prune, replenish
 from pr_darts.similarity import alike, discovered, distribution, similarity

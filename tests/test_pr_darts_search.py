@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from common import draw
-from common.complexity import SETTINGS, complexity
-from common.draw_search import _by_name, architecture_figure
-from common.genotype import Genotype, load, parse, save
-from common.network import Network
+from common.draw import pictures
+from common.draw.search import _by_name, architecture_figure
+from common.networks.complexity import SETTINGS, complexity
+from common.networks.genotype import Genotype, load, parse, save
+from common.networks.network import Network
 from conftest import launch
 from pr_darts.draw import cycles_figure
 from pr_darts.draw import run as draw_cycles
@@ -44,7 +44,7 @@ def test_resumed_it_ends_in_the_same_bits(
     finished, tmp_path, command, monkeypatch, saves, where
 ):
     whole, resumed = finished[0], tmp_path / "resumed"
-    for module in ("common.draw", "pr_darts.draw"):  # the slowest part, and tested elsewhere
+    for module in ("common.draw.pictures", "pr_darts.draw"):  # the slowest part, and tested elsewhere
         monkeypatch.setattr(f"{module}.run", lambda folder: None)
     interrupt_after(saves, lambda: command(SEARCH, *TINY, "--space", "ur", "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
@@ -195,7 +195,7 @@ def test_mixing_weights_of_pools_that_change(tmp_path):
             "weights": {"normal": {"op": [[1 / 12] * 12, [1]], "edge": None}}}  # fmt: skip
     legend = architecture_figure([line], "normal").legends[0]
     assert [text.get_text() for text in legend.get_texts()] == ["sep_conv", "skip"]
-    draw.architecture(few, tmp_path)
+    pictures.architecture(few, tmp_path)
     assert (tmp_path / "architecture_normal.svg").exists()
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from retraining import launch
 
-from common import launch
-from common.genotype import load, save
+from common.networks.genotype import load, save
 from conftest import ROOT
 from test_commands import assert_refused
 
@@ -221,7 +221,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, command, started):
 
 def test_a_command_ends_with_the_program_that_started_it(tmp_path):
     code = (
-        "import sys; from common.launch import call; "
+        "import sys; from retraining.launch import call; "
         "sys.exit(call([sys.executable, '-c', 'import time; time.sleep(60)']))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

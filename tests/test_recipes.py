@@ -5,13 +5,13 @@ import json
 import re
 
 import pytest
+from retraining import recipes
+from retraining.config import PRESETS, RetrainConfig, chosen_preset
+from retraining.recipes import RECIPES
 
-from common import recipes
-from common.command import retrain_command
-from common.config import RunConfig
-from common.genotype import load
-from common.recipes import RECIPES
-from common.retrain_config import PRESETS, RetrainConfig, chosen_preset
+from common.networks.genotype import load
+from common.run.config import RunConfig
+from common.run.start import retrain_command
 from conftest import ROOT
 
 TRAIN = "evaluate/train.py"
@@ -81,7 +81,7 @@ def test_a_published_cell_has_its_own_papers_recipe(genotype, recipe):
     (None, "darts"),
 ])  # fmt: skip
 def test_a_found_cell_has_its_methods_recipe(tmp_path, method, recipe):
-    data = json.loads((ROOT / "common/genotypes/darts_v1.json").read_text())
+    data = json.loads((ROOT / "common/networks/genotypes/darts_v1.json").read_text())
     data["provenance"] = {} if method is None else {"method": method}
     (tmp_path / "genotype.json").write_text(json.dumps(data))
     assert chosen("--genotype", str(tmp_path)).recipe == recipe

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.genotype import Cell, Edge, FixedCell, Genotype, Op, load
-from common.language import Dropouts, LanguageModel
-from common.lstm import LSTM
-from common.recurrent import RecurrentCell, recurrent_cell
-from common.recurrent_fused import Plan
+from common.language.cell import RecurrentCell, recurrent_cell
+from common.language.fused import Plan
+from common.language.lstm import LSTM
+from common.language.model import Dropouts, LanguageModel
+from common.networks.genotype import Cell, Edge, FixedCell, Genotype, Op, load
 
 T, B, D = 6, 3, 5
 PUBLISHED = {  # activation, predecessor; which nodes are averaged

@@ -10,9 +10,9 @@ import psutil
 import pytest
 import torch
 
-from common.config import saved
 from common.errors import InputError
-from common.run import Run
+from common.run.config import saved
+from common.run.folder import Run
 from conftest import SEARCH, TINY, launch
 from pc_darts.search import METHOD, PCDARTSConfig
 from test_streamed_batches import make_files

@@ -7,15 +7,15 @@ import shutil
 
 import pytest
 import torch
+from retraining.config import PRESETS
+from retraining.loop import Retrainer
 from torch.nn import functional as F
 
-from common.batches import Augmentation
-from common.data import Images, Split, load_train
-from common.genotype import load
-from common.network import Network
-from common.retrain import Retrainer
-from common.retrain_config import PRESETS
-from common.run import Run
+from common.data.batches import Augmentation
+from common.data.datasets import Images, Split, load_train
+from common.networks.genotype import load
+from common.networks.network import Network
+from common.run.folder import Run
 from test_resume import figures, identical, last_checkpoint
 
 TRAIN = "evaluate/train.py"
@@ -50,7 +50,7 @@ def test_a_run_and_what_it_leaves(tmp_path, command):
 @pytest.mark.parametrize(("share", "count"), [(None, 128), ("0.1", 26)])
 def test_held_out_valid_opens_no_test_image(tmp_path, command, monkeypatch, share, count):
     """It trains on a search's half, or on all but another share."""
-    monkeypatch.setattr("common.retrain.test_images", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("retraining.loop.test_images", lambda *_: pytest.fail("opened"))
     folder, flags = tmp_path / "run", [] if share is None else ["--held-out-share", share]
     flags += ["--epochs", 1, "--held-out", "valid"]
     status, out, err = command(TRAIN, *TINY, *flags, "--output", folder)

@@ -6,15 +6,15 @@ import json
 
 import pytest
 import torch
+from retraining import rnn
+from retraining.rnn import PRESETS, LanguageTrainer, triggered
 
-from common import retrain_rnn
-from common.complexity import LanguageModel as Size
-from common.complexity import recurrent_parameters
-from common.genotype import load
-from common.language import Dropouts, chunk_loss, exact_loss
-from common.retrain_rnn import PRESETS, LanguageTrainer, triggered
-from common.run import Run
-from common.text import Columns, load_corpus
+from common.language.model import Dropouts, chunk_loss, exact_loss
+from common.language.text import Columns, load_corpus
+from common.networks.complexity import LanguageModel as Size
+from common.networks.complexity import recurrent_parameters
+from common.networks.genotype import load
+from common.run.folder import Run
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 from test_rnn_search import TEXT
@@ -151,7 +151,7 @@ def test_the_papers_recipes():
 def test_a_training_resumed_within_an_epoch_ends_in_the_same_bits(
     tmp_path, command, monkeypatch, genotype
 ):
-    monkeypatch.setattr(retrain_rnn, "triggered", lambda loss, before, patience: len(before) == 1)
+    monkeypatch.setattr(rnn, "triggered", lambda loss, before, patience: len(before) == 1)
     root = folder(tmp_path / "text", **TEXT)
     flags = [*TINY, "--genotype", genotype, "--data-root", root, "--threads", 1]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
@@ -245,7 +245,7 @@ def test_the_result_is_of_the_last_epoch_and_of_the_best_by_validation(
         }
         for n, (valid, test) in enumerate([(3.0, 5.0), (1.0, 7.0), (2.0, 6.0)])
     ]  # fmt: skip
-    monkeypatch.setattr(retrain_rnn.draw, "run", lambda folder: None)
+    monkeypatch.setattr(rnn.draw, "run", lambda folder: None)
     monkeypatch.setattr(trainer.run, "lines", lambda name: lines)
     trainer.finish()
     result = json.loads((tmp_path / "result.json").read_text())

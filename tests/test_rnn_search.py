@@ -10,10 +10,10 @@ from accelerate import Accelerator
 
 from common.distributed import seed_of
 from common.errors import NotFinite
-from common.genotype import load
-from common.language import Dropouts, chunk_loss
-from common.run import Run
-from common.text import load_corpus
+from common.language.model import Dropouts, chunk_loss
+from common.language.text import load_corpus
+from common.networks.genotype import load
+from common.run.folder import Run
 from gdas.rnn_search import PRESETS, search
 from gdas.rnn_supernet import RecurrentSuperNet
 from gdas.rnn_trainer import RecurrentSearchTrainer

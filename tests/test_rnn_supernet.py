@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from common.genotype import RECURRENT_OPS
-from common.gumbel import gumbel
-from common.language import Dropouts
+from common.language.model import Dropouts
+from common.networks.genotype import RECURRENT_OPS
+from common.supernet.gumbel import gumbel
 from gdas.rnn_supernet import Draw, RecurrentSuperNet
 
 T, B, D, N, WORDS = 4, 5, 3, 4, 7

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.schedules import schedule, warm_up
+from common.training.schedules import schedule, warm_up
 
 
 def rates(name, rate, epochs, lowest=0.0, warmup=0):

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from retraining.config import RetrainConfig
 from torch import nn
 from torch.nn import functional as F
 
-from common import checkpoint, ops
-from common.config import SearchConfig
-from common.data import Images
-from common.equation_form import EquationSuperNet
+from common.data.datasets import Images
 from common.errors import InputError
-from common.genotype import Op, load, published
-from common.macro import LargeStem, Place, SmallStem, check_size, large
-from common.network import AuxiliaryHead, FixedReductionCell, Network, PoolTo2x2
-from common.retrain_config import RetrainConfig
-from common.supernet import SuperNet
+from common.networks import ops
+from common.networks.genotype import Op, load, published
+from common.networks.macro import LargeStem, Place, SmallStem, check_size, large
+from common.networks.network import AuxiliaryHead, FixedReductionCell, Network, PoolTo2x2
+from common.run import checkpoint
+from common.run.config import SearchConfig
+from common.supernet.equation_form import EquationSuperNet
+from common.supernet.supernet import SuperNet
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet

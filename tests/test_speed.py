@@ -7,16 +7,16 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
+from benchmarking.timing import Kernels, fast_iteration
 
-from common.candidate import run
-from common.data import Images, Split
+from common.data.datasets import Images, Split
 from common.errors import InputError
-from common.genotype import Op
-from common.ops import build
-from common.run import Run
-from common.separable import Separable, joined, phases
-from common.supernet import SuperNet
-from common.timing import Kernels, fast_iteration
+from common.networks.genotype import Op
+from common.networks.ops import build
+from common.run.folder import Run
+from common.supernet.candidate import run
+from common.supernet.separable import Separable, joined, phases
+from common.supernet.supernet import SuperNet
 from conftest import ROOT
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
@@ -36,7 +36,7 @@ READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "
 
 
 def trainer_of(kind, folder, accelerator):
-    from common.bilevel import BilevelTrainer
+    from common.training.bilevel import BilevelTrainer
 
     torch.manual_seed(0)
     pixels = torch.randint(256, (48, 3, 8, 8), dtype=torch.uint8)
@@ -80,7 +80,7 @@ def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("method", [*DENSE, *SAMPLED])
 def test_no_step_waits_for_the_gpu(method, tmp_path):
-    """But for `common.reading.read`, once a pass of GDAS and EDAS."""
+    """But for `common.supernet.to_cpu.read`, once a pass of GDAS and EDAS."""
     trainer = trainer_of({**DENSE, **SAMPLED}[method], tmp_path, Accelerator())
     next(trainer.epochs())
     steps = trainer.batches()

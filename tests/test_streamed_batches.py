@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
-from common import data
-from common.batches import Augmentation, order_of_pass
+from common.data import datasets
+from common.data.batches import Augmentation, order_of_pass
+from common.data.streamed import training_transform
 from common.errors import InputError, UnreadableFile
-from common.streamed_batches import training_transform
 
 ALL = Augmentation(flip=True, color_jitter=0.4, cutout=20)
 
@@ -34,7 +34,7 @@ def root(tmp_path_factory):
 
 
 def batches(root, size=4, augmentation=ALL, workers=0, indices=None, **draws):
-    images = data.load_train("imagenet", root, 32, workers)
+    images = datasets.load_train("imagenet", root, 32, workers)
     draws = {"seed": 3, "stream": "train", **draws}
     return images.batches(torch.device("cpu"), indices, size, augmentation, **draws)
 
@@ -125,7 +125,7 @@ def test_evaluation_is_the_scaled_centre_normalised(root):
     served = batches(root, size=5, indices=torch.tensor([1, 8, 3]))
     (x, labels), = served.evaluate()
     assert labels.tolist() == [0, 1, 0]
-    mean, std = (torch.tensor(v)[:, None, None] for v in data.STATISTICS["imagenet"])
+    mean, std = (torch.tensor(v)[:, None, None] for v in datasets.STATISTICS["imagenet"])
     for image, name in zip(x, ("n01/1", "n02/2", "n01/3"), strict=True):
         whole = Image.open(root / "train" / f"{name}.JPEG")
         centre = T.center_crop(T.resize(whole, 37), [32, 32])  # 32 * 256 / 224 = 36.6

@@ -6,9 +6,9 @@ import importlib
 import pytest
 import torch
 
-from common.genotype import CANDIDATES, Edge, Op
-from common.measures import Measures, cut_to_best
-from common.supernet import SuperNet, small_noise, top2
+from common.networks.genotype import CANDIDATES, Edge, Op
+from common.supernet.measures import Measures, cut_to_best
+from common.supernet.supernet import SuperNet, small_noise, top2
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 

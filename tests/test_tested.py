@@ -10,10 +10,10 @@ import torch
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from common import draw
-from common.data import load_test, load_train
-from common.draw_confusion import NAMED, confusion_figure
-from common.trained import load_trained
+from common.data.datasets import load_test, load_train
+from common.draw import pictures
+from common.draw.confusion import NAMED, confusion_figure
+from common.networks.trained import load_trained
 from conftest import of_an_older_version
 from test_commands import assert_refused
 
@@ -27,7 +27,7 @@ def run(trained_run, tmp_path):
 
 @pytest.fixture
 def no_picture(monkeypatch):
-    monkeypatch.setattr(draw, "confusion", lambda *_: None)
+    monkeypatch.setattr(pictures, "confusion", lambda *_: None)
 
 
 def read(path):
@@ -168,7 +168,7 @@ def test_a_few_classes_have_their_shares_written_down():
 def test_the_same_matrix_gives_the_same_file(tmp_path):
     tested = {"per_class": {"a": 100, "b": 50}, "confusion": [[2, 0], [1, 1]]}
     for name in ("one", "two"):
-        draw.confusion(tested, tmp_path / name)
+        pictures.confusion(tested, tmp_path / name)
     one, two = ((tmp_path / name / "confusion.svg").read_bytes() for name in ("one", "two"))
     assert one == two and b"Date" not in one
 
@@ -203,7 +203,7 @@ def test_draw_draws_it_again(run, monkeypatch):
     (run / "test.json").write_text(json.dumps(tested))
     drawn = []
     for name in ("curves", "cells"):
-        monkeypatch.setattr(draw, name, lambda *_: None)
-    monkeypatch.setattr(draw, "confusion", lambda *given: drawn.append(given))
-    draw.run(run)
+        monkeypatch.setattr(pictures, name, lambda *_: None)
+    monkeypatch.setattr(pictures, "confusion", lambda *given: drawn.append(given))
+    pictures.run(run)
     assert drawn == [(tested, run / "pictures")]

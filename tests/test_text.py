@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.small_language import PLACES, STORIES, small_text
-from common.text import Columns, Corpus, chunk_starts, load_corpus
+from common.language.small_language import PLACES, STORIES, small_text
+from common.language.text import Columns, Corpus, chunk_starts, load_corpus
 
 LINES = {"train": "the cat sat\n\non the mat\n", "valid": "the dog sat\n", "test": "a cat\n"}
 

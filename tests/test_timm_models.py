@@ -14,11 +14,11 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
-import common.timm_models
-from common import zoo
+import common.networks.timm_models
 from common.errors import InputError
-from common.genotype import load
-from common.network import Network
+from common.networks import zoo
+from common.networks.genotype import load
+from common.networks.network import Network
 
 TINY = {"channels": 4, "cells": 5}  # reductions at 1 and 3
 NAMES = [f"nas_{name}" for name in zoo.image_names()]
@@ -44,7 +44,7 @@ def test_timm_lists_every_published_image_genotype_and_no_other():
     assert timm.list_models("nas_*") == sorted(NAMES)
     assert not any(name.endswith("_rnn") for name in NAMES)
     for name in NAMES:
-        assert getattr(common.timm_models, name).__name__ == name
+        assert getattr(common.networks.timm_models, name).__name__ == name
         assert timm.get_pretrained_cfg(name).input_size == (3, 32, 32)
 
 
@@ -275,7 +275,7 @@ def test_timm_trains_it():
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What `common.trained` would read from a run folder."""
+    """What `common.networks.trained` would read from a run folder."""
     torch.manual_seed(3)
     run = SimpleNamespace(
         network=Network(load("gdas"), 4, 3, 3, image_channels=1).eval(), genotype=load("gdas"),
@@ -288,7 +288,7 @@ def trained(monkeypatch):
             raise InputError(f"{folder}: no run there")
         return run
 
-    monkeypatch.setitem(sys.modules, "common.trained", SimpleNamespace(load_trained=load_trained))
+    monkeypatch.setitem(sys.modules, "common.networks.trained", SimpleNamespace(load_trained=load_trained))
     return run
 
 

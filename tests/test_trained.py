@@ -8,13 +8,13 @@ import shutil
 import pytest
 import torch
 
-from common import checkpoint
-from common.data import load_test, load_train
-from common.drop_path import DropPath
+from common.data.datasets import load_test, load_train
 from common.errors import InputError
-from common.genotype import load
-from common.network import Network
-from common.trained import load_trained
+from common.networks.drop_path import DropPath
+from common.networks.genotype import load
+from common.networks.network import Network
+from common.networks.trained import load_trained
+from common.run import checkpoint
 from conftest import ROOT
 from test_commands import assert_refused
 
@@ -129,7 +129,7 @@ DAMAGES = {
     ),
     "genotype": (lambda run: (run / "genotype.json").write_text("{"), "genotype.json: not valid"),
     "other cells": (
-        lambda run: shutil.copy(ROOT / "common/genotypes/darts_v1.json", run / "genotype.json"),
+        lambda run: shutil.copy(ROOT / "common/networks/genotypes/darts_v1.json", run / "genotype.json"),
         r"does not belong to its genotype.json \(darts_v1\)",
     ),
     "cells of the same weights": (

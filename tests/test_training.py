@@ -5,12 +5,12 @@ import shutil
 
 import pytest
 import torch
+from retraining.loop import Retrainer
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
-from common.genotype import load, save
-from common.retrain import Retrainer
+from common.networks.genotype import load, save
 from conftest import of_an_older_version
 from test_commands import assert_refused
 from test_resume import figures, identical, last_checkpoint

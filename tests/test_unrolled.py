@@ -8,8 +8,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from common import unrolled
-from common.supernet import SuperNet
+from common.supernet.supernet import SuperNet
+from common.training import unrolled
 from test_bilevel import equal, make, snapshot
 
 XI, MOMENTUM, DECAY = 0.1, 0.9, 0.01

@@ -4,10 +4,15 @@ import functools
 
 import pytest
 
-from common import zoo
-from common.complexity import LANGUAGE_MODELS, SETTINGS, LanguageModel, recurrent_parameters
-from common.genotype import Cell, Edge, Op, load, published
-from common.zoo import PRINTED
+from common.networks import zoo
+from common.networks.complexity import (
+    LANGUAGE_MODELS,
+    SETTINGS,
+    LanguageModel,
+    recurrent_parameters,
+)
+from common.networks.genotype import Cell, Edge, Op, load, published
+from common.networks.zoo import PRINTED
 
 count = functools.lru_cache(zoo.count)
 ROWS = [

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import torch
 
-from common.arguments import parse
-from common.bilevel import BilevelTrainer, open_search
-from common.config import SearchConfig
 from common.errors import InputError, errors_are_messages
-from common.supernet import SuperNet
+from common.run.cli import parse
+from common.run.config import SearchConfig
+from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer, open_search
 
 METHOD = "darts"
 

@@ -1,0 +1,283 @@
+"""Data sets: where images come from, and how a search splits them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as T
+
+from common.data.image_folder import class_names, has_split, list_images, open_image, read_images
+from common.data.images import ImageFiles, Images
+from common.data.normalization import STATISTICS, measure
+from common.data.streamed import evaluation_transform
+from common.distributed import generator_of
+from common.errors import InputError
+from common.networks.macro import large
+
+Dataset = Literal["digits", "cifar10", "cifar100", "svhn", "cinic10", "imagenet", "folder"]
+
+# Image folders: the splits that train, and those of which the first that is there tests.
+# CINIC-10 has three equal splits of 90,000; its train/ and valid/ are one training set here, which
+# a search halves as it does any other.
+FOLDERS = {
+    "cinic10": (("train", "valid"), ("test",)),
+    "imagenet": (("train",), ("val",)),
+    "folder": (("train",), ("test", "val")),
+}
+MEASURED = 512  # files that stand for all large images of a folder
+
+
+def load_train(
+    dataset: Dataset, root: str | Path, image_size: int | None = None, workers: int = 0
+) -> Images | ImageFiles:
+    """The training split of a data set; no test image is used for anything.
+
+    Args:
+        dataset: its name.
+        root: where it lies: CIFAR's or SVHN's files (downloaded there if missing), or an image
+            folder `train/<class>/*` with `val/<class>/*` or `test/<class>/*`.
+        image_size: pixels; scale and crop a folder's images to this square. ImageNet's are 224
+            without it. Those of 128 or more, and ImageNet's, stay in their files.
+        workers: processes that read such files, for each stream of batches.
+
+    Raises:
+        InputError: nothing usable there.
+    """
+    if image_size is not None and dataset not in ("folder", "imagenet"):
+        raise InputError(
+            f"--image-size is for --dataset folder or imagenet; {dataset} has one size"
+        )
+    root = Path(root)
+    if dataset == "digits":
+        return _digits(train=True)
+    if dataset == "svhn":
+        pixels, labels = _svhn(root, "train", "extra")
+        return Images(pixels, labels, tuple("0123456789"), *measure(pixels))
+    if dataset in ("cifar10", "cifar100"):
+        return _cifar(dataset, root, train=True)
+    return _folder(dataset, root, image_size, workers)
+
+
+def load_test(
+    dataset: Dataset, root: str | Path, train: Images | ImageFiles, image_size: int | None = None
+) -> Images | ImageFiles:
+    """The test split that belongs to these training images: their classes, channels and size.
+
+    Raises:
+        InputError: nothing usable there, or it does not fit the training images.
+    """
+    root = Path(root)
+    if dataset == "digits":
+        return _digits(train=False)
+    if dataset == "svhn":
+        return Images(*_svhn(root, "test"), train.classes, train.mean, train.std)
+    if dataset in ("cifar10", "cifar100"):
+        return _cifar(dataset, root, train=False)
+    _, candidates = FOLDERS[dataset]
+    split = next((name for name in candidates if has_split(root, name)), None)
+    if split is None:
+        missing = " and no ".join(f"{name}/" for name in candidates)
+        raise InputError(f"--data-root {root}: holds no {missing}, where its test images would be")
+    _check_classes(root, split, train.classes)
+    names, labels = list_images(root, (split,), train.classes)
+    if isinstance(train, ImageFiles):
+        return dataclasses.replace(train, names=names, labels=labels)
+    pixels = read_images(root, names, image_size, like=train.shape)
+    return Images(pixels, labels, train.classes, train.mean, train.std)
+
+
+def _check_classes(root: Path, split: str, classes: tuple[str, ...]) -> None:
+    if class_names(root, split) != classes:
+        raise InputError(f"--data-root {root}: {split}/ has other classes than the training images")
+
+
+def _folder(dataset: str, root: Path, size: int | None, workers: int) -> Images | ImageFiles:
+    """The training images of an image folder."""
+    splits, _ = FOLDERS[dataset]
+    classes = class_names(root, splits[0])
+    for split in splits[1:]:
+        _check_classes(root, split, classes)
+    names, labels = list_images(root, splits, classes)
+    if dataset == "imagenet":
+        size = 224 if size is None else size
+        channels, (mean, std) = 3, STATISTICS[dataset]
+    elif dataset == "folder" and _are_large(root, names, size):
+        channels, mean, std = _measured(root, names, size)
+    else:
+        return _in_memory(root, names, labels, classes, size)
+    return ImageFiles(root, names, labels, classes, mean, std, (channels, size, size), workers)
+
+
+def _in_memory(
+    root: Path, names: np.ndarray, labels: Tensor, classes: tuple[str, ...], size: int | None
+) -> Images:
+    pixels = read_images(root, names, size)
+    return Images(pixels, labels, classes, *measure(pixels))
+
+
+def _are_large(root: Path, names: np.ndarray, size: int | None) -> bool:
+    """Whether images are so large that they stay in their files until needed.
+
+    Raises:
+        InputError: they are, and nobody said how large they shall become.
+    """
+    if size is not None:
+        return large((3, size, size))
+    first = root / os.fsdecode(names[0])
+    width, height = open_image(first, None).size
+    if large((3, height, width)):
+        raise InputError(
+            f"--data-root {root}: {first} is {height}x{width} pixels; large images are cropped and "
+            "scaled to squares, so say how large: --image-size 224 is usual"
+        )
+    return False
+
+
+def _measured(
+    root: Path, names: np.ndarray, size: int
+) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Channels, mean and standard deviation of large images.
+
+    All follow from a seeded sample of them, as evaluation scales and crops them.
+    """
+    sample = torch.randperm(len(names), generator=generator_of("measure"))[:MEASURED]
+    paths = [root / os.fsdecode(name) for name in names[sample.numpy()]]
+    centre = evaluation_transform(size)
+    pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
+    channels = max(image.shape[0] for image in pixels)
+    alike = torch.stack([image.expand(channels, -1, -1) for image in pixels])
+    return channels, *measure(alike)
+
+
+def _digits(train: bool) -> Images:
+    """scikit-learn's 1,797 8x8 digits; every fifth of a class is held out for testing."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    labels = torch.from_numpy(data.target).long()
+    pixels = torch.from_numpy(data.images * (255 / 16)).round().to(torch.uint8)[:, None]
+    rank = torch.zeros_like(labels)  # of an image among those of its class
+    for label in range(10):
+        rank[labels == label] = torch.arange(int((labels == label).sum()))
+    held_out = rank % 5 == 2
+    statistics = measure(pixels[~held_out])
+    chosen = ~held_out if train else held_out
+    return Images(pixels[chosen], labels[chosen], tuple("0123456789"), *statistics)
+
+
+def _cifar(dataset: str, root: Path, train: bool) -> Images:
+    """CIFAR through torchvision: its download, its checksums."""
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    kind = CIFAR10 if dataset == "cifar10" else CIFAR100
+    data = _downloaded(dataset, root, lambda **how: kind(root, train=train, **how))
+    pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(data.targets), tuple(data.classes), *STATISTICS[dataset])
+
+
+def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
+    """Pixels and labels of some splits of SVHN (format 2, 32x32), through torchvision."""
+    from torchvision.datasets import SVHN
+
+    parts = []
+    for split in splits:
+        make = functools.partial(SVHN, root, split)
+        parts.append(_downloaded("svhn", root, make))
+    pixels = torch.cat([torch.from_numpy(part.data) for part in parts])
+    labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
+    return pixels.contiguous(), labels
+
+
+def _downloaded(dataset: str, root: Path, make: Callable[..., Any]) -> Any:
+    """One of torchvision's data sets, downloaded where it is not there or corrupted.
+
+    Raises:
+        InputError: and it cannot be had.
+    """
+    try:
+        try:
+            return make()
+        except RuntimeError:  # not there, or corrupted
+            return make(download=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--dataset {dataset}: no complete copy under --data-root {root}, and the download "
+            f"failed ({reason}).\nPut its files there, or use --dataset folder with "
+            "your own images, or --dataset digits, which needs no download."
+        ) from None
+
+
+# -------------------------------------------------------------------------------------- the split
+
+
+@dataclass(frozen=True)
+class Split:
+    """The two parts of a search's images: one trains the weights, the other the architecture.
+
+    Attributes:
+        train: int64 indices.
+        valid: int64 indices, none of them in `train`.
+    """
+
+    train: Tensor
+    valid: Tensor
+
+    @classmethod
+    def halves(cls, count: int, seed: int) -> Split:
+        """A seeded random half against the rest (an odd image is left out).
+
+        Deviation: DARTS' and PC-DARTS' code takes the first half of the file and the last.
+        """
+        order = torch.randperm(count, generator=generator_of(seed, "split"))
+        return cls(order[: count // 2].clone(), order[count // 2 : 2 * (count // 2)].clone())
+
+    @classmethod
+    def per_class(
+        cls, images: Images | ImageFiles, shares: tuple[float, float], seed: int
+    ) -> Split:
+        """Of each class a seeded random share, and disjoint from it another, in whole images.
+
+        Raises:
+            InputError: a class has too few images for one of them.
+        """
+        generator, parts = generator_of(seed, "split"), ([], [])
+        for label, name in enumerate(images.classes):
+            members = (images.labels == label).nonzero().flatten()
+            order = members[torch.randperm(len(members), generator=generator)]
+            counts = [int(share * len(members) + 1e-9) for share in shares]  # 0.29 of 100 is 29
+            for flag, share, count in zip(("train", "valid"), shares, counts, strict=True):
+                if count == 0:
+                    raise InputError(
+                        f"--{flag}-share {share}: of the {len(members)} training images of class "
+                        f"{name} that is not one; take a larger share or more images"
+                    )
+            parts[0].append(order[: counts[0]])
+            parts[1].append(order[counts[0] : sum(counts)])
+        return cls(torch.cat(parts[0]), torch.cat(parts[1]))
+
+    @classmethod
+    def holding_out(cls, count: int, share: float, seed: int) -> Split:
+        """A seeded random share is held out for validation; of one half, a search's halves."""
+        if share == 0.5:
+            return cls.halves(count, seed)
+        order = torch.randperm(count, generator=generator_of(seed, "split"))
+        kept = count - round(share * count)
+        return cls(order[:kept].clone(), order[kept:].clone())
+
+    def to_json(self) -> dict:
+        """Both lists and their SHA-256."""
+        halves = {"train": self.train.tolist(), "valid": self.valid.tolist()}
+        digest = hashlib.sha256(json.dumps(halves, separators=(",", ":")).encode())
+        return {"sha256": digest.hexdigest(), **halves}

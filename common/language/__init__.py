@@ -1,0 +1,1 @@
+"""Texts, recurrent cells and language models."""

@@ -1,0 +1,1 @@
+"""Genotypes and the networks they stand for."""

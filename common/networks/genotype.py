@@ -1,0 +1,374 @@
+"""Genotypes: the cells a search found, as data.
+
+A genotype is a versioned JSON file that a person can read and write::
+
+    {
+      "format": "nas-genotype", "version": 1, "name": "my_cells",
+      "cells": {
+        "normal": {
+          "inputs": 2,
+          "edges": [
+            {"from": 0, "to": 2, "op": "sep_conv_3x3"},
+            {"from": 1, "to": 2,
+             "op": {"name": "sep_conv", "kernel": 5, "dilation": 1, "expansions": [1]}}
+          ],
+          "output": [2]
+        },
+        "reduction": {"fixed": "gdas_frc"}
+      },
+      "provenance": {"source": "where it comes from"}
+    }
+
+States are numbered as in DARTS: 0 and 1 are the outputs of the two cells before (a recurrent cell
+has one input, state 0), then come the computed nodes. `output` lists the states that are
+concatenated (averaged, in a recurrent cell, and in an image cell with `"join": "mean"`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from common.files import write_whole
+from common.run.flags import shortened
+
+FORMAT, VERSION = "nas-genotype", 1
+
+# The candidate operations of DARTS, in the column order of alpha (facts: DARTS, PC-DARTS, GDAS).
+CANDIDATES = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
+PARAMETRISED_OPS = ("sep_conv",)
+RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
+FIXED_CELLS = ("gdas_frc",)
+JOINS = ("concat", "mean")
+KINDS = ("normal", "reduction", "recurrent")
+# No paper comes near these; what is beyond them is a slip that no machine could build.
+MOST_NODES, MOST_EDGES, MOST_KERNEL, MOST_EXPANSION, MOST_UNITS = 64, 1000, 99, 99, 20
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation: its name, and for the parametrised `sep_conv` its shape.
+
+    Attributes:
+        name: one of `IMAGE_OPS`, `PARAMETRISED_OPS` or, in a recurrent cell, `RECURRENT_OPS`.
+        kernel: odd kernel size of every depthwise convolution (`sep_conv` only).
+        dilation: dilation of every depthwise convolution, 1 or more (`sep_conv` only).
+        expansions: the inner widths as multiples of the channels; one more unit than expansions,
+            so `(1,)` with dilation 1 is DARTS' sep_conv and `()` a single unit (`sep_conv` only).
+    """
+
+    name: str
+    kernel: int | None = None
+    dilation: int | None = None
+    expansions: tuple[int, ...] | None = None
+
+    def to_json(self) -> str | dict[str, Any]:
+        """A plain operation is a string, a parametrised one an object."""
+        if self.kernel is None:
+            return self.name
+        return {
+            "name": self.name,
+            "kernel": self.kernel,
+            "dilation": self.dilation,
+            "expansions": list(self.expansions),
+        }
+
+    def __str__(self) -> str:
+        if self.kernel is None:
+            return self.name
+        widths = ",".join(map(str, self.expansions))
+        return f"{self.name}_{self.kernel}x{self.kernel}(dilation {self.dilation}, [{widths}])"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An operation between two states of a cell, `source` < `target`."""
+
+    source: int
+    target: int
+    op: Op
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell as a graph: number of inputs, edges ordered by target, and the output states.
+
+    Attributes:
+        join: how an image cell joins the output states, one of `JOINS`.
+    """
+
+    inputs: int
+    edges: tuple[Edge, ...]
+    output: tuple[int, ...]
+    join: str = "concat"
+
+    @property
+    def nodes(self) -> int:
+        """The number of computed nodes."""
+        return max(edge.target for edge in self.edges) - self.inputs + 1
+
+    def into(self, node: int) -> tuple[Edge, ...]:
+        """The edges that end in `node`."""
+        return tuple(edge for edge in self.edges if edge.target == node)
+
+
+@dataclass(frozen=True)
+class FixedCell:
+    """A cell that was not searched and is known by name (one of `FIXED_CELLS`)."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """Named cells, and where they come from."""
+
+    name: str
+    cells: Mapping[str, Cell | FixedCell]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that a genotype file holds."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "name": self.name,
+            "cells": {kind: _cell_to_json(cell) for kind, cell in self.cells.items()},
+            "provenance": dict(self.provenance),
+        }
+
+    def __str__(self) -> str:
+        """Both cells as a person reads them, a line a node."""
+        return "\n".join(
+            line for kind, cell in self.cells.items() for line in _describe(kind, cell)
+        )
+
+
+def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
+    """DARTS' notation, `[(op, source), ...]` with two pairs a node, as a `Cell`."""
+    edges = tuple(
+        Edge(source, inputs + k // 2, Op(name)) for k, (name, source) in enumerate(pairs)
+    )
+    return Cell(inputs, edges, tuple(range(inputs, inputs + len(pairs) // 2)))
+
+
+def published() -> list[str]:
+    """The names that `load` knows, sorted."""
+    folder = resources.files("common") / "genotypes"
+    names = [entry.name for entry in folder.iterdir()]
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def load(what: str | Path) -> Genotype:
+    """A genotype by published name, from a file, or from a run folder.
+
+    Raises:
+        InputError: no such name, file or folder, or the file does not hold a valid genotype.
+    """
+    if str(what) in published():
+        name = f"{what}.json"
+        return parse((resources.files("common") / "genotypes" / name).read_text(), name)
+    try:
+        path = Path(what)
+        if path.is_dir():
+            path = path / "genotype.json"
+            if not path.exists():
+                raise InputError(
+                    f"--genotype {what}: the folder holds no genotype.json (has its search "
+                    f"finished? `--resume {what}` goes on with it)"
+                )
+        if not path.is_file():
+            raise InputError(
+                f"--genotype {what}: no published genotype, file or run folder of that name.\n"
+                f"Published: {', '.join(published())}"
+            )
+        return parse(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError:
+        raise InputError(f"--genotype {what}: not a text file; a genotype is JSON") from None
+    except OSError as error:
+        raise InputError(f"--genotype {what}: cannot be read ({error.strerror})") from None
+
+
+def parse(text: str, where: str = "genotype") -> Genotype:
+    """A genotype from the text of its file.
+
+    Raises:
+        InputError: naming `where`, what is wrong and what would be right.
+    """
+    try:
+        data = json.loads(text)
+        json.dumps(data, ensure_ascii=False).encode()  # no lone half of a character
+    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
+        raise InputError(f"{where}: not valid JSON: {error}") from None
+    try:
+        return _genotype_from_json(data)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def save(genotype: Genotype, path: Path) -> None:
+    """Write a genotype file."""
+    text = json.dumps(genotype.to_json(), indent=2)
+    edge = r'\{\s+("from": [^{}]*(?:\{[^{}]*\})?)\s+\}'  # an operation may be an object
+    text = re.sub(edge, lambda found: "{" + _in_a_line(found[1]) + "}", text)
+    text = re.sub(r'"output": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
+    write_whole(path, f"{text}\n".encode())
+
+
+def _in_a_line(text: str) -> str:
+    return re.sub(r"([\[{]) | ([\]}])", r"\1\2", " ".join(text.split()))
+
+
+# ------------------------------------------------------------------------------------ validation
+
+
+def _genotype_from_json(data: Any) -> Genotype:
+    _expect(isinstance(data, dict), "a genotype is a JSON object")
+    _expect(data.get("format") == FORMAT, f'"format" must be "{FORMAT}"')
+    _expect(
+        _is_int(data.get("version")) and data["version"] == VERSION,
+        f'"version" is {data.get("version")!r}; this program reads version {VERSION}',
+    )
+    name, cells = data.get("name"), data.get("cells")
+    _expect(isinstance(name, str) and name != "", '"name" must be a non-empty string')
+    _expect(isinstance(cells, dict) and len(cells) > 0, f'"cells" must hold some of {KINDS}')
+    provenance = data.get("provenance", {})
+    _expect(isinstance(provenance, dict), '"provenance" must be an object')
+    for kind in cells:
+        _expect(kind in KINDS, f'unknown kind of cell "{kind}"; known: {", ".join(KINDS)}')
+    return Genotype(name, {k: _cell_from_json(k, c) for k, c in cells.items()}, provenance)
+
+
+def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
+    _expect(isinstance(data, dict), f"the {kind} cell must be an object")
+    if "fixed" in data:
+        fixed = data["fixed"]
+        _expect(
+            fixed in FIXED_CELLS,
+            f'{kind}: unknown fixed cell "{fixed}"; known: {", ".join(FIXED_CELLS)}',
+        )
+        return FixedCell(fixed)
+    inputs = 1 if kind == "recurrent" else 2
+    _expect(
+        _is_int(data.get("inputs")) and data["inputs"] == inputs,
+        f'{kind}: "inputs" must be {inputs}',
+    )
+    listed = data.get("edges")
+    _expect(isinstance(listed, list) and listed, f'{kind}: "edges" must be a non-empty list')
+    _expect(
+        len(listed) <= MOST_EDGES, f'{kind}: "edges" has {len(listed)}; {MOST_EDGES} are the most'
+    )
+    edges = [_edge_from_json(kind, inputs, edge) for edge in listed]
+    nodes = range(inputs, max(edge.target for edge in edges) + 1)
+    for node in nodes:
+        _expect(any(e.target == node for e in edges), f"{kind}: no edge ends in node {node}")
+    output = data.get("output")
+    _expect(
+        isinstance(output, list) and len(output) > 0
+        and all(_is_int(state) and state in nodes for state in output)
+        and len(set(output)) == len(output),
+        f'{kind}: "output" must list computed nodes ({nodes.start} to {nodes.stop - 1}), each once',
+    )
+    join = data.get("join", "concat")
+    _expect(
+        join == "concat" or (join in JOINS and kind != "recurrent"),
+        f'{kind}: "join" must be one of {", ".join(JOINS)}, and of an image cell, not {join!r}',
+    )
+    return Cell(inputs, tuple(sorted(edges, key=lambda edge: edge.target)), tuple(output), join)
+
+
+def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
+    _expect(
+        isinstance(data, dict) and {"from", "to", "op"} <= data.keys(),
+        f'{kind}: an edge is an object with "from", "to" and "op", not {data!r}',
+    )
+    source, target = data["from"], data["to"]
+    _expect(
+        _is_int(source) and _is_int(target) and target >= inputs,
+        f'{kind}: "from" and "to" are state numbers and "to" is at least {inputs}, in {data!r}',
+    )
+    _expect(
+        target < inputs + MOST_NODES,
+        f'{kind}: "to" is {shortened(target)}; a cell has {MOST_NODES} computed nodes at the most',
+    )
+    _expect(
+        0 <= source < target,
+        f"{kind}: the edge from {source} to {target} comes from a later node; "
+        f'"from" must be smaller than "to"',
+    )
+    return Edge(source, target, _op_from_json(kind, data["op"]))
+
+
+def _op_from_json(kind: str, data: Any) -> Op:
+    known = RECURRENT_OPS if kind == "recurrent" else IMAGE_OPS
+    if isinstance(data, str):
+        _expect(data in known, f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
+        return Op(data)
+    _expect(
+        isinstance(data, dict) and kind != "recurrent" and data.get("name") in PARAMETRISED_OPS,
+        f"{kind}: unknown operation {data!r}; known: {', '.join(known)}, and as an object with "
+        f'"kernel", "dilation" and "expansions": {", ".join(PARAMETRISED_OPS)}',
+    )
+    kernel, dilation, expansions = (data.get(k) for k in ("kernel", "dilation", "expansions"))
+    _expect(
+        _is_int(kernel) and kernel > 0 and kernel % 2 == 1 and _is_int(dilation) and dilation > 0
+        and isinstance(expansions, list) and all(_is_int(e) and e > 0 for e in expansions),
+        f'{kind}: "kernel" must be odd, "dilation" positive and "expansions" a list of positive '
+        f"whole numbers, in {data!r}",
+    )
+    for name, value, most in (
+        ("kernel", kernel, MOST_KERNEL), ("dilation", dilation, MOST_KERNEL),
+        ("expansions", max(expansions, default=0), MOST_EXPANSION),
+        ("number of expansions", len(expansions), MOST_UNITS),
+    ):  # fmt: skip
+        _expect(value <= most, f'{kind}: "{name}" {shortened(value)}: must be {most} or less')
+    return Op(data["name"], kernel, dilation, tuple(expansions))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+# ----------------------------------------------------------------------------------- in and out
+
+
+def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:
+    if isinstance(cell, FixedCell):
+        return {"fixed": cell.name}
+    return {
+        "inputs": cell.inputs,
+        "edges": [{"from": e.source, "to": e.target, "op": e.op.to_json()} for e in cell.edges],
+        "output": list(cell.output),
+        **({} if cell.join == "concat" else {"join": cell.join}),
+    }
+
+
+def _describe(kind: str, cell: Cell | FixedCell) -> list[str]:
+    if isinstance(cell, FixedCell):
+        return [f"{kind} cell: fixed, {cell.name}"]
+    lines = [f"{kind} cell"]
+    for node in range(cell.inputs, cell.inputs + cell.nodes):
+        terms = [f"{edge.op}(x{edge.source})" for edge in cell.into(node)]
+        lines.append(f"  x{node} = " + " + ".join(f"{term:<16}" for term in terms).rstrip())
+    return lines

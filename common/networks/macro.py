@@ -1,0 +1,136 @@
+"""The macro network that supernets and derived networks share: stems, and where cells stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from common.errors import InputError
+from common.networks import ops
+
+LARGE = 128  # pixels: from here on images get ImageNet's stem, which divides their size by 8
+LEAST = 4  # pixels: what is left to each of the two reductions is 2 or more
+
+
+def large(shape: tuple[int, int, int]) -> bool:
+    """Whether images [C, H, W] get ImageNet's stem: 128 pixels or more on the smaller side."""
+    return min(shape[1:]) >= LARGE
+
+
+def check_size(shape: tuple[int, int, int], channels: int) -> None:
+    """Refuse images [C, H, W], or first channels, too few for stem and reduction cells.
+
+    Raises:
+        InputError: naming the flag and what is enough.
+    """
+    height, width = shape[1:]
+    if min(height, width) < LEAST:
+        raise InputError(
+            f"images of {height}x{width} pixels are too small: two reduction cells halve them, "
+            f"which takes {LEAST} pixels a side; --image-size {LEAST} or more scales a folder's up"
+        )
+    least = 2 if large(shape) else 1  # ImageNet's stem begins with half of the channels
+    if channels < least:
+        raise InputError(f"--channels {channels}: must be at least {least} for these images")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a cell stands in the stack: its widths and whether resolution changes around it."""
+
+    index: int
+    channels: int  # of each of its nodes
+    inputs: tuple[int, int]  # channels of the outputs of the cells k-2 and k-1
+    reduction: bool
+    after_reduction: bool  # the cell k-2 has twice this cell's input resolution
+
+    @property
+    def kind(self) -> str:
+        """`normal` or `reduction`, as a genotype names its cells."""
+        return "reduction" if self.reduction else "normal"
+
+
+def places(
+    cells: int, channels: int, nodes: dict[str, int], stem_outputs: tuple[int, int],
+    after_reduction: bool = False,
+) -> Iterator[Place]:
+    """The stack of DARTS: reduction cells at L//3 and 2L//3, channels double at each.
+
+    Args:
+        cells: L.
+        channels: of the first cell's nodes.
+        nodes: how many node outputs a cell of each kind concatenates.
+        stem_outputs: channels of the two inputs of the first cell.
+        after_reduction: whether the first input has twice the resolution (ImageNet).
+    """
+    inputs = stem_outputs
+    for index in range(cells):
+        reduction = index in (cells // 3, 2 * cells // 3)
+        channels *= 2 if reduction else 1
+        place = Place(index, channels, inputs, reduction, after_reduction)
+        yield place
+        inputs = (inputs[1], nodes[place.kind] * channels)
+        after_reduction = reduction
+
+
+class CellInputs(nn.Module):
+    """Brings the outputs of the two cells before to this cell's width and resolution."""
+
+    def __init__(self, place: Place, affine: bool):
+        super().__init__()
+        first = ops.FactorizedReduce if place.after_reduction else ops.ReluConvNorm
+        self.first = first(place.inputs[0], place.channels, affine)
+        self.second = ops.ReluConvNorm(place.inputs[1], place.channels, affine)
+
+    def forward(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
+        """Two states [B, C, H, W]."""
+        return [self.first(s0), self.second(s1)]
+
+    def past_relu(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
+        """The same of outputs that have passed the ReLU both begin with: two cells read each."""
+        return [self.first.past_relu(s0), self.second.past_relu(s1)]
+
+
+class SmallStem(nn.Sequential):
+    """CIFAR's stem: one 3x3 convolution to three times the channels."""
+
+    def __init__(self, image_channels: int, channels: int):
+        super().__init__(
+            nn.Conv2d(image_channels, 3 * channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(3 * channels),
+        )
+        self.outputs = (3 * channels, 3 * channels)
+        self.after_reduction = False
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Both inputs of the first cell are the stem's output."""
+        s = super().forward(x)
+        return s, s
+
+
+class LargeStem(nn.Module):
+    """ImageNet's stem: three stride-2 convolutions, 224 pixels to 56 and 28 (odd sizes up)."""
+
+    def __init__(self, image_channels: int, channels: int):
+        super().__init__()
+        self.quarter = nn.Sequential(
+            nn.Conv2d(image_channels, channels // 2, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(),
+            nn.Conv2d(channels // 2, channels, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.eighth = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, 2, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.outputs = (channels, channels)
+        self.after_reduction = True
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The maps at a quarter and at an eighth of the image's size."""
+        s0 = self.quarter(x)
+        return s0, self.eighth(s0)

@@ -1,0 +1,239 @@
+"""The derived network: what a genotype describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.errors import InputError
+from common.networks import ops
+from common.networks.drop_path import DropPath
+from common.networks.genotype import Cell, FixedCell, Genotype, Op
+from common.networks.macro import CellInputs, LargeStem, Place, SmallStem, places
+
+
+class DerivedCell(nn.Module):
+    """The cell of a genotype: each node is the sum of its edges."""
+
+    def __init__(self, cell: Cell, place: Place):
+        super().__init__()
+        self.cell = cell
+        self.inputs = CellInputs(place, affine=True)
+        self.edges = nn.ModuleList(
+            DerivedEdge(e.op, place.channels, 2 if place.reduction and e.source < 2 else 1)
+            for e in cell.edges
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs(s0, s1)
+        for node in range(2, 2 + self.cell.nodes):
+            flows = [
+                module(states[edge.source])
+                for edge, module in zip(self.cell.edges, self.edges, strict=True)
+                if edge.target == node
+            ]
+            states.append(sum(flows[1:], flows[0]))
+        return join([states[node] for node in self.cell.output], self.cell.join)
+
+
+def join(states: Sequence[Tensor], how: str) -> Tensor:
+    """A cell's output of its nodes': `concat` along the channels, or their `mean`."""
+    return torch.cat(list(states), 1) if how == "concat" else torch.stack(list(states)).mean(0)
+
+
+class DerivedEdge(nn.Sequential):
+    """An operation and its drop-path; only the stride-1 identity is never dropped."""
+
+    def __init__(self, op: Op, channels: int, stride: int):
+        identity = op.name == "skip_connect" and stride == 1
+        super().__init__(
+            ops.build(op, channels, stride, search=False),
+            nn.Identity() if identity else DropPath(),
+        )
+
+
+class FixedReductionCell(nn.Module):
+    """GDAS (FRC), Fig. 3: a factorised grouped convolution and a max-pool of either input.
+
+    Its 8 groups, ReLUs and normalisations are the authors' code's.
+    """
+
+    groups = 8
+
+    def __init__(self, place: Place):
+        super().__init__()
+        self.inputs = CellInputs(place, affine=True)
+        self.convolutions = nn.ModuleList(self._convolution(place.channels) for _ in range(2))
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.MaxPool2d(3, 2, padding=1), nn.BatchNorm2d(place.channels))
+            for _ in range(2)
+        )
+        self.drop_path = DropPath()
+
+    def _convolution(self, c: int) -> nn.Module:
+        return nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(c, c, (1, 3), (1, 2), padding=(0, 1), groups=self.groups, bias=False),
+            nn.Conv2d(c, c, (3, 1), (2, 1), padding=(1, 0), groups=self.groups, bias=False),
+            nn.BatchNorm2d(c),
+            nn.ReLU(),
+            nn.Conv2d(c, c, 1, bias=False),
+            nn.BatchNorm2d(c),
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+        """Two cells' outputs -> [B, 4C, H/2, W/2]."""
+        states = self.inputs(s0, s1)
+        branches = [*self.convolutions, *self.pools]
+        return torch.cat(
+            [self.drop_path(branch(states[k % 2])) for k, branch in enumerate(branches)], 1
+        )
+
+
+class PoolTo2x2(nn.Module):
+    """Averages over windows of 5/8 of a map, one in each of its corners.
+
+    On 8x8 maps (CIFAR) and 7x7 maps (ImageNet) these are the papers' windows of 5x5, 3 and 2
+    pixels apart; the papers know no other sizes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, 2, 2]."""
+        size = x.shape[-2:]
+        if min(size) < 3:  # of 2 pixels a side windows are single ones; of 1 it fills both
+            return F.adaptive_avg_pool2d(x, 2)
+        window = [-(-5 * side // 8) for side in size]  # rounded up
+        stride = [side - length for side, length in zip(size, window, strict=True)]
+        return F.avg_pool2d(x, window, stride)
+
+
+class AuxiliaryHead(nn.Sequential):
+    """A second classifier, on the map behind the second reduction, used in training only.
+
+    DARTS, PC-DARTS and GDAS omit the second normalisation on ImageNet (authors' code).
+    """
+
+    def __init__(self, channels: int, classes: int, *, large_images: bool):
+        super().__init__(
+            nn.ReLU(),
+            PoolTo2x2(),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),  # -> 1x1
+            nn.Identity() if large_images else nn.BatchNorm2d(768),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(768, classes),
+        )
+
+
+class Network(nn.Module):
+    """The network a genotype describes (DARTS' evaluation network).
+
+    Args:
+        genotype: with a normal and a reduction cell.
+        channels: of the first cell's nodes (36 on CIFAR, 48 on ImageNet in the papers).
+        cells: how many (20 on CIFAR, 14 on ImageNet).
+        classes: outputs of the classifier; 0: none, it puts out the last map's averages.
+        image_channels: 3 for colour.
+        large_images: the ImageNet stem instead of CIFAR's.
+        auxiliary: add the auxiliary head behind the second reduction cell.
+
+    Attributes:
+        places: where each cell stands.
+        widths: channels of each cell's output.
+
+    Raises:
+        InputError: the genotype has no such cells, or a fixed cell does not fit the channels.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int,
+        cells: int,
+        classes: int,
+        *,
+        image_channels: int = 3,
+        large_images: bool = False,
+        auxiliary: bool = False,
+    ):
+        super().__init__()
+        check_genotype(genotype, channels)
+        stem = LargeStem if large_images else SmallStem
+        self.stem = stem(image_channels, channels)
+        nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
+        self.places = list(
+            places(cells, channels, nodes, self.stem.outputs, self.stem.after_reduction)
+        )
+        self.widths = [nodes[place.kind] * place.channels for place in self.places]
+        self.cells = nn.ModuleList(
+            make_cell(genotype.cells[place.kind], place) for place in self.places
+        )
+        self.auxiliary_at = 2 * cells // 3
+        self.auxiliary = None
+        if auxiliary:
+            width = self.widths[self.auxiliary_at]
+            self.auxiliary = AuxiliaryHead(width, classes, large_images=large_images)
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(self.widths[-1], classes) if classes else nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """[B, channels, H, W] -> logits [B, classes], in training the auxiliary head's too."""
+        s0, s1 = self.stem(images)
+        for index, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1)
+            if self.training and self.auxiliary is not None and index == self.auxiliary_at:
+                auxiliary = self.auxiliary(s1)
+        logits = self.classifier(self.global_pool(s1).flatten(1))
+        return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
+
+    def set_drop_path(self, probability: float) -> None:
+        """Drop each edge of each image with this probability, in training."""
+        for module in self.modules():
+            if isinstance(module, DropPath):
+                module.set(probability)
+
+
+def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
+    """The module of a cell where it stands."""
+    fixed = isinstance(cell, FixedCell)
+    return FixedReductionCell(place) if fixed else DerivedCell(cell, place)
+
+
+def outputs(cell: Cell | FixedCell) -> int:
+    """How many nodes' channels a cell puts out."""
+    if isinstance(cell, FixedCell):
+        return 4
+    return len(cell.output) if cell.join == "concat" else 1
+
+
+def check_genotype(genotype: Genotype, channels: int) -> None:
+    """Refuse a genotype that describes no image network.
+
+    Raises:
+        InputError: a cell is missing, or the fixed cell's groups do not divide its channels.
+    """
+    missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
+    if missing:
+        recurrent = "; this one is recurrent" if "recurrent" in genotype.cells else ""
+        raise InputError(
+            f"genotype {genotype.name}: an image network needs a {' and a '.join(missing)} cell"
+            f"{recurrent}"
+        )
+    if isinstance(genotype.cells["normal"], FixedCell):
+        raise InputError(
+            f"genotype {genotype.name}: {genotype.cells['normal'].name} halves the resolution and "
+            "can only be the reduction cell"
+        )
+    groups = FixedReductionCell.groups
+    if isinstance(genotype.cells["reduction"], FixedCell) and 2 * channels % groups:
+        raise InputError(
+            f"--channels {channels}: the fixed reduction cell of {genotype.name} has {groups} "
+            f"groups; take a multiple of {groups // 2}"
+        )

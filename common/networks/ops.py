@@ -1,0 +1,157 @@
+"""Candidate operations: from an `Op` to its module, at one width and stride.
+
+All map [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)]. Convolutions have no bias. In a
+search every normalisation is without scale and shift (`affine=False`) and pools are followed by
+one; in a derived network normalisations have both and pools stand alone (DARTS' code; the papers
+do not say).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.networks.genotype import Op
+from common.networks.layout import breaks_a_strided_1x1
+
+# name -> (kernel, dilation, expansions) of the separable convolutions with a plain name
+SEPARABLE = {
+    "sep_conv_3x3": (3, 1, (1,)),
+    "sep_conv_5x5": (5, 1, (1,)),
+    "sep_conv_7x7": (7, 1, (1,)),
+    "dil_conv_3x3": (3, 2, ()),
+    "dil_conv_5x5": (5, 2, ()),
+}
+POOLS = ("max_pool_3x3", "avg_pool_3x3")
+
+
+def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
+    """The module of `op`; `search` picks the normalisations of a supernet (see above)."""
+    affine = not search
+    if op.name == "none":
+        return Zero(stride)
+    if op.name in POOLS:
+        pool = pooling(op.name, stride)
+        return nn.Sequential(pool, nn.BatchNorm2d(channels, affine=False)) if search else pool
+    if op.name == "skip_connect":
+        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+    kernel, dilation, expansions = SEPARABLE.get(op.name, (op.kernel, op.dilation, op.expansions))
+    return SeparableConv(channels, stride, kernel, dilation, expansions, affine)
+
+
+def pooling(name: str, stride: int) -> nn.Module:
+    """A 3x3 pool; the average counts no padding."""
+    if name == "max_pool_3x3":
+        return nn.MaxPool2d(3, stride, padding=1)
+    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+
+
+class Zero(nn.Module):
+    """`none`: zeros of the right shape."""
+
+    def __init__(self, stride: int):
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Zeros that remain in the graph."""
+        return x[:, :, :: self.stride, :: self.stride] * 0
+
+
+class SeparableUnit(nn.Module):
+    """ReLU, depthwise convolution, pointwise convolution, normalisation."""
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, kernel: int, dilation: int, affine: bool
+    ):
+        super().__init__()
+        padding = dilation * (kernel - 1) // 2
+        self.depthwise = nn.Conv2d(
+            inputs, inputs, kernel, stride, padding, dilation, groups=inputs, bias=False
+        )
+        self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H', W']."""
+        return self.norm(self.pointwise(self.depthwise(F.relu(x))))
+
+
+class SeparableConv(nn.Module):
+    """One separable unit more than `expansions`; only the first carries the stride."""
+
+    def __init__(
+        self,
+        channels: int,
+        stride: int,
+        kernel: int,
+        dilation: int,
+        expansions: tuple[int, ...],
+        affine: bool,
+    ):
+        super().__init__()
+        widths = [channels, *(e * channels for e in expansions), channels]
+        self.units = nn.Sequential(
+            *(
+                SeparableUnit(inputs, outputs, stride if k == 0 else 1, kernel, dilation, affine)
+                for k, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False))
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H', W']."""
+        return self.units(x)
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the resolution: ReLU, two 1x1 convolutions one pixel apart, normalisation.
+
+    Deviation: an odd size is padded by a zero row and column at its end, so that any image size
+    works; DARTS' and PC-DARTS' code fails there.
+    """
+
+    def __init__(self, inputs: int, outputs: int, affine: bool):
+        super().__init__()
+        self.even = nn.Conv2d(inputs, outputs // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(inputs, outputs - outputs // 2, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, ceil(H / 2), ceil(W / 2)]."""
+        return self.past_relu(F.relu(x))
+
+    def past_relu(self, x: Tensor) -> Tensor:
+        """The same of a map that has passed the ReLU."""
+        x = pad_to_even(x)
+        shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
+        return self.norm(torch.cat([halved(x, self.even), halved(shifted, self.odd)], 1))
+
+
+def halved(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution of stride 2; where PyTorch's would break, of the pixels that it reads."""
+    if breaks_a_strided_1x1(x, convolution.in_channels):
+        return F.conv2d(x[:, :, ::2, ::2], convolution.weight)
+    return convolution(x)
+
+
+def pad_to_even(x: Tensor) -> Tensor:
+    """Zeros below and to the right of an odd-sized map."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+
+
+class ReluConvNorm(nn.Sequential):
+    """ReLU, 1x1 convolution, normalisation: how a cell adapts its inputs' width."""
+
+    def __init__(self, inputs: int, outputs: int, affine: bool):
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs, affine=affine),
+        )
+
+    def past_relu(self, x: Tensor) -> Tensor:
+        """The same of a map that has passed the ReLU."""
+        _, convolution, norm = self
+        return norm(convolution(x))

@@ -1,0 +1,155 @@
+"""The network that a finished retraining left in its run folder, ready to use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, get_args
+
+import torch
+from retraining.config import RetrainConfig
+from retraining.loop import METHOD, build
+
+from common.data.datasets import Dataset
+from common.errors import InputError
+from common.files import digest, json_object
+from common.networks.genotype import Genotype, parse
+from common.networks.network import Network
+from common.run import checkpoint
+from common.run.config import config_digest, described, saved
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, and what one must know to use it.
+
+    Attributes:
+        network: in evaluation mode, on the CPU, without auxiliary head; normalised images
+            [B, C, H, W] to logits [B, classes]. Its weights are those that the run reports: the
+            moving average where it kept one.
+        genotype: of its cells.
+        config: the flags of the run.
+        classes: their names, in the order of the logits.
+        shape: channels, height and width of the images that it was trained on.
+        mean: of each channel, 0 to 1; what is subtracted from an image.
+        std: of each channel; what it is then divided by.
+    """
+
+    network: Network
+    genotype: Genotype
+    config: RetrainConfig
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_trained(folder: str | Path) -> Trained:
+    """The network of a finished retraining.
+
+    Raises:
+        InputError: no run there, not a retraining, not finished, damaged, or its files do not
+            belong together.
+    """
+    folder = Path(folder)
+    _finished(folder)
+    config = replace(saved(RetrainConfig, folder, METHOD), resume=None)
+    genotype = parse(_text(folder, "genotype.json"), str(folder / "genotype.json"))
+    images = _read(folder, "images.json")
+    try:
+        classes, shape, mean, std = (tuple(images[k]) for k in ("classes", "shape", "mean", "std"))
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{folder}: its images.json does not say what the images were like (classes, shape, "
+            "mean, std); train it again"
+        ) from None
+    state = _last_state(folder, config.epochs)
+    _check_unchanged(folder, images, state)
+    with torch.device("meta"):  # no weights are drawn
+        network = build(config, genotype, len(classes), shape)
+    network = network.to_empty(device="cpu")
+    network.set_drop_path(0.0)  # which is in no checkpoint
+    try:
+        if parse(state["genotype"]).cells != genotype.cells:  # other pools have the same weights
+            raise RuntimeError
+        network.load_state_dict(state["network"] if state["ema"] is None else state["ema"])
+    except (KeyError, RuntimeError):
+        raise InputError(
+            f"{folder}: its checkpoint does not belong to its genotype.json ({genotype.name}), "
+            "config.json and images.json; put back the files that the run wrote"
+        ) from None
+    network.auxiliary = None  # it helps in training only
+    return Trained(network.eval(), genotype, config, classes, shape, mean, std)
+
+
+def _finished(folder: Path) -> dict[str, Any]:
+    """The result of a finished retraining; see `load_trained`."""
+    description = described(folder)
+    method, dataset = description["method"], description.get("dataset")
+    if method != METHOD and dataset not in get_args(Dataset):  # a detector's, or text
+        raise InputError(f"{folder}: is a run of {method}, not of evaluate/train.py")
+    if method != METHOD:
+        flags = "--preset digits" if dataset == "digits" else f"--dataset {dataset}"
+        raise InputError(
+            f"{folder}: is a search ({method}), not a trained network; train what it found by\n"
+            f"  python evaluate/train.py {flags} --genotype {folder}"
+        )
+    if not (folder / "result.json").exists():
+        raise InputError(
+            f"{folder}: is unfinished; go on with it by\n"
+            f"  python evaluate/train.py --resume {folder}"
+        )
+    return _read(folder, "result.json")
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    _text(folder, name)  # or it says why not
+    found = json_object(folder / name)
+    if found is None:
+        raise InputError(f"{folder}: its {name} is damaged")
+    return found
+
+
+def _text(folder: Path, name: str) -> str:
+    file = folder / name
+    try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise InputError(f"{folder}: its {name} is no file")
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{folder}: its {name} is damaged") from None
+    except OSError as error:
+        raise InputError(f"{folder}: its {name} cannot be read ({error.strerror})") from None
+
+
+def _check_unchanged(folder: Path, images: dict[str, Any], state: dict[str, Any]) -> None:
+    """Whether the files are those that the checkpoint stands on; older ones do not say."""
+    known = state.get("stands_on") or {"config": None, "pinned": {}}
+    ours = {
+        "config.json": (known["config"], config_digest(described(folder))),
+        "images.json": (known["pinned"].get("images.json"), digest(images)),
+    }
+    for name, (was, now) in ours.items():
+        if was not in (None, now):
+            raise InputError(
+                f"{folder}: its {name} was changed since, its checkpoint does not belong to it; "
+                "put back the file that the run wrote"
+            )
+
+
+def _last_state(folder: Path, epochs: int) -> dict[str, Any]:
+    """The state after the last epoch; an earlier one is not what the result tells of."""
+    try:
+        path, state = next(checkpoint.newest(folder / "checkpoints"), (None, None))
+    except UnpicklingError:
+        raise InputError(
+            f"{folder}: its checkpoint holds more than tensors and plain values; it was not loaded"
+        ) from None
+    if state is None or state["epoch"] < epochs:
+        raise InputError(
+            f"{folder}: its last checkpoint is {'missing' if path is None else 'damaged'}; delete "
+            f"its result.json, then\n  python evaluate/train.py --resume {folder}\ntrains again "
+            "what was lost"
+        )
+    return state

@@ -1,0 +1,1 @@
+"""A command's flags, start, run folder and checkpoints."""

@@ -1,0 +1,109 @@
+"""From a command's arguments to its config: a preset or a run folder's, changed by flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from common.errors import InputError, is_main_process
+from common.run.config import ConfigT, saved
+from common.run.flags import at_most, flag
+
+# Flags that name files or folders: a `~` at their start is the home folder, as a shell would have
+# it, which leaves the one in --output=~/runs alone.
+PATHS = {
+    "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
+    "--weights", "--json", "--growth",
+}  # fmt: skip
+AnyConfig = TypeVar("AnyConfig")
+
+
+def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description: str) -> ConfigT:
+    """The config of a command line: a preset or a run folder's config, changed by its flags.
+
+    Args:
+        presets: by name; the first is the default. Their class has a `preset` field.
+        method: of the runs that `--resume` accepts.
+        argv: the arguments without the program's name.
+        description: the help's first lines.
+
+    Raises:
+        InputError: the run cannot be resumed, or a flag contradicts it.
+        SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
+    """
+    preset, resume = given(argv, "--preset"), given(argv, "--resume")
+    default = presets.get(preset, next(iter(presets.values())))
+    if resume is not None:
+        try:
+            default = saved(type(default), Path(resume), method)
+        except InputError as error:
+            raise InputError(f"--resume {error}") from None
+    config = at_home(tyro.cli(
+        type(default), default=default, args=argv, description=description,
+        console_outputs=is_main_process(), prog=module_form(),
+    )).resolved()  # fmt: skip
+    for field in dataclasses.fields(config) if resume is not None else ():
+        was, now = getattr(default, field.name), getattr(config, field.name)
+        # Images may have moved: that they are the same is checked by their SHA-256. How many
+        # workers read them changes no bit.
+        if field.name not in ("resume", "data_root", "workers") and was != now:
+            said = f"{flag(field.name)} {now}"
+            if isinstance(now, bool):
+                said = flag(field.name) if now else flag(f"no_{field.name}")
+            raise InputError(
+                f"{said} contradicts the run {resume}, which has {was}; leave the flag out to go "
+                "on, or start a new run without --resume"
+            )
+    try:
+        at_most(config)
+        config.check()
+    except TypeError:  # a value of another type; flags cannot give one
+        if resume is None:
+            raise
+        raise InputError(f"--resume {resume}: its config.json is damaged") from None
+    return config
+
+
+def at_home(config: AnyConfig) -> AnyConfig:
+    """The same flags with the home folder in place of a `~` at the start of a path."""
+    changed = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.init and flag(field.name) in PATHS and value is not None:
+            changed[field.name] = _home(value)
+    return dataclasses.replace(config, **changed)
+
+
+def _home(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_home, value))
+    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
+
+
+def module_form() -> str | None:
+    """`python -m package.module` where the program was started so; None: by its file."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    started_so = spec is not None and spec.origin == sys.argv[0]
+    return f"python -m {spec.name}" if started_so else None
+
+
+def given(argv: list[str], name: str) -> str | None:
+    """The value that a flag is given (last), before the command line is parsed as a whole.
+
+    Its words may be joined by - or _, its value may follow a space or =, as when it is parsed.
+    """
+    value = None
+    for k, word in enumerate(argv):
+        key, equals, text = word.partition("=")
+        if key.replace("_", "-") != name:
+            continue
+        if equals:
+            value = text
+        elif k + 1 < len(argv):
+            value = argv[k + 1]
+    return _home(value) if name in PATHS else value

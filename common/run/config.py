@@ -1,0 +1,393 @@
+"""Flags: one flat dataclass a command, presets that fill it, and a check before anything starts.
+
+A field is a flag (`batch_size` is `--batch-size`), its comment the help. `None` in a field is
+"follows from the others"; a run's `config.json` holds what it came to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from common.data.datasets import Dataset, Images, Split
+from common.errors import InputError
+from common.files import digest
+from common.memory import check_memory, of_network, of_padded
+from common.networks.macro import check_size, large
+from common.run.flags import at_least, flag
+from common.training.collapse import Rule
+
+MOST_EDGES = 10_000  # of a supernet, all cells together; EDAS' 20 cells have 280
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """What every search and every retraining asks for, whatever it trains on."""
+
+    dataset: str = ""
+    """Where the data comes from."""
+    data_root: str = "data"
+    """Where it lies."""
+    output: str | None = None
+    """The run folder to make; without it, one under runs/."""
+    resume: str | None = None
+    """Go on with this run folder; needs no other flag."""
+    seed: int = 2
+    """Of initial weights, split, order, augmentation and every draw."""
+    threads: int | None = None
+    """CPU threads of this process; by default the usable cores divided by the processes here."""
+    checkpoint_steps: int = 50
+    """Within an epoch, save a checkpoint after every so many steps."""
+    log_with: Literal["tensorboard"] | None = None
+    """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
+
+    epochs: int = 50
+    """Passes over the training data."""
+    batch_size: int = 64
+    """Of a step, over all processes together."""
+    learning_rate: float = 0.025
+    """Of the weights' SGD at the start."""
+    weight_decay: float = 3e-4
+    """Of the weights."""
+    grad_clip: float = 5.0
+    """Largest norm of the weights' gradient; 0: no limit."""
+
+    def check(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        at_least(self, 1, "epochs", "batch_size", "checkpoint_steps", "threads")
+        if self.threads is not None and self.threads > 1024:
+            raise InputError(f"--threads {self.threads}: must be 1024 or less")
+        at_least(self, 0, "seed", "grad_clip", "weight_decay")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"--learning-rate {self.learning_rate}: must be above 0")
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse one of accelerate's precisions that the run cannot use.
+
+        Raises:
+            InputError: explicit gradients do not go through a loss scaler, as fp16 needs.
+        """
+        if precision not in ("no", "bf16"):
+            raise InputError(
+                f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
+                "explicit gradients do not go through the loss scaling of others"
+            )
+
+    def check_processes(self, processes: int) -> None:
+        """Refuse a batch that cannot be shared out.
+
+        Raises:
+            InputError: naming the flag and what it takes.
+        """
+        if self.batch_size % processes or self.batch_size < 2 * processes:
+            raise InputError(
+                f"--batch-size {self.batch_size}: is shared by {processes} processes; it must be "
+                f"a multiple of {processes} and give each at least 2 to normalise over"
+            )
+
+    def resolved(self: ConfigT) -> ConfigT:
+        """The same with every "follows from the others" settled."""
+        return self
+
+
+@dataclass(frozen=True)
+class RunConfig(LoopConfig):
+    """What every search and every retraining on images asks for beside that."""
+
+    dataset: Dataset = "cifar10"
+    """Where images come from; digits need no download, folder is any image folder."""
+    data_root: str = "data"
+    """Where CIFAR or SVHN lies (or is downloaded to), or the image folder: train/ with test/ or
+    val/, of CINIC-10 train/, valid/ and test/, of ImageNet train/ and val/."""
+    image_size: int | None = None
+    """Scale and crop the images of a folder to this many pixels, ImageNet's to 224 by default; from
+    128 on they are read when needed, and the networks begin with ImageNet's stem."""
+    workers: int | None = None
+    """Processes that read large images, for each process and stream of batches; 0: none; by default
+    this process' share of the cores, at most 16."""
+    limit_images: int | None = None
+    """Use only this many training images (a seeded choice)."""
+
+    epochs: int = 50
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images of a step, over all processes together."""
+    crop_padding: int = 4
+    """Pad by this many pixels, then crop back at random; large images are cropped at a random size
+    and aspect instead."""
+    flip: bool = True
+    """Mirror images at random."""
+    cutout: int = 0
+    """Side of the square cut out of each training image; 0: none."""
+
+    channels: int = 16
+    """Of the first cell's nodes; they double at each reduction cell."""
+    cells: int = 8
+    """How many are stacked; the reduction cells are at a third and at two thirds."""
+    learning_rate: float = 0.025
+    """Of the weights' SGD at the start; a cosine (--schedule, in a retraining) takes it down epoch
+    by epoch."""
+    learning_rate_min: float = 0.0
+    """Where the cosine ends."""
+    momentum: float = 0.9
+    """Of the weights' SGD."""
+
+    def check(self) -> None:
+        """See `LoopConfig.check`."""
+        super().check()
+        at_least(self, 1, "channels", "cells", "limit_images")
+        at_least(self, 4, "image_size")  # two reduction cells halve it
+        at_least(self, 0, "crop_padding", "cutout", "learning_rate_min", "momentum", "workers")
+        if self.momentum >= 1:
+            raise InputError(f"--momentum {self.momentum}: must be below 1")
+        if self.cells < 3:
+            raise InputError(
+                f"--cells {self.cells}: 3 or more are needed, as two of them halve the resolution"
+            )
+
+    def check_images(self, images: Images) -> None:
+        """Refuse flags that do not go together with these training images.
+
+        Raises:
+            InputError: naming the flag and what fits, or they are too small for any network.
+        """
+        check_size(images.shape, self.channels)
+        padding, side = self.crop_padding, max(images.shape[1:])
+        if isinstance(images, Images) and padding > side:
+            raise InputError(
+                f"--crop-padding {padding}: some crops would see nothing of images of {side} "
+                f"pixels; {side} or less"
+            )
+        self.check_memory(images.shape)
+        if isinstance(images, Images):
+            needed = of_padded(len(images), images.shape, padding)
+            check_memory(f"--crop-padding {padding}: {len(images)} padded images", needed)
+
+    def check_memory(self, shape: tuple[int, int, int]) -> None:
+        """Refuse a network that no training could hold, for images [C, H, W].
+
+        Raises:
+            InputError: naming the flags that make it smaller.
+        """
+        needed = of_network(
+            shape, self.channels, self.cells, self.batch_size // getattr(self, "accumulate", 1),
+            *self.least_size(),
+        )
+        flags = ", ".join(
+            f"{flag(name)} {getattr(self, name)}"
+            for name in ("batch_size", "channels", "cells", "nodes") if hasattr(self, name)
+        )
+        check_memory(f"{flags}: images of {shape[1]}x{shape[2]} pixels", needed)
+
+    def least_size(self) -> tuple[float, float]:
+        """Of a cell with C channels: maps [C, H, W] that a step keeps, and weights by C^2.
+
+        Both below what a cell has whatever its operations: nothing that fits is refused.
+        """
+        return 8, 2
+
+    def split(self, images: Images) -> Split:
+        """Which training images train the weights, and which the architecture."""
+        return Split.halves(len(images), self.seed)
+
+
+@dataclass(frozen=True)
+class SearchConfig(RunConfig):
+    """What every search asks for beside that."""
+
+    static: ClassVar[bool] = True  # every step runs the same operations
+
+    nodes: int = 6
+    """N of a cell, its two inputs counted: 6 are 4 computed nodes and 14 edges."""
+    arch_learning_rate: float = 6e-4
+    """Of the architecture parameters' Adam."""
+    arch_beta1: float = 0.5
+    """Adam's decay of the first moment."""
+    arch_beta2: float = 0.999
+    """Adam's decay of the second moment."""
+    arch_weight_decay: float = 1e-3
+    """Of the architecture parameters (added to the gradient, as Adam does)."""
+    arch_grad_clip: float = 0.0
+    """Largest norm of the architecture parameters' gradient; 0: no limit."""
+    train_share: float | None = None
+    """Share of each class's training images that trains the weights; by default a half of all."""
+    valid_share: float | None = None
+    """Share of each class's training images, others, that trains the architecture; by default the
+    other half."""
+    compile: bool = False
+    """Compile the supernet (torch.compile), for methods that run all of it in every step. Off by
+    default: compiling takes minutes, and what it gains on a GPU was not measured."""
+    cut_accuracy: Literal["off", "batch", "running"] = "off"
+    """Each epoch, also validate the weights cut to the best operations and to the derived cell,
+    normalised by each batch's own statistics or by the supernet's running ones."""
+    hessian: bool = False
+    """Each epoch, also record the dominant eigenvalue of the validation loss' Hessian in alpha, of
+    one batch with every edge mixed by all its candidates (as costly as up to 50 arch steps)."""
+    stop_on_collapse: Rule = "off"
+    """End where a search has collapsed, with the cells from before. skips: half of the normal
+    cell's edges are skip connections; eigenvalue: that of --hessian has risen by a third."""
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        if self.compile and not self.static:
+            raise InputError(
+                "--compile: this method runs other operations from step to step, and each of its "
+                "networks would be compiled anew; leave it out"
+            )
+        at_least(self, 3, "nodes")
+        at_least(self, 0, "arch_weight_decay", "arch_beta1", "arch_beta2", "arch_learning_rate")
+        at_least(self, 0, "arch_grad_clip", "train_share", "valid_share")
+        for name in ("arch_beta1", "arch_beta2"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
+        edges = (self.nodes - 2) * (self.nodes + 1) // 2 * self.cells
+        if edges > MOST_EDGES:
+            raise InputError(
+                f"--cells {self.cells}, --nodes {self.nodes}: have {edges} edges; {MOST_EDGES} are "
+                "the most, with which a supernet is built within minutes"
+            )
+        shares = self.train_share, self.valid_share
+        if (shares[0] is None) != (shares[1] is None):
+            raise InputError("--train-share, --valid-share: give both or neither")
+        if shares[0] is not None and sum(shares) > 1:
+            raise InputError(
+                f"--train-share {shares[0]}, --valid-share {shares[1]}: are more than 1 together"
+            )
+        if self.stop_on_collapse == "eigenvalue" and not self.hessian:
+            raise InputError("--stop-on-collapse eigenvalue: nothing records it; add --hessian")
+        if self.hessian and self.compile:
+            raise InputError(
+                "--hessian, --compile: compiled networks have no second derivatives; choose one"
+            )
+
+    def least_size(self) -> tuple[float, float]:
+        """See `RunConfig.least_size`: nine tenths of measured ones, of 2 to 6 computed nodes.
+
+        All candidates' maps of every edge, or the drawn one's; every candidate's weights.
+        """
+        edges = (self.nodes - 2) * (self.nodes + 1) / 2
+        return (15 if self.static else 2.5) * edges, 8 * edges
+
+    def split(self, images: Images) -> Split:
+        """See `RunConfig.split`."""
+        if self.train_share is None:
+            return super().split(images)
+        return Split.per_class(images, (self.train_share, self.valid_share), self.seed)
+
+    def shape(self, images: Images) -> dict[str, Any]:
+        """The supernet's size and stem for these images: see `SuperNet`."""
+        return {
+            "channels": self.channels, "cells": self.cells, "nodes": self.nodes - 2,
+            "classes": len(images.classes), "image_channels": images.shape[0],
+            "large_images": large(images.shape),
+        }
+
+    def provenance(self) -> dict[str, Any]:
+        """What tells this method's cells apart, for a genotype's provenance."""
+        return {}
+
+
+ConfigT = TypeVar("ConfigT", bound=LoopConfig)
+
+LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run has not begun
+# Of config.json, beside the flags: what a run follows from, and what is only told.
+FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
+TOLD = {"output", "resume", "data_root", "workers", "device", "machine", "versions", "command"}
+
+
+def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
+    """The config that a run folder was made with.
+
+    Flags that are younger than the run have their defaults, which change nothing.
+
+    Raises:
+        InputError: no run there, one of another method, or a value of another type.
+    """
+    data = described(folder)
+    if data["method"] != method:
+        raise InputError(f"{folder}: is a run of {data['method']}, not of {method}")
+    missing = [name for name in ("mixed_precision", "processes") if name not in data]
+    if missing:
+        raise InputError(f"{folder}: its config.json lacks {', '.join(missing)}")
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind) if field.name in data]
+    values = {name: data[name] for name in names}
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise InputError(f"{folder}: its config.json is damaged ({name} is {value!r})")
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}  # JSON has none
+    return kind(**{**values, "resume": str(folder)})
+
+
+def younger(config: LoopConfig, description: dict[str, Any]) -> dict[str, Any]:
+    """The flags that a run folder's config.json does not have yet, with their defaults."""
+    names = [field.name for field in dataclasses.fields(config)]
+    return {name: getattr(config, name) for name in names if name not in description}
+
+
+def unknown(config: LoopConfig, description: dict[str, Any]) -> list[str]:
+    """What a run folder's config.json asks for that this version does not have (any more)."""
+    names = {field.name for field in dataclasses.fields(config)}
+    return sorted(set(description) - names - FOLLOWED - TOLD)
+
+
+def config_digest(description: dict[str, Any]) -> str:
+    """Of all in config.json that a result follows from."""
+    return digest({name: value for name, value in description.items() if name not in TOLD})
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of JSON is of a field's type."""
+    kind, parts = typing.get_origin(hint), typing.get_args(hint)
+    if kind in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if kind is tuple:
+        if not isinstance(value, list):
+            return False
+        parts = parts[:1] * len(value) if parts[1:] == (...,) else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if hint is float:
+        return type(value) in (int, float)
+    return type(value) is hint
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """What a run folder's config.json holds; its `method` is there.
+
+    Raises:
+        InputError: no run there, or it cannot be read.
+    """
+    file = folder / "config.json"
+    try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise InputError(f"{folder}: its config.json is no file")
+        data = json.loads(file.read_bytes())
+        if not isinstance(data, dict) or not isinstance(data["method"], str):
+            raise KeyError
+    except InputError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= LEFT_BY_A_KILL:
+            raise InputError(
+                f"{folder}: its run was killed before it began; nothing is lost: give the command "
+                f"that made it again, with --output {folder}"
+            ) from None
+        raise InputError(f"{folder}: no run there (it would hold a config.json)") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, RecursionError):
+        raise InputError(f"{folder}: its config.json is damaged") from None
+    return data

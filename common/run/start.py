@@ -1,0 +1,175 @@
+"""What every search and retraining begins with (threads, processes, images) and ends with."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from retraining import recipes
+
+from common.data import datasets
+from common.data.datasets import Images
+from common.distributed import seed_of
+from common.errors import InputError
+from common.files import json_object
+from common.language.text import Corpus, load_corpus
+from common.run.config import ConfigT, LoopConfig, RunConfig, described
+
+Loaded = TypeVar("Loaded", Images, Corpus)
+
+
+def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
+    """Threads and processes of this program; the config with the threads settled.
+
+    Raises:
+        InputError: the batch cannot be shared out, the precision is not supported, or the tracker
+            is not installed.
+        SystemExit: 0, the run to resume is finished.
+    """
+    if config.log_with == "tensorboard":
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError:
+            raise InputError(
+                "--log-with tensorboard: not installed; pip install -e '.[tensorboard]'"
+            ) from None
+    precision = None  # what the launcher says; a resumed run keeps its own
+    if config.resume is not None:
+        precision = described(Path(config.resume)).get("mixed_precision")
+        config.check_precision(precision)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # without this, torchrun's processes stay apart
+        mixed_precision=precision,
+        log_with=config.log_with,
+        project_dir=config.log_with and ".",
+    )
+    config.check_precision(accelerator.mixed_precision)
+    # After the accelerator, which in some launches sets a number of its own.
+    config = dataclasses.replace(config, threads=set_threads(config.threads))
+    if config.resume is not None:
+        _say_if_finished(Path(config.resume), accelerator)
+    config.check_processes(accelerator.num_processes)
+    torch.backends.cudnn.benchmark = True
+    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
+    return config, accelerator
+
+
+def _say_if_finished(folder: Path, accelerator: Accelerator) -> None:
+    if (folder / "result.json").is_dir():
+        raise InputError(f"--resume {folder}: its result.json is a folder; move it away")
+    if json_object(folder / "result.json") is not None:
+        accelerator.print(f"{folder} is finished: see its result.json and pictures/")
+        accelerator.end_training()
+        raise SystemExit(0)
+    if (folder / "result.json").exists():
+        accelerator.print(f"{folder}: its result.json is damaged; it is written again")
+
+
+def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
+    """The images that the flags name.
+
+    Raises:
+        InputError: see `data.load_train`; on every process.
+    """
+    images = _main_first(
+        accelerator,
+        lambda: datasets.load_train(
+            config.dataset, config.data_root, config.image_size,
+            workers=workers(config),
+        ),
+    )
+    return images.limited(config.limit_images, config.seed)
+
+
+def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> Images:
+    """The test split that belongs to these training images.
+
+    Raises:
+        InputError: see `data.load_test`; on every process.
+    """
+    return _main_first(
+        accelerator,
+        lambda: datasets.load_test(config.dataset, config.data_root, train, config.image_size),
+    )
+
+
+def corpus(config: LoopConfig, accelerator: Accelerator) -> Corpus:
+    """The texts that the flags name.
+
+    Raises:
+        InputError: see `text.load_corpus`; on every process.
+    """
+    return _main_first(accelerator, lambda: load_corpus(config.dataset, config.data_root))
+
+
+def _main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:
+    """One process of each machine loads (and downloads) before its others; all hear of errors."""
+    loaded = error = None
+    for mine in (accelerator.is_local_main_process, not accelerator.is_local_main_process):
+        if mine:
+            try:
+                loaded = load()
+            except InputError as reason:
+                error = str(reason)
+        errors = [text for text in gather_object([error]) if text is not None]
+        if errors:
+            raise InputError(errors[0])
+    return loaded
+
+
+def set_threads(count: int | None) -> int:
+    """Use this many CPU threads, by default this process' share of the usable cores.
+
+    Launchers set one thread a process on a CPU, and another number of threads rounds differently;
+    so the number is set here, however the program was started.
+    """
+    torch.set_num_threads(share_of_cores() if count is None else count)
+    return torch.get_num_threads()
+
+
+def workers(config: RunConfig) -> int:
+    """How many processes read large images' files for each stream of batches."""
+    return min(16, share_of_cores()) if config.workers is None else config.workers
+
+
+def share_of_cores() -> int:
+    """How many of the usable cores are this process'."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    # macOS does not say which cores a process may use
+    knows = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
+    return max(1, usable // processes)
+
+
+def retrain_command(config: RunConfig, method: str, folder: Path, images: int) -> str:
+    """The command line that trains what a search left in its folder, by its own paper's recipe.
+
+    Args:
+        config: the search's.
+        method: the search's.
+        folder: of its run.
+        images: how many there are to train on.
+    """
+    words = ["python", "evaluate/train.py"]
+    if config.dataset == "digits":
+        return shlex.join([*words, "--preset", "digits", "--genotype", str(folder)])
+    own_images = config.dataset == "folder"
+    recipe = recipes.of_method(method, None if own_images else config.dataset)
+    preset = recipes.of_folder(recipe, config.image_size) if own_images else config.dataset
+    words += ["--recipe", recipe]
+    if config.dataset != "cifar10":
+        words += ["--dataset", config.dataset]
+    if config.data_root != RunConfig.data_root:
+        words += ["--data-root", config.data_root]
+    if config.image_size is not None:
+        words += ["--image-size", str(config.image_size)]
+    if own_images and images < 2 * recipes.settings(recipe, preset)["batch_size"]:
+        words += ["--batch-size", str(config.batch_size)]
+    return shlex.join([*words, "--genotype", str(folder)])

@@ -1,0 +1,1 @@
+"""Search cells and the supernet: with nothing overridden, first-order DARTS."""

@@ -1,0 +1,37 @@
+"""A candidate operation that runs by itself, as fast as it goes; what it computes, `ops` says."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.networks.ops import SeparableConv
+from common.supernet.cell import normalise
+from common.supernet.separable import separable
+
+
+def run(operation: nn.Module, x: Tensor, relu: Tensor, weight: Tensor | None = None) -> Tensor:
+    """weight * operation(x): [B, C, H, W] -> [B, C, H', W'].
+
+    Args:
+        operation: of `ops.build`, in its searched form.
+        x: its input.
+        relu: the ReLU of its input, which operations on one input share.
+        weight: one number; None: 1.
+    """
+    if not isinstance(operation, SeparableConv):
+        return operation(x) if weight is None else weight * operation(x)
+    *units, last = operation.units
+    for unit in units:
+        relu = F.relu(_unit(relu, unit), inplace=True)
+    # The normalisation that it ends with has no scale of its own: the weight is its scale.
+    scale = None if weight is None else weight.expand(last.pointwise.out_channels).contiguous()
+    return _unit(relu, last, scale)
+
+
+def _unit(relu: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
+    """A `SeparableUnit` past its ReLU."""
+    depthwise, pointwise, norm = unit.depthwise, unit.pointwise, unit.norm
+    (stride, _), (dilation, _) = depthwise.stride, depthwise.dilation
+    x = separable(relu, depthwise.weight[None], pointwise.weight[None], stride, dilation)
+    return normalise(x, norm, scale)

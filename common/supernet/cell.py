@@ -1,0 +1,290 @@
+"""The search cell, fast: edges that leave the same nodes are computed together.
+
+All edges out of a node read the same input. So its ReLU is taken once, it is pooled once, and each
+separable candidate of all these edges is one grouped convolution; the mixing weights are the scale
+of the normalisation that every candidate ends with; identities and pools are one small matrix
+product; `none` adds nothing and is not computed. The four nodes of a cell take four such steps.
+`common/supernet/equation_form.py` says the same edge by edge; the tests hold the two to each other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.networks import ops
+from common.networks.genotype import Op
+from common.networks.layout import concatenate, laid_as
+from common.networks.macro import CellInputs, Place
+from common.supernet.separable import separable
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How a cell mixes its candidates in one forward pass.
+
+    Attributes:
+        op: [edges, candidates], the weight of each candidate on each edge.
+        edge: [edges], the weight of each edge in its node's sum; None: 1 (plain sum).
+    """
+
+    op: Tensor
+    edge: Tensor | None = None
+
+    def of(self, step: MixedEdges) -> tuple[Tensor, Tensor | None]:
+        """The weights of a step's edges: [S, T, candidates] and [S, T] (or None)."""
+        return self.op[step.rows], None if self.edge is None else self.edge[step.rows]
+
+
+def cell_edges(nodes: int) -> list[tuple[int, int]]:
+    """The edges (source, target) of a cell of that many computed nodes, node by node."""
+    return [(i, j) for j in range(2, 2 + nodes) for i in range(j)]
+
+
+class SearchCell(nn.Module):
+    """A cell of a supernet: x_j = sum over i < j of f_ij(x_i), all candidates on all edges.
+
+    Its checkpoint names are `edges.<i>-<j>.<candidate>...`, an edge's tensors apart, whatever is
+    stacked in memory: the same as those of the equation-shaped cell.
+
+    Args:
+        place: widths and resolution.
+        nodes: computed nodes.
+        candidates: names of the operations, in the column order of the mix.
+        width: channels that enter the candidates; None: all of them.
+    """
+
+    def __init__(
+        self, place: Place, nodes: int, candidates: Sequence[str], width: int | None = None
+    ):
+        super().__init__()
+        self.edges = cell_edges(nodes)
+        self.inputs = CellInputs(place, affine=False)
+        self.steps = nn.ModuleList(
+            MixedEdges(
+                sources, targets, self.edges, candidates, width or place.channels,
+                stride=2 if place.reduction and sources[0] < 2 else 1,
+            )
+            for sources, targets in self.partition()
+        )
+        self.register_state_dict_post_hook(_name_by_edge)
+        self.register_load_state_dict_pre_hook(_stack_by_step)
+
+    def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Which edges are computed together, as (sources, targets): all out of 0 and 1, then 2, …
+
+        Both inputs feed every node; after that, node 2 is complete and feeds the rest, and so on.
+        """
+        last = self.edges[-1][1]
+        steps = [((0, 1), tuple(range(2, last + 1)))]
+        return steps + [((i,), tuple(range(i + 1, last + 1))) for i in range(2, last)]
+
+    def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = dict(enumerate(self.inputs.past_relu(s0, s1)))
+        arrived = defaultdict(list)  # node -> what its incoming edges brought so far
+
+        def state(i: int) -> Tensor:
+            if i not in states:
+                flows = arrived.pop(i)
+                states[i] = self.node(sum(flows[1:], flows[0]))
+            return states[i]
+
+        for step in self.steps:
+            flows = self.flows(step, [state(i) for i in step.sources], mix)
+            for j, x in zip(step.targets, flows, strict=True):
+                arrived[j].append(x)
+        return concatenate([state(j) for j in range(2, self.edges[-1][1] + 1)])
+
+    def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
+        """What a step's S sources send to its T targets: S x [B, C, H, W] -> T x [B, C, H', W']."""
+        op, edge = mix.of(step)
+        flow = step(sources, op if edge is None else op * edge[..., None])
+        return flow.chunk(len(step.targets), 1)
+
+    def node(self, x: Tensor) -> Tensor:
+        """A node's output from the sum of its edges."""
+        return x
+
+
+class MixedEdges(nn.Module):
+    """All candidates on all edges from S sources to T targets, summed over the sources.
+
+    `candidates[name]` holds the operation `name` of every edge, each tensor stacked over the edges
+    (source by source): [S * T, ...]; of a pool, over the sources, as it is shared by their edges.
+    """
+
+    def __init__(
+        self,
+        sources: tuple[int, ...],
+        targets: tuple[int, ...],
+        edges: list[tuple[int, int]],
+        candidates: Sequence[str],
+        channels: int,
+        stride: int,
+    ):
+        super().__init__()
+        self.sources, self.targets = sources, targets
+        self.channels, self.stride = channels, stride
+        self.column = {name: k for k, name in enumerate(candidates)}
+        # [S, T]: where this step's edges stand among all edges of the cell
+        rows = torch.tensor([[edges.index((i, j)) for j in targets] for i in sources])
+        self.register_buffer("rows", rows, persistent=False)
+        self.candidates = nn.ModuleDict()
+        for name in candidates:
+            copies = len(sources) if name in ops.POOLS else len(sources) * len(targets)
+            modules = [
+                ops.build(Op(name), channels, stride, search=True) for _ in range(copies)
+            ]
+            self.candidates[name] = stacked(modules)
+
+    def edges_of(self, name: str) -> list[list[tuple[int, int]]]:
+        """The edges that each row of a candidate's tensors belongs to."""
+        if name in ops.POOLS:
+            return [[(i, j) for j in self.targets] for i in self.sources]
+        return [[(i, j)] for i in self.sources for j in self.targets]
+
+    def forward(self, sources: Sequence[Tensor], weight: Tensor) -> Tensor:
+        """Sum over the sources i and candidates o of weight[i, j, o] o(x_i), for every target j.
+
+        Args:
+            sources: S tensors [B, C, H, W].
+            weight: [S, T, candidates].
+
+        Returns:
+            [B, T * C, H', W'].
+        """
+        x = concatenate(sources) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
+        relu = F.relu(x)
+        # [candidates, S*T*C]: one scale for each channel of each edge; in memory, as batch
+        # normalisation on a CPU reads past an expanded one
+        scale = weight.flatten(0, 1).t().unsqueeze(2).expand(-1, -1, self.channels)
+        scale = scale.flatten(1).contiguous()
+        total = None  # [B, S*T*C, H', W']
+        for name, candidate in self.candidates.items():
+            if name in ops.SEPARABLE:
+                y = self.separable(relu, candidate, scale[self.column[name]])
+            elif name == "skip_connect" and self.stride == 2:
+                y = self.reduce(relu, candidate, scale[self.column[name]])
+            else:
+                continue
+            total = y if total is None else total.add_(y)  # a normalisation's output is not saved
+        flows = [] if total is None else list(total.chunk(len(self.sources), 1))
+        flows += self.weightless(x, weight)
+        return sum(flows[1:], flows[0])
+
+    def separable(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
+        """A separable convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W']."""
+        *units, last = conv.units
+        x = relu
+        for unit in units:
+            x = F.relu(self.unit(x, unit), inplace=True)
+        return self.unit(x, last, scale)
+
+    def unit(self, x: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
+        """Depthwise and pointwise convolution of every edge, normalisation; x is past its ReLU.
+
+        Args:
+            x: [B, S * C, H, W], shared by the edges of a source, or [B, S * T * C, H, W].
+            unit: a `SeparableUnit`, stacked over the edges.
+            scale: [S * T * C], see `normalise`.
+        """
+        depthwise, pointwise = unit.depthwise, unit.pointwise
+        (stride, _), (dilation, _) = depthwise.stride, depthwise.dilation
+        x = separable(x, depthwise.weight, pointwise.weight, stride, dilation)
+        return normalise(x, unit.norm, scale)
+
+    def reduce(self, relu: Tensor, skip: nn.Module, scale: Tensor) -> Tensor:
+        """FactorizedReduce of every edge as one 2x2 convolution: both 1x1 are corners of it."""
+        even = F.pad(skip.even.weight, (0, 1, 0, 1))
+        odd = F.pad(skip.odd.weight, (1, 0, 1, 0))
+        corners = torch.cat([even, odd], 1).flatten(0, 1)  # [S*T*C, C, 2, 2]
+        x = F.conv2d(ops.pad_to_even(relu), corners, None, 2, groups=len(self.sources))
+        return normalise(x, skip.norm, scale)
+
+    def weightless(self, x: Tensor, weight: Tensor) -> list[Tensor]:
+        """Pools and identities of every edge, if any: [B, S*C, H, W] -> [B, T*C, H', W']."""
+        maps, columns = [], []
+        of_column = weight.unbind(2)  # candidates x [S, T]
+        for name, candidate in self.candidates.items():
+            if name in ops.POOLS:
+                maps.append(normalise(candidate[0](x), candidate[1]))
+                columns.append(of_column[self.column[name]])
+            elif name == "skip_connect" and self.stride == 1:
+                maps.append(x)
+                columns.append(of_column[self.column[name]])
+        return [weighted_sums(concatenate(maps), torch.cat(columns))] if maps else []
+
+
+def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
+    """M maps into T sums of them, a matrix product: [B, M*C, H, W], [M, T] -> [B, T*C, H, W].
+
+    By weight x identity, on maps as they lie in memory. It keeps them for its backward pass only
+    where the weights' gradient is asked for; a 1x1 convolution would always.
+    """
+    (count, targets), channels = weight.shape, maps.shape[1] // len(weight)
+    one = torch.eye(channels, device=weight.device, dtype=weight.dtype)
+    kernel = weight.t().flatten().view(targets, 1, count, 1) * one.view(channels, 1, channels)
+    kernel = kernel.view(targets * channels, count * channels)
+    return F.linear(maps.permute(0, 2, 3, 1), kernel).permute(0, 3, 1, 2)
+
+
+def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> Tensor:
+    """The normalisations of many edges at once; `norm` holds their statistics [E, C] or [C]."""
+    mean, var = norm.running_mean.view(-1), norm.running_var.view(-1)
+    # Of channels that lie side by side a CPU takes eight or sixteen at once and those that are left
+    # one by one. Where there are few and some are left, it is faster to lay each by itself.
+    few = x.device.type == "cpu" and x.shape[1] < 16 and x.shape[1] % 8 != 0
+    if few:
+        x = x.contiguous()
+    x = F.batch_norm(x, mean, var, scale, None, norm.training, norm.momentum, norm.eps)
+    return laid_as(x, torch.channels_last) if few else x
+
+
+# ------------------------------------------------------------- stacked in memory, apart on disk
+
+
+def stacked(modules: Sequence[nn.Module]) -> nn.Module:
+    """Equal modules as one, each of whose tensors is theirs stacked: [len(modules), ...]."""
+    one = copy.deepcopy(modules[0])
+    for name, module in one.named_modules():
+        twins = [m.get_submodule(name) for m in modules]
+        for key in module._parameters:
+            if module._parameters[key] is not None:
+                tensors = [t._parameters[key].detach() for t in twins]
+                module._parameters[key] = nn.Parameter(torch.stack(tensors))
+        for key in module._buffers:
+            if module._buffers[key] is not None:
+                module._buffers[key] = torch.stack([t._buffers[key] for t in twins])
+    return one
+
+
+def _name_by_edge(cell: SearchCell, state: dict, prefix: str, _) -> None:
+    """Checkpoint names by edge: `steps.<n>.candidates.<name>.<rest>` [E, ...] -> one an edge."""
+    for n, step in enumerate(cell.steps):
+        for name, candidate in step.candidates.items():
+            for rest in candidate.state_dict():
+                rows = state.pop(f"{prefix}steps.{n}.candidates.{name}.{rest}")
+                for edges, row in zip(step.edges_of(name), rows, strict=True):
+                    for i, j in edges:
+                        state[f"{prefix}edges.{i}-{j}.{name}.{rest}"] = row
+
+
+def _stack_by_step(cell: SearchCell, state: dict, prefix: str, *_) -> None:
+    """The inverse of `_name_by_edge`; what is missing is left for `load_state_dict` to report."""
+    for n, step in enumerate(cell.steps):
+        for name, candidate in step.candidates.items():
+            for rest in candidate.state_dict():
+                keys = [
+                    [f"{prefix}edges.{i}-{j}.{name}.{rest}" for i, j in edges]
+                    for edges in step.edges_of(name)
+                ]
+                if all(key in state for row in keys for key in row):
+                    rows = [[state.pop(key) for key in row][0] for row in keys]
+                    state[f"{prefix}steps.{n}.candidates.{name}.{rest}"] = torch.stack(rows)

@@ -1,0 +1,65 @@
+"""The search cell as its equation is written: one module an edge and candidate, one after another.
+
+Slow and plain. The tests hold the fast cell to it, and speed is measured against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.networks import ops
+from common.networks.genotype import Op
+from common.networks.macro import CellInputs, Place
+from common.supernet.cell import Mix, cell_edges
+from common.supernet.supernet import SuperNet
+
+
+class EquationCell(nn.Module):
+    """x_j = sum over i < j of edge_ij * sum over o of op_ij^o * o(x_i) (DARTS, Eq. 1 and 2)."""
+
+    def __init__(
+        self, place: Place, nodes: int, candidates: Sequence[str], width: int | None = None
+    ):
+        super().__init__()
+        self.inputs = CellInputs(place, affine=False)
+        self.edges = nn.ModuleDict()
+        for i, j in cell_edges(nodes):
+            stride = 2 if place.reduction and i < 2 else 1
+            self.edges[f"{i}-{j}"] = nn.ModuleDict(
+                {
+                    name: ops.build(Op(name), width or place.channels, stride, search=True)
+                    for name in candidates
+                }
+            )
+        self.nodes, self.reduction = nodes, place.reduction
+
+    def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs.past_relu(s0, s1)
+        row = 0
+        for j in range(2, 2 + self.nodes):
+            node = 0
+            for i in range(j):
+                flow = self.edge(states[i], i, j, mix.op[row])
+                node = node + (flow if mix.edge is None else mix.edge[row] * flow)
+                row += 1
+            states.append(node)
+        return torch.cat(states[2:], 1)
+
+    def edge(self, x: Tensor, i: int, j: int, weight: Tensor) -> Tensor:
+        """f_ij(x): every candidate, weighted, on one edge."""
+        candidates = self.edges[f"{i}-{j}"].values()
+        return sum(w * o(x) for w, o in zip(weight, candidates, strict=True))
+
+
+class EquationSuperNet(SuperNet):
+    """DARTS of equation-shaped cells; its checkpoints fit `SuperNet`."""
+
+    memory_format = torch.contiguous_format
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell with one module an edge and candidate."""
+        return EquationCell(place, self.nodes, self.candidates)

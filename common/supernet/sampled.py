@@ -1,0 +1,118 @@
+"""The search cell of methods that draw: of all candidates on an edge, only the drawn ones run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.networks.layout import concatenate
+from common.networks.macro import Place
+from common.supernet.candidate import run
+from common.supernet.cell import Mix
+from common.supernet.equation_form import EquationCell
+from common.supernet.supernet import SuperNet
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which candidates run on each edge of a cell in one forward pass.
+
+    Attributes:
+        active: [edges], the columns of those that run; numbers, so nothing waits for the device.
+        weight: [edges], for each edge the weights [active] of its candidates; None: 1 each.
+    """
+
+    active: Sequence[Sequence[int]]
+    weight: Sequence[Tensor | None] | None = None
+
+    @classmethod
+    def of(cls, mix: Mix) -> Sample:
+        """What of a cut mix (weights 0 and 1) is not 0; one read from the device."""
+        return cls([[k for k, w in enumerate(row) if w] for row in mix.op.tolist()])
+
+
+class SampledCell(EquationCell):
+    """x_j = sum over i < j of the active candidates of edge (i, j), each by itself.
+
+    Args:
+        place: widths and resolution.
+        nodes: computed nodes.
+        candidates: names of the operations, in the column order of the sample.
+    """
+
+    def __init__(self, place: Place, nodes: int, candidates: Sequence[str]):
+        super().__init__(place, nodes, candidates)
+        self.none = candidates.index("none") if "none" in candidates else None
+
+    def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states, relus = self.inputs.past_relu(s0, s1), {}
+        edge = 0
+        for j in range(2, 2 + self.nodes):
+            flows = []
+            for i in range(j):
+                if i not in relus:
+                    relus[i] = F.relu(states[i])
+                flows += self.flows(states[i], relus[i], f"{i}-{j}", sample, edge)
+                edge += 1
+            if not flows:  # every edge into the node drew `none`
+                flows = [self.zeros(states[0])]
+            states.append(sum(flows[1:], flows[0]))
+        return concatenate(states[2:])
+
+    def flows(
+        self, x: Tensor, relu: Tensor, name: str, sample: Sample, edge: int
+    ) -> list[Tensor]:
+        """What the active candidates of an edge send; `none` sends nothing."""
+        candidates, active = list(self.edges[name].values()), sample.active[edge]
+        weights = None if sample.weight is None else sample.weight[edge]
+        weights = [None] * len(active) if weights is None else weights.unbind()
+        return [
+            run(candidates[k], x, relu, weight)
+            for k, weight in zip(active, weights, strict=True)
+            if k != self.none
+        ]
+
+    def zeros(self, x: Tensor) -> Tensor:
+        """The sum of no edges, in the shape of a node."""
+        stride = 2 if self.reduction else 1
+        return torch.zeros_like(x[:, :, ::stride, ::stride])
+
+
+class EquationSampledCell(EquationCell):
+    """The same as its equation is written: the active candidates of edge after edge, weighted."""
+
+    def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
+        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        states = self.inputs.past_relu(s0, s1)
+        rows = iter(zip(sample.active, sample.weight, strict=True))
+        for j in range(2, 2 + self.nodes):
+            node = 0
+            for i in range(j):
+                candidates = list(self.edges[f"{i}-{j}"].values())
+                for k, weight in zip(*next(rows), strict=True):
+                    node = node + weight * candidates[k](states[i])
+            states.append(node)
+        return torch.cat(states[2:], 1)
+
+
+class SampledSuperNet(SuperNet):
+    """A supernet of which only the drawn candidates run; what is drawn, its `mixes` says."""
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A cell called as cell(s0, s1, sample)."""
+        return SampledCell(place, self.nodes, self.candidates)
+
+    def relaxed(self) -> list[Sample | None]:
+        """See `SuperNet.relaxed`: all candidates run."""
+        every = [list(range(len(self.candidates)))] * len(self.edges)
+        samples = {kind: Sample(every, self.mix(kind).op.unbind()) for kind in self.kinds}
+        return [samples.get(place.kind) for place in self.places]
+
+    def per_cell(self, by_kind: dict[str, Mix]) -> list[Sample | None]:
+        """The sample of each cell's kind that a cut mix amounts to."""
+        return super().per_cell({kind: Sample.of(mix) for kind, mix in by_kind.items()})

@@ -1,0 +1,125 @@
+"""Depthwise and pointwise convolutions of many edges at once.
+
+Between the two nothing is non-linear: they are one bilinear map of the input and either weight,
+which can be computed in more than one order. All maps lie channels last in memory, where depthwise
+convolutions and pools are several times faster on a CPU than channel by channel (see
+`evaluate/SPEED.md`), and are cut and rearranged as they lie, [B, H, W, C], so that their gradients
+lie like that, too.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.networks.layout import breaks_a_strided_1x1
+
+# Up to this many channels an edge, one dense convolution is faster for edges that share their
+# input, and for an edge by itself; beyond, its C times more products cost more than it saves.
+COMPOSED_UP_TO = 8
+
+
+def separable(
+    x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, dilation: int
+) -> Tensor:
+    """A separable convolution of each of E edges.
+
+    Args:
+        x: [B, G * C, H, W]; the edges share G inputs, E / G successive ones each.
+        depthwise: [E, C, 1, k, k].
+        pointwise: [E, C', C, 1, 1].
+        stride: of the depthwise convolution.
+        dilation: of the same.
+
+    Returns:
+        [B, E * C', H', W'].
+    """
+    edges, c, _, kernel, _ = depthwise.shape
+    groups = x.shape[1] // c
+    if torch.is_autocast_enabled(x.device.type):  # which is off when gradients are computed
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
+    broken = kernel == 1 and stride > 1 and breaks_a_strided_1x1(x, c)
+    if stride == dilation > 1 or broken:  # it reads only the pixels at multiples of the stride
+        x = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
+        stride = dilation = 1
+    if c <= COMPOSED_UP_TO and (groups < edges or edges == 1):
+        # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
+        dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
+        return F.conv2d(x, dense, None, stride, dilation * (kernel // 2), dilation, groups)
+    # Pixels whose positions are equal modulo the dilation meet each other only.
+    n = 1
+    if stride == 1 and x.shape[2] % dilation == x.shape[3] % dilation == 0:
+        x, n, dilation = phases(x, dilation), dilation, 1
+    x = Separable.apply(
+        copies(x, groups, edges), depthwise.flatten(0, 1), pointwise.flatten(0, 1),
+        stride, dilation * (kernel // 2), dilation, edges,
+    )
+    return joined(x, n) if n > 1 else x
+
+
+def phases(x: Tensor, n: int) -> Tensor:
+    """Every n-th pixel as an image of its own: [B, C, H, W] -> [B * n * n, C, H / n, W / n]."""
+    x = rearrange(x.permute(0, 2, 3, 1), "b (h m) (w n) c -> (b m n) h w c", m=n, n=n)
+    return x.permute(0, 3, 1, 2)
+
+
+def joined(x: Tensor, n: int) -> Tensor:
+    """The inverse of `phases`."""
+    x = rearrange(x.permute(0, 2, 3, 1), "(b m n) h w c -> b (h m) (w n) c", m=n, n=n)
+    return x.permute(0, 3, 1, 2)
+
+
+def copies(x: Tensor, groups: int, edges: int) -> Tensor:
+    """[B, G * C, H, W] -> [B, E * C, H, W]: each input once for every edge that reads it."""
+    if groups == edges:
+        return x
+    x = x.permute(0, 2, 3, 1).unflatten(-1, (groups, 1, -1))  # [B, H, W, G, 1, C]
+    return x.expand(-1, -1, -1, -1, edges // groups, -1).flatten(3).permute(0, 3, 1, 2)
+
+
+class Separable(torch.autograd.Function):
+    """Both convolutions, without keeping the map between them: it is made anew where needed."""
+
+    @staticmethod
+    def forward(ctx, x, depthwise, pointwise, stride, padding, dilation, edges):
+        """[B, E * C, H, W] -> [B, E * C', H', W']."""
+        ctx.save_for_backward(x, depthwise, pointwise)
+        ctx.geometry = stride, padding, dilation, len(depthwise)
+        ctx.edges = edges
+        middle = F.conv2d(x, depthwise, None, *ctx.geometry)
+        return F.conv2d(middle, pointwise, groups=edges)
+
+    @staticmethod
+    def backward(ctx, g):
+        """Of what is asked for, and of nothing else; can be differentiated again."""
+        x, depthwise, pointwise = ctx.saved_tensors
+        of_x, of_depthwise, of_pointwise, *_ = ctx.needs_input_grad
+        if of_pointwise:
+            middle = F.conv2d(x, depthwise, None, *ctx.geometry)
+        else:  # only its shape is looked at
+            middle = torch.empty(
+                len(g), len(depthwise), *g.shape[2:], dtype=g.dtype, device=g.device,
+                memory_format=torch.channels_last,
+            )
+        g_middle, g_pointwise = _backward(
+            g, middle, pointwise, (1, 0, 1, ctx.edges), of_x or of_depthwise, of_pointwise
+        )
+        g_x = g_depthwise = None
+        if of_x or of_depthwise:
+            g_x, g_depthwise = _backward(
+                g_middle, x, depthwise, ctx.geometry, of_x, of_depthwise
+            )
+        return g_x, g_depthwise, g_pointwise, None, None, None, None
+
+
+def _backward(g, x, weight, geometry, of_x, of_weight):
+    """The gradients of a convolution in its input and its weight, None where not asked for."""
+    stride, padding, dilation, groups = geometry
+    found = torch.ops.aten.convolution_backward(
+        g, x, weight, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], groups,
+        [of_x, of_weight, False],
+    )
+    return found[:2]

@@ -1,0 +1,182 @@
+"""The supernet: with nothing overridden, first-order DARTS.
+
+A method says what its architecture parameters are (`init_arch`), how mixing weights come of them
+(`mix`, or `mixes` where cells of a kind differ), what a cell computes (`make_cell`), and how a cell
+is read off at the end (`strengths` or `derive`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.networks.genotype import CANDIDATES, Cell, Edge, FixedCell, Op
+from common.networks.macro import LargeStem, Place, SmallStem, places
+from common.supernet.cell import Mix, SearchCell, cell_edges
+
+KINDS = ("normal", "reduction")
+
+
+class SuperNet(nn.Module):
+    """A stack of search cells with shared architecture parameters (DARTS, section 2).
+
+    Args:
+        channels: of the first cell's nodes.
+        cells: how many, reduction cells at a third and two thirds.
+        nodes: computed nodes of a cell (the papers' N counts the two inputs too: N = nodes + 2).
+        classes: outputs of the classifier.
+        image_channels: 3 for colour.
+        large_images: the ImageNet stem instead of CIFAR's.
+        derive_none: let `none` be the best operation of an edge, in derived cells and measures.
+    """
+
+    candidates: Sequence[str] = CANDIDATES
+    kinds: Sequence[str] = KINDS  # of cells that are searched
+    memory_format = torch.channels_last  # of all maps: how convolutions and pools run fastest
+
+    def __init__(
+        self,
+        channels: int = 16,
+        cells: int = 8,
+        nodes: int = 4,
+        classes: int = 10,
+        *,
+        image_channels: int = 3,
+        large_images: bool = False,
+        derive_none: bool = False,
+    ):
+        super().__init__()
+        self.nodes, self.derive_none = nodes, derive_none
+        self.edges = cell_edges(nodes)
+        # What is drawn in a pass comes from here; the trainer seeds it alike on every process.
+        self.generator = torch.Generator()
+        # Three times the channels on ImageNet, too, as in PC-DARTS' authors' supernet (24, 48, 48).
+        self.stem = (
+            LargeStem(image_channels, 3 * channels) if large_images
+            else SmallStem(image_channels, channels)
+        )
+        concatenated = self.concatenated()
+        self.places = list(
+            places(cells, channels, concatenated, self.stem.outputs, self.stem.after_reduction)
+        )
+        self.cells = nn.ModuleList(self.make_cell(place) for place in self.places)
+        last = self.places[-1]
+        self.classifier = nn.Linear(concatenated[last.kind] * last.channels, classes)
+        self.arch = nn.ParameterDict()
+        self.init_arch()
+
+    # --------------------------------------------------------------- what a method may override
+
+    def init_arch(self) -> None:
+        """alpha_normal and alpha_reduction, [edges, candidates], 1e-3 N(0, 1)."""
+        for kind in self.kinds:
+            self.arch[f"alpha_{kind}"] = small_noise(len(self.edges), len(self.candidates))
+
+    def concatenated(self) -> dict[str, int]:
+        """How many node outputs a cell of each kind concatenates."""
+        return dict.fromkeys(KINDS, self.nodes)
+
+    def make_cell(self, place: Place) -> nn.Module:
+        """A search cell: called as cell(s0, s1, mix); cell(s0, s1) of a kind not searched.
+
+        s0 and s1 are the outputs of the two cells before, past a ReLU.
+        """
+        return SearchCell(place, self.nodes, self.candidates)
+
+    def mix(self, kind: str) -> Mix:
+        """The weights of a cell of this kind: softmax over the candidates (DARTS, Eq. 2)."""
+        return Mix(self.arch[f"alpha_{kind}"].softmax(-1))
+
+    def mixes(self) -> list[Mix | None]:
+        """One mix a cell in this pass; cells of a kind share theirs."""
+        return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
+
+    def relaxed(self) -> list[Mix | None]:
+        """The mix of each cell with every edge mixed by all its candidates, nothing drawn."""
+        return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
+
+    def strengths(self, kind: str) -> Tensor:
+        """[edges, candidates]: what derivation ranks by."""
+        mix = self.mix(kind)
+        return mix.op if mix.edge is None else mix.op * mix.edge[:, None]
+
+    @torch.no_grad()
+    def derive(self) -> dict[str, Cell | FixedCell]:
+        """The cells that the architecture parameters stand for now."""
+        return {
+            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates, self.derive_none)
+            for kind in self.kinds
+        }
+
+    # ------------------------------------------------------------------------- what all share
+
+    def forward(self, images: Tensor, mixes: Sequence[Mix] | None = None) -> Tensor:
+        """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
+        images = images.contiguous(memory_format=self.memory_format)  # of one channel, both
+        stem = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
+        s0, s1 = (F.relu(s) for s in stem)
+        for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
+            out = cell(s0, s1) if mix is None else cell(s0, s1, mix)
+            s0, s1 = s1, F.relu(out)  # both cells that read it begin with one
+        # The mean of each channel, as a pool: its gradient lies in memory as the maps do.
+        return self.classifier(F.avg_pool2d(out, out.shape[2:]).flatten(1))
+
+    def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix | None]:
+        """The mix of each cell's kind; None where the kind is not searched."""
+        return [by_kind.get(place.kind) for place in self.places]
+
+    def figures(self) -> dict[str, float]:
+        """What a method records of itself in an epoch's line, beside what all record."""
+        return {}
+
+    def recorded(self, kind: str) -> dict[str, Any]:
+        """What a method records of a kind of cell in an epoch, beside its mixing weights."""
+        return {}
+
+    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy (a scalar) and the logits [B, classes] it comes from."""
+        logits = self(images, self.mixes())  # drawn out here: what is compiled computes only
+        return F.cross_entropy(logits, labels), logits
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """What the arch step trains."""
+        return list(self.arch.values())
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """What the weight step trains."""
+        return [p for name, p in self.named_parameters() if not name.startswith("arch.")]
+
+
+def small_noise(*shape: int) -> nn.Parameter:
+    """1e-3 N(0, 1): nearly equal weights to begin with."""
+    return nn.Parameter(1e-3 * torch.randn(shape))
+
+
+def top2(
+    strengths: Tensor, edges: Sequence[tuple[int, int]], candidates: Sequence[str],
+    derive_none: bool = False,
+) -> Cell:
+    """DARTS' derivation: an edge's best operation but `none`, a node's two strongest edges.
+
+    Args:
+        strengths: [edges, candidates]; an edge is as strong as its best operation but `none`.
+        edges: (source, target) of each row.
+        candidates: the operation of each column.
+        derive_none: count `none` as any other operation: an edge that holds it sends zeros.
+
+    Returns:
+        The cell, stronger edge first, ties to the earlier input.
+    """
+    names = [name for name in candidates if derive_none or name != "none"]
+    columns = [candidates.index(name) for name in names]
+    best = strengths[:, columns].max(-1)
+    kept = []
+    for node in sorted({j for _, j in edges}):
+        rows = [row for row, (_, j) in enumerate(edges) if j == node]
+        rows.sort(key=lambda row: -best.values[row].item())  # stable: ties keep their order
+        kept += [Edge(edges[row][0], node, Op(names[best.indices[row]])) for row in rows[:2]]
+    return Cell(2, tuple(kept), tuple(sorted({j for _, j in edges})))

@@ -1,0 +1,1 @@
+"""The loop of epochs and the steps of a bilevel search."""

@@ -1,0 +1,67 @@
+"""DARTS' second-order architecture gradient (Liu et al., ICLR 2019, section 2.3, Eq. 6 to 8).
+
+The architecture is judged by weights one step further, w'(alpha) = w - xi grad_w L_train(w, alpha):
+
+    d/d alpha L_val(w'(alpha), alpha)  =  grad_alpha L_val(w', alpha)
+                                        - xi  d^2 L_train / (d alpha d w)  v,   v = grad_w' L_val
+
+and the product with the second derivative is a difference of two gradients (Eq. 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.data.batches import Batch
+
+# (batch, parameters) -> the gradients of the loss, averaged over the processes
+Gradients = Callable[[Batch, Sequence[nn.Parameter]], Sequence[Tensor]]
+
+PERTURBATION = 0.01  # epsilon = 0.01 / ||v||: the norm of what is added to the weights
+
+
+@torch.no_grad()
+def second_order(
+    gradients: Gradients,
+    weights: Sequence[nn.Parameter],
+    arch: Sequence[nn.Parameter],
+    sgd: torch.optim.SGD,
+    train: Batch,
+    valid: Batch,
+) -> list[Tensor]:
+    """d/d alpha L_val(w'(alpha), alpha); the weights come out with the bits they went in with.
+
+    Args:
+        gradients: of a batch's loss, with respect to some parameters.
+        weights: w.
+        arch: alpha.
+        sgd: the weights' optimizer, whose learning rate is xi. As in the authors' code the step to
+            w' has its momentum and decay, which do not depend on alpha, and no clipping.
+        train: what w' is trained on.
+        valid: what it is judged by.
+    """
+    group = sgd.param_groups[0]
+    xi, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+    kept = [w.clone() for w in weights]
+
+    for w, gradient in zip(weights, gradients(train, weights), strict=True):
+        velocity = sgd.state[w]["momentum_buffer"]
+        w.sub_(momentum * velocity + gradient + decay * w, alpha=xi)  # w'
+    both = gradients(valid, [*weights, *arch])
+    v, direct = both[: len(weights)], both[len(weights) :]  # grad_w' L_val, grad_alpha L_val
+
+    epsilon = PERTURBATION / torch.stack([part.norm() for part in v]).norm()
+
+    def alpha_gradient(sign: int) -> Sequence[Tensor]:
+        """grad_alpha L_train(w + sign epsilon v, alpha)."""
+        for w, was, part in zip(weights, kept, v, strict=True):
+            w.copy_(was + sign * epsilon * part)
+        return gradients(train, arch)
+
+    up, down = alpha_gradient(+1), alpha_gradient(-1)
+    for w, was in zip(weights, kept, strict=True):
+        w.copy_(was)
+    return [d - xi * (p - m) / (2 * epsilon) for d, p, m in zip(direct, up, down, strict=True)]

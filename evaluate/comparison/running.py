@@ -1,0 +1,146 @@
+"""Runs the jobs of a comparison, several at once, and leaves nothing half done behind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from common.errors import InputError
+from comparison.jobs import Job, refuse_running, settle_clocks
+from comparison.progress import View
+
+FULL = "No space left on device"
+LEAST = 2**20  # bytes that are free where a disk is not full
+PAUSE = 0.2  # seconds between looks at what runs
+
+
+class DiskFull(Exception):
+    """No room is left for what runs write."""
+
+
+def devices(jobs: int | None) -> list[str | None]:
+    """Where to run: of each place its GPU, or None; by default one a GPU, else one."""
+    count = torch.cuda.device_count()
+    places = jobs or max(1, count)
+    return [str(place % count) if count else None for place in range(places)]
+
+
+def run_all(
+    jobs: Sequence[Job], places: Sequence[str | None], threads: int, view: View
+) -> None:
+    """All jobs, each after those that it needs; a failed one holds up only what needs it.
+
+    Args:
+        jobs: in the order in which to start them.
+        places: see `devices`.
+        threads: of each.
+        view: says what happens.
+
+    Raises:
+        InputError: runs of an earlier start still go on, or the disk is full.
+        KeyboardInterrupt: Ctrl-C or a termination signal; the runs have stopped by then.
+    """
+    refuse_running(jobs)
+    settle_clocks(jobs)
+    for job in jobs:
+        job.state = "done" if job.finished() else "waiting"
+    free = list(places)
+    used: dict[str, str | None] = {}
+    with _terminated_as_interrupted(), view:
+        try:
+            while any(job.state in ("waiting", "running") for job in jobs):
+                _skip_what_cannot_run(jobs)
+                while free and (job := _next(jobs)) is not None:
+                    used[job.name] = free.pop(0)
+                    _start(job, threads, used[job.name])
+                    view.started(job)
+                    if job.state == "failed":
+                        free.append(used.pop(job.name))
+                        view.ended(job)
+                for job in jobs:
+                    if job.state == "running" and job.poll():
+                        free.append(used.pop(job.name))
+                        view.ended(job)
+                        if job.state == "failed" and _full(job):
+                            raise DiskFull
+                view.show()
+                time.sleep(PAUSE)
+        except BaseException as reason:
+            stop([job for job in jobs if job.state == "running"])
+            if isinstance(reason, DiskFull) or getattr(reason, "errno", None) == errno.ENOSPC:
+                raise disk_full(jobs[0].folder.parent) from None
+            raise
+
+
+def disk_full(folder: Path) -> InputError:
+    """What to say of a disk without room."""
+    return InputError(
+        f"--output: the disk of {folder} is full. Finished runs are kept, and the others have "
+        "their checkpoints; make room, then the same command goes on"
+    )
+
+
+def stop(jobs: Sequence[Job]) -> None:
+    """Let runs end by themselves, as after Ctrl-C; kill those that do not."""
+    def interrupt(process: subprocess.Popen) -> None:
+        process.send_signal(signal.SIGINT)
+
+    ways = ((20, interrupt), (5, subprocess.Popen.terminate), (5, subprocess.Popen.kill))
+    for after, end in ways:
+        for job in jobs:  # Ctrl-C on a terminal has reached them, too; twice does no harm
+            if job.process is not None and job.process.poll() is None:
+                end(job.process)
+        until = time.time() + after
+        while any(job.process is not None and not job.poll() for job in jobs):
+            if time.time() > until:
+                break
+            time.sleep(0.05)
+    for job in jobs:
+        job.state = "done" if job.finished() else "waiting"
+
+
+def _start(job: Job, threads: int, device: str | None) -> None:
+    try:
+        job.start(threads, device)
+    except InputError as reason:  # of cells that are not there
+        job.state, job.why = "failed", str(reason)
+
+
+def _next(jobs: Sequence[Job]) -> Job | None:
+    done = {job.name for job in jobs if job.state == "done"}
+    ready = (job for job in jobs if job.state == "waiting" and done.issuperset(job.needs))
+    return next(ready, None)
+
+
+def _skip_what_cannot_run(jobs: Sequence[Job]) -> None:
+    failed = {job.name for job in jobs if job.state == "failed"}
+    for job in jobs:
+        lacking = failed.intersection(job.needs)
+        if job.state == "waiting" and lacking:
+            job.state, job.why = "failed", f"needs {', '.join(sorted(lacking))}, which failed"
+
+
+def _full(job: Job) -> bool:
+    """Whether it failed for want of room."""
+    return FULL in job.why or shutil.disk_usage(job.folder.parent).free < LEAST
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A termination signal ends the comparison as Ctrl-C does, and so its runs."""
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before: Callable | int | None = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""SSD on a genotype's network (PC-DARTS, 4.5)."""

@@ -1,0 +1,159 @@
+"""The flags of a retraining, and which values a command line begins with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from common.data.images import ImageFiles, Images
+from common.errors import InputError
+from common.networks.genotype import Genotype, load, published
+from common.networks.network import check_genotype
+from common.run.cli import given
+from common.run.config import RunConfig
+from common.run.flags import at_least, flag
+from common.training.schedules import Schedule
+from retraining import recipes
+
+
+@dataclass(frozen=True)
+class TrainConfig(RunConfig):
+    """What training a derived network asks for."""
+
+    drop_path: float = 0.0
+    """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
+    auxiliary_weight: float = 0.0
+    """Weight of the auxiliary head's loss; 0: no such head."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes, in both losses."""
+    color_jitter: float = 0.0
+    """Change brightness, contrast and saturation by up to this share, hue by half of it (of images
+    that are read from their files as they are needed)."""
+    schedule: Schedule = "cosine"
+    """Of the learning rate: DARTS' cosine, PC-DARTS' line to 0 on ImageNet, or 0.97 times an epoch,
+    as DARTS and GDAS on ImageNet."""
+    learning_rate_warmup: int = 0
+    """Epochs at the start in which the learning rate rises linearly instead."""
+    ema_decay: float = 0.0
+    """Report an exponential moving average of the weights with this decay; 0: off."""
+    accumulate: int = 1
+    """Go through each batch in this many parts, for less memory; a step still is on all of it."""
+    compile: bool = False
+    """Compile the network by torch.compile: minutes at first; meant for a GPU."""
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        at_least(self, 0, "drop_path", "auxiliary_weight", "label_smoothing", "color_jitter")
+        at_least(self, 0, "learning_rate_warmup", "ema_decay")
+        at_least(self, 1, "accumulate")
+        for name in ("drop_path", "label_smoothing", "ema_decay"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
+        if self.schedule != "cosine" and self.learning_rate_min > 0:
+            raise InputError(
+                f"--learning-rate-min {self.learning_rate_min}: is where --schedule cosine ends, "
+                f"and this is {self.schedule}; --learning-rate-min 0"
+            )
+
+    def check_processes(self, processes: int) -> None:
+        """See `RunConfig.check_processes`; each part of a batch is normalised by itself."""
+        super().check_processes(processes)
+        parts = processes * self.accumulate
+        if self.batch_size % parts or self.batch_size < 2 * parts:
+            raise InputError(
+                f"--accumulate {self.accumulate}: --batch-size {self.batch_size}, shared by "
+                f"{processes} processes, must be a multiple of {parts} and give each part at "
+                "least 2 images to normalise over"
+            )
+
+    def check_images(self, images: Images | ImageFiles) -> None:
+        """See `RunConfig.check_images`: a batch must fit, too, and colours change in files only."""
+        super().check_images(images)
+        if self.color_jitter > 0 and not isinstance(images, ImageFiles):
+            raise InputError(
+                f"--color-jitter {self.color_jitter}: is for images that stay in their files "
+                "(ImageNet's, or --image-size 128 or more); --color-jitter 0 for these"
+            )
+        if self.batch_size > len(images):
+            raise InputError(
+                f"--batch-size {self.batch_size}: there are only {len(images)} training images"
+            )
+
+
+@dataclass(frozen=True)
+class RetrainConfig(TrainConfig):
+    """A paper's recipe on the data set that it is for (`evaluate/retraining/recipes.py`)."""
+
+    genotype: str | None = None
+    """What to train: a published name, a genotype file or a search's run folder."""
+    recipe: recipes.Name | None = None
+    """Whose settings; by default those of the genotype's own paper, of the method that found it, or
+    else PC-DARTS'."""
+    preset: recipes.Preset = "cifar10"
+    """The recipe's settings for which images; by default for those of --dataset (for a folder's,
+    imagenet's from --image-size 128 on, where the paper has them, else cifar10's). digits: no
+    paper's, a minute on two CPU cores."""
+    held_out: Literal["test", "valid"] = "test"
+    """Train on all training images and report on the test split, or hold out a share of them and
+    report on that; then no test image is looked at."""
+    held_out_share: float = 0.5
+    """Of the training images, with --held-out valid: one half (the halves of a search with this
+    seed), or 0.1 as in PC-DARTS' choice among its searches."""
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        if not 0 < self.held_out_share < 1:
+            raise InputError(f"--held-out-share {self.held_out_share}: must be between 0 and 1")
+        if self.held_out == "test" and self.held_out_share != 0.5:
+            raise InputError(
+                f"--held-out-share {self.held_out_share}: is of --held-out valid; --held-out test "
+                "trains on all training images"
+            )
+        if self.genotype is None:
+            raise InputError(
+                "--genotype: say what to train: a run folder, a genotype file, or one of "
+                f"{', '.join(published())}"
+            )
+        if self.resume is None:  # a run holds its own
+            check_genotype(load(self.genotype), self.channels)
+
+
+def preset(recipe: str | None, name: str, genotype: Genotype | None = None) -> RetrainConfig:
+    """A recipe's settings for a data set, or those of digits, which are no recipe's, as flags."""
+    if recipe is None:
+        return RetrainConfig(preset=name, dataset=name, **recipes.DIGITS)
+    return RetrainConfig(
+        recipe=recipe, preset=name, dataset=name, **recipes.settings(recipe, name, genotype)
+    )
+
+
+PRESETS = {"cifar10": preset("pc_darts", "cifar10"), "digits": preset(None, "digits")}
+
+
+def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
+    """What a command line's --recipe, --preset, --dataset and --genotype come to, for `parse`.
+
+    Raises:
+        InputError: the recipe's paper has no such images, or there is no such genotype.
+    """
+    recipe, name, dataset, what, size = (
+        given(argv, flag(field))
+        for field in ("recipe", "preset", "dataset", "genotype", "image_size")
+    )
+    known = {*get_args(recipes.Preset), "folder", None}
+    unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
+    if unknown or given(argv, "--resume") is not None:
+        return PRESETS  # `parse` says what is known, or takes the run's own config
+    images = name or dataset or "cifar10"
+    if images == "digits" and recipe is None:
+        return {images: PRESETS[images]}
+    genotype = None if what is None else load(what)
+    if recipe is None:
+        recipe = "pc_darts" if genotype is None else recipes.of_genotype(genotype)
+    if images == "folder":
+        known_size = re.fullmatch("[0-9]{1,9}", size or "")  # `parse` refuses what is none
+        images = recipes.of_folder(recipe, int(size) if known_size else None)
+    return {images: preset(recipe, images, genotype)}

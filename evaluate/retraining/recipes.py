@@ -1,0 +1,133 @@
+"""How each paper trains the networks that it evaluates.
+
+A recipe holds fields of `retrain.RetrainConfig`. `evaluate/README.md` shows them all in one table,
+with the section of the paper and a mark on what it leaves open; a test holds this file to it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from common.errors import InputError
+from common.networks.genotype import FixedCell, Genotype
+from common.networks.macro import LARGE
+
+Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts"]
+Preset = Literal["cifar10", "cifar100", "svhn", "cinic10", "imagenet", "digits"]
+Settings = dict[str, Any]
+
+# DARTS on CIFAR-10, which all others start from: 600 epochs of SGD along a cosine.
+CIFAR: Settings = {
+    "channels": 36, "cells": 20,
+    "epochs": 600, "batch_size": 96,
+    "schedule": "cosine", "learning_rate": 0.025, "learning_rate_min": 0.0,
+    "learning_rate_warmup": 0,
+    "momentum": 0.9, "weight_decay": 3e-4, "grad_clip": 5.0,
+    "drop_path": 0.2, "auxiliary_weight": 0.4, "label_smoothing": 0.0,
+    "crop_padding": 4, "flip": True, "cutout": 16, "color_jitter": 0.0,
+}  # fmt: skip
+
+# DARTS on ImageNet: 250 epochs at batch 128, the rate falls to 97 % with each.
+IMAGENET_SMALL_BATCH: Settings = CIFAR | {
+    "channels": 48, "cells": 14,
+    "epochs": 250, "batch_size": 128,
+    "schedule": "exponential", "learning_rate": 0.1, "weight_decay": 3e-5,
+    "drop_path": 0.0, "label_smoothing": 0.1,
+    "cutout": 0, "color_jitter": 0.4,
+}  # fmt: skip
+
+# PC-DARTS on ImageNet: the same at batch 1,024, a warm-up and a straight line down.
+IMAGENET_LARGE_BATCH: Settings = IMAGENET_SMALL_BATCH | {
+    "batch_size": 1024,
+    "schedule": "linear", "learning_rate": 0.5, "learning_rate_warmup": 5,
+}  # fmt: skip
+
+PC_DARTS_CIFAR = CIFAR | {"batch_size": 128, "drop_path": 0.3}
+EDAS_CIFAR = CIFAR | {"batch_size": 64, "learning_rate_min": 0.001}
+PR_DARTS_CIFAR = CIFAR | {"drop_path": 0.3}
+
+RECIPES: dict[str, dict[str, Settings]] = {
+    "pc_darts": {
+        "cifar10": PC_DARTS_CIFAR,
+        "cifar100": PC_DARTS_CIFAR,
+        "imagenet": IMAGENET_LARGE_BATCH,
+    },
+    "gdas": {
+        "cifar10": CIFAR,
+        "cifar100": CIFAR,
+        "imagenet": IMAGENET_SMALL_BATCH | {"channels": 50},
+    },
+    "edas": {"cifar10": EDAS_CIFAR, "cifar100": EDAS_CIFAR},
+    "itnas": {
+        "cifar10": CIFAR,
+        "cifar100": CIFAR,
+        "svhn": CIFAR,
+        "cinic10": CIFAR,
+        "imagenet": IMAGENET_LARGE_BATCH,
+    },
+    "pr_darts": {"cifar10": PR_DARTS_CIFAR, "cifar100": PR_DARTS_CIFAR},
+    "darts": {"cifar10": CIFAR, "imagenet": IMAGENET_SMALL_BATCH},
+}
+
+# GDAS' Table 2: with the fixed reduction cell, whose convolutions have eight groups.
+GDAS_FRC_IMAGENET_CHANNELS = 52
+
+# No paper's: a minute on two CPU cores.
+DIGITS: Settings = CIFAR | {
+    "channels": 16, "cells": 5,
+    "epochs": 20, "batch_size": 64, "learning_rate": 0.05,
+    "drop_path": 0.1, "auxiliary_weight": 0.0,
+    "crop_padding": 1, "flip": False, "cutout": 0,
+}  # fmt: skip
+
+
+def settings(recipe: str, images: str, genotype: Genotype | None = None) -> Settings:
+    """What the recipe's paper trains networks on these images by.
+
+    Args:
+        recipe: its name.
+        images: a data set's name.
+        genotype: whose network it is, if that is known.
+
+    Raises:
+        InputError: the paper has no such experiment.
+    """
+    own = RECIPES[recipe]
+    if images not in own:
+        others = [name for name, sets in RECIPES.items() if images in sets]
+        elsewhere = f"; {images} is in --recipe {', '.join(others)}" if others else ""
+        if images == "digits":
+            elsewhere = "; digits have --preset digits, without --recipe"
+        raise InputError(
+            f"--recipe {recipe}: has no settings for {images}, but for {', '.join(own)} and for "
+            f"folder{elsewhere}"
+        )
+    chosen = own[images]
+    fixed = genotype is not None and isinstance(genotype.cells.get("reduction"), FixedCell)
+    if (recipe, images) == ("gdas", "imagenet") and fixed:
+        chosen = chosen | {"channels": GDAS_FRC_IMAGENET_CHANNELS}
+    return chosen
+
+
+def of_folder(recipe: str, image_size: int | None) -> Preset:
+    """As which data set's a folder's images are trained: by their size, and what the paper has."""
+    large = image_size is not None and image_size >= LARGE
+    return "imagenet" if large and "imagenet" in RECIPES[recipe] else "cifar10"
+
+
+def of_method(method: str, images: str | None = None) -> str:
+    """The recipe of the paper whose search this is, by its name or by a published cell's.
+
+    The name's beginning decides, as of `gdas_frc` or `gdas_best_of`. PC-DARTS' where it is none of
+    them (random cells); given a data set that its paper does not have, the first one's that has it.
+    """
+    own = next((name for name in RECIPES if method.startswith(name)), "pc_darts")
+    if images is None or images in RECIPES[own]:
+        return own
+    return next(name for name, sets in RECIPES.items() if images in sets)
+
+
+def of_genotype(genotype: Genotype) -> str:
+    """The recipe of the paper that a genotype comes from, see `of_method`."""
+    method = genotype.provenance.get("method")
+    return of_method(method if isinstance(method, str) else genotype.name)

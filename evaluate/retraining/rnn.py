@@ -1,0 +1,225 @@
+"""Trains a language model of a recurrent cell from scratch (`evaluate/train_rnn.py` runs it).
+
+Defaults are GDAS' recipe on PTB (4.3; chunks, dropouts and the switch to averaging from DARTS' and
+AWD-LSTM's code, which it follows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from common.distributed import average, seed_of
+from common.draw import pictures
+from common.errors import InputError
+from common.language.cell import RecurrentCell, recurrent_cell
+from common.language.loop import LanguageLoop, TextConfig, with_perplexity
+from common.language.lstm import LSTM
+from common.language.lstm import NAME as LSTM_NAME
+from common.language.model import LanguageModel
+from common.language.text import Chunk, Columns, Corpus
+from common.networks.genotype import Genotype, load, published
+from common.run.flags import at_least
+from common.run.folder import Run
+from common.run.start import corpus, start
+
+METHOD = "retrain_rnn"
+
+
+@dataclass(frozen=True)
+class RNNTrainConfig(TextConfig):
+    """GDAS 4.3 on PTB: 850 units, batch 64, 2000 epochs of averaged SGD."""
+
+    preset: Literal["ptb", "wikitext2", "text"] = "ptb"
+    """ptb, wikitext2: the paper's recipes (4.3); text: minutes on two CPU cores, no download."""
+    genotype: str | None = None
+    """What to train: a published name, a genotype file, a search's run folder, or `lstm`."""
+    trigger: int = 5
+    """Average the weights from the epoch on whose validation loss is above the lowest before, the
+    last so many epochs not counted."""
+    epochs: int = 2000
+    """Passes over the training text."""
+    batch_size: int = 64
+    """Columns that the training text is read in, over all processes together."""
+    units: int = 850
+    """Of word vectors and hidden states."""
+    bptt_deviation: float = 5.0
+    """Standard deviation of a chunk's length."""
+    weight_decay: float = 8e-7
+    """Of the weights."""
+    dropout_word: float = 0.1
+    """Of whole words of the vocabulary (dropoute)."""
+    compile: bool = False
+    """Compile the cell's time step by torch.compile: up to a minute at first, then faster steps."""
+
+    def check(self) -> None:
+        """See `TextConfig.check`."""
+        super().check()
+        at_least(self, 0, "trigger")
+        if self.genotype is None:
+            recurrent = [name for name in published() if "recurrent" in load(name).cells]
+            raise InputError(
+                "--genotype: say what to train: a run folder, a genotype file, or one of "
+                f"{', '.join([*recurrent, LSTM_NAME])}"
+            )
+        if self.compile and self.genotype == LSTM_NAME:
+            raise InputError("--compile: the LSTM's time loop is PyTorch's own; leave it out")
+        if self.resume is None and self.genotype != LSTM_NAME:  # a run holds its own
+            recurrent_cell(load(self.genotype))
+
+
+PRESETS = {
+    "ptb": RNNTrainConfig(),
+    "wikitext2": RNNTrainConfig(
+        preset="wikitext2", data_root="data/wikitext-2", units=700, epochs=3000, weight_decay=5e-7,
+    ),
+    "text": RNNTrainConfig(
+        preset="text", dataset="small", units=64, batch_size=16, epochs=40, learning_rate=10,
+        dropout_output=0.2, dropout_hidden=0.1, dropout_input=0.2, dropout_embedding=0.1,
+        dropout_word=0,
+    ),
+}
+
+
+def retrain_rnn(config: RNNTrainConfig) -> None:
+    """Train the language model of a genotype's cell; validation and test perplexity."""
+    config, accelerator = start(config)
+    texts = corpus(config, accelerator)
+    Columns(texts.train, config.batch_size, "training")  # or it says what does not fit
+    config.check_memory(len(texts.words), 1)
+    run = Run.open(config, METHOD, accelerator)
+    run.pin_text(texts.digests())
+    genotype = None
+    if config.genotype != LSTM_NAME:
+        genotype = run.genotype(config.genotype)
+        run.pin_genotype(genotype)
+    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
+    trainer = LanguageTrainer(config, genotype, run, texts)
+    for _ in trainer.epochs():
+        for chunk in trainer.batches():
+            trainer.weight_step(chunk)
+    trainer.finish()
+    run.close()
+
+
+def cell_of(genotype: Genotype | None, units: int) -> nn.Module:
+    """The cell that a genotype describes; None: an LSTM."""
+    if genotype is None:
+        return LSTM(units)
+    return RecurrentCell(recurrent_cell(genotype), units)
+
+
+class LanguageTrainer(LanguageLoop):
+    """The loop of a derived cell: SGD, and from a trigger on the average of its weights.
+
+    That is averaged SGD (Polyak and Juditsky) as AWD-LSTM runs it (its 3, NT-ASGD).
+
+    Args:
+        config: the retraining's flags.
+        genotype: None: an LSTM.
+        run: its folder.
+        texts: to train on, to decide by, to report on.
+
+    Attributes:
+        average: of the weights since the trigger; None before it.
+        valid_losses: of all epochs before the trigger.
+    """
+
+    def __init__(
+        self, config: RNNTrainConfig, genotype: Genotype | None, run: Run, texts: Corpus
+    ):
+        self.genotype = genotype
+        self.average: AveragedModel | None = None
+        self.valid_losses: list[float] = []
+        cell = cell_of(genotype, config.units)
+        if config.compile:
+            cell.compile_steps()
+        model = LanguageModel(len(texts.words), config.units, cell, config.dropouts)
+        super().__init__(config, run, model, texts)
+
+    def batches(self) -> Iterator[Chunk]:
+        """The epoch's chunks."""
+        return self.chunks()
+
+    def weight_step(self, chunk: Chunk) -> None:
+        """One step of SGD, and of the average once it has begun."""
+        total, loss = self.training_loss(chunk)
+        gradients = torch.autograd.grad(total, self.weights)
+        self.descend(average(self.accelerator, gradients), len(chunk.words))
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.record(loss, chunk)
+        self.watch(total)
+
+    def report(self) -> dict[str, Any]:
+        """Both perplexities, of the average where there is one; whether it begins now.
+
+        Deviation: the authors' code uses `torch.optim.ASGD`, whose rate lags a step behind the
+        chunk's length, and leaves the first step's weights out of the average.
+        """
+        model = self.model if self.average is None else self.average.module
+        losses = {
+            "valid_loss": self.exact(model, self.valid_text),
+            "test_loss": self.exact(model, self.test_text),
+        }
+        figures = {**with_perplexity(losses), "averaged": self.average is not None}
+        if self.average is None:
+            if triggered(losses["valid_loss"], self.valid_losses, self.config.trigger):
+                self.average = AveragedModel(self.model)
+            self.valid_losses.append(losses["valid_loss"])
+        return figures
+
+    def state(self) -> dict[str, Any]:
+        """See `Loop.state`."""
+        weights = None if self.average is None else self.average.state_dict()
+        return {**super().state(), "average": weights, "valid_losses": self.valid_losses}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """See `Loop.load_state`."""
+        super().load_state(state)
+        self.valid_losses = state["valid_losses"]
+        if state["average"] is not None:
+            self.average = AveragedModel(self.model)
+            self.average.load_state_dict(state["average"])
+
+    def finish(self) -> None:
+        """Draw the run, write its result and say it.
+
+        Beside the last epoch's stand the perplexities of the epoch with the lowest validation loss,
+        by which papers choose; the test text chooses nothing.
+        """
+        folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
+        if self.accelerator.is_main_process:
+            pictures.run(folder)
+        last, best = epochs[-1], min(epochs, key=lambda line: line["valid_loss"])
+        name = LSTM_NAME if self.genotype is None else self.genotype.name
+        parameters = sum(weight.numel() for weight in self.weights)
+        self.run.write("result.json", {
+            "genotype": name,
+            "params": parameters,
+            "words": len(self.corpus.words),
+            "epochs": len(epochs),
+            "valid_perplexity": last["valid_perplexity"],
+            "test_perplexity": last["test_perplexity"],
+            "chosen_epoch": best["epoch"],
+            "chosen_valid_perplexity": best["valid_perplexity"],
+            "chosen_test_perplexity": best["test_perplexity"],
+            "averaged_epochs": sum(line["averaged"] for line in epochs),
+            "train_seconds": round(sum(line["seconds"] for line in epochs), 1),
+            "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
+        })
+        self.run.say(
+            f"\n{name}: test perplexity {last['test_perplexity']:.2f} after {len(epochs)} epochs, "
+            f"{best['test_perplexity']:.2f} after epoch {best['epoch'] + 1}, the best by "
+            f"validation; {parameters:,} parameters\nrun folder: {folder}"
+        )
+
+
+def triggered(loss: float, before: list[float], patience: int) -> bool:
+    """Whether this validation loss is above the lowest of all but the last `patience` before it."""
+    return len(before) > patience and loss > min(before[: len(before) - patience])
