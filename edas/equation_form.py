@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -19,22 +21,24 @@ class EquationEDAS(EDASSuperNet):
         """A cell with one module an edge and candidate."""
         return EquationSampledCell(place, self.nodes, self.candidates)
 
-    def mixes(self) -> list[Sample]:
+    def mixes(
+        self, generator: torch.Generator | None = None, sampled: Sequence[int] = (), sigma: int = 1
+    ) -> list[Sample]:
         """Eq. 2 and 3 cell by cell and edge by edge, each with a read from the device (`item`)."""
         samples = []
         for place in self.places:
             active, weight = [], []
             for i, j in self.edges:
-                columns, weights = self.edge(f"alpha_{place.kind}_{i}-{j}")
+                columns, weights = self.edge(f"alpha_{place.kind}_{i}-{j}", sampled, sigma)
                 active.append(columns)
                 weight.append(weights)
             samples.append(Sample(active, weight))
         return samples
 
-    def edge(self, name: str) -> tuple[list[int], Tensor]:
+    def edge(self, name: str, sampled: Sequence[int], sigma: int) -> tuple[list[int], Tensor]:
         """The candidates of an edge that run, and their weights."""
-        alpha = self.sigma * self.arch[name]
-        if list(self.arch).index(name) in self.sampled:
+        alpha = sigma * self.arch[name]
+        if list(self.arch).index(name) in sampled:
             return list(range(len(alpha))), alpha.exp() / alpha.exp().sum()
         allowed = [k for k, o in enumerate(self.candidates) if o != "none"]
         m = allowed[alpha[allowed].argmax().item()]

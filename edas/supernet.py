@@ -20,19 +20,12 @@ class EDASSuperNet(SampledSuperNet):
     Args:
         candidates: 7: without `none`, N_o of 3.1; 8: the list of 4.1, with `none` (zero); or names.
         **shape: see `SuperNet`.
-
-    Attributes:
-        sampled: which architecture parameters' edges (k, l) are relaxed, in every cell of their
-            kind: the normal cell's edges come first, then the reduction cell's. Empty: none is.
-        sigma: +1; -1 where -alpha takes alpha's place (Eq. 3), in softmax and argmax alike.
     """
 
     def __init__(self, candidates: int | Sequence[str] = 7, **shape):
         if isinstance(candidates, int):
             candidates = [o for o in CANDIDATES if candidates == 8 or o != "none"]
         self.candidates = tuple(candidates)
-        self.sampled: tuple[int, ...] = ()
-        self.sigma = 1
         super().__init__(**shape)
 
     def init_arch(self) -> None:
@@ -49,19 +42,24 @@ class EDASSuperNet(SampledSuperNet):
         alpha = torch.stack([self.arch[f"alpha_{kind}_{i}-{j}"] for i, j in self.edges])
         return Mix(alpha.softmax(-1))
 
-    def sample(self, generator: torch.Generator, per_kind: bool = False) -> None:
-        """Relax one edge of both kinds of cell together, each as likely as the others (3.2).
+    def sample(self, generator: torch.Generator, per_kind: bool = False) -> tuple[int, ...]:
+        """One edge of both kinds of cell together, each as likely as the others (3.2).
 
         Args:
             generator: of the draw.
-            per_kind: relax one edge of each kind of cell instead.
+            per_kind: one edge of each kind of cell instead.
+
+        Returns:
+            Numbers of edges: the normal cell's come first, then the reduction cell's.
         """
         groups = len(self.kinds) if per_kind else 1
         size = len(self.arch) // groups
         drawn = torch.randint(size, (groups,), generator=generator).tolist()
-        self.sampled = tuple(group * size + edge for group, edge in enumerate(drawn))
+        return tuple(group * size + edge for group, edge in enumerate(drawn))
 
-    def mixes(self) -> list[Sample]:
+    def mixes(
+        self, generator: torch.Generator | None = None, sampled: Sequence[int] = (), sigma: int = 1
+    ) -> list[Sample]:
         """Eq. 2, and with sigma = -1 Eq. 3.
 
         f_j(x_i) = sum_o softmax(sigma alpha^(i,j))_o o(x_i) on the sampled edge (k, l),
@@ -70,14 +68,20 @@ class EDASSuperNet(SampledSuperNet):
         Deviation: `none` is never o_m, which would cut the path; the paper does not say.
 
         The copy of all alphas is the one thing that a pass reads from the device.
+
+        Args:
+            generator: not used; nothing is drawn in a pass.
+            sampled: numbers of the edges (k, l) that are relaxed, in every cell of their kind, as
+                `sample` gives them.
+            sigma: +1; -1 where -alpha takes alpha's place (Eq. 3), in softmax and argmax alike.
         """
         alphas = list(self.arch.values())
         known = read(torch.stack(alphas))  # [edges of both kinds, candidates]
-        m = best_operations(self.sigma * known, self.candidates)
+        m = best_operations(sigma * known, self.candidates)
         active, weight = [[k] for k in m.tolist()], [None] * len(alphas)
-        for edge in self.sampled:
+        for edge in sampled:
             active[edge] = list(range(len(self.candidates)))
-            weight[edge] = (self.sigma * alphas[edge]).softmax(-1)
+            weight[edge] = (sigma * alphas[edge]).softmax(-1)
         count, by_kind = len(self.edges), {}
         for n, kind in enumerate(self.kinds):
             own = slice(n * count, (n + 1) * count)

@@ -5,11 +5,12 @@
     python evaluate/benchmark.py --growth FOLDER            # time and memory against every size
     python evaluate/benchmark.py --retraining               # the derived network, plain and fast
 
-An iteration is an arch step and a weight step with clipping and both optimisers, on a training and
-a validation batch of random 32 x 32 images, augmented as in a search. The equation-shaped form is
-one module an edge and candidate, one `loss.backward()` a step that reaches alphas and weights
-alike, plain optimisers; GDAS' and EDAS' run what is active one by one, with a read from the device
-an edge. Both forms of a method take turns, so that a machine whose speed drifts slows them alike;
+An iteration is an arch step and a weight step of the trainer that the searches use, with clipping
+and both optimisers, on a training and a validation batch of random 32 x 32 images, augmented as in
+a search. The equation-shaped form (`common/training/equation_form.py`) is one module an edge and
+candidate, one `loss.backward()` a step that reaches alphas and weights alike, plain optimisers;
+GDAS' and EDAS' run what is active one by one, with a read from the device an edge. Both forms of a
+method take turns, so that a machine whose speed drifts slows them alike;
 what is printed are medians, with the least and the most.
 
 `evaluate/SPEED.md` says what each column is, why the fast forms are fast, and how cost grows.
@@ -24,32 +25,36 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 import tyro
+from accelerate import Accelerator
+
 from benchmarking.growth import growth_figure
 from benchmarking.timing import (
-    Iteration,
     Kernels,
-    equation_iteration,
-    fast_iteration,
     in_turn,
     retraining_step,
     saved_mib,
     synchronise,
 )
-from torch import Tensor
-
-from common.data.batches import Augmentation, Batches
-from common.data.datasets import Images
+from common.data import loader
+from common.data.batches import Augmentation, Batch
+from common.data.images import Images
+from common.data.split import Split
+from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.networks.genotype import load
 from common.networks.network import Network
-from common.run.flags import at_least
+from common.run.config import SearchConfig
+from common.run.flags import Between, check_bounds
+from common.run.folder import Run
 from common.run.start import set_threads
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer
+from common.training.equation_form import EquationTrainer
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
 from gdas.equation_form import EquationGDAS
@@ -58,8 +63,8 @@ from itnas.equation_form import EquationITNAS
 from itnas.supernet import ITNASSuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import PCDARTSSuperNet
+from pr_darts.config import PRDARTSConfig
 from pr_darts.equation_form import EquationPRDARTS
-from pr_darts.search import PRDARTSConfig
 from pr_darts.supernet import PRDARTSSuperNet
 
 Method = Literal["pc_darts", "darts", "pr_darts", "gdas", "gdas_frc", "edas", "itnas"]
@@ -71,17 +76,17 @@ class Options:
 
     methods: tuple[Method, ...] = get_args(Method)
     """Whose iterations."""
-    batch_size: int = 16
+    batch_size: Annotated[int, Between(1, 2**20)] = 16
     """Images of a step."""
     json: Path | None = None
     """Write the table there, too: a list of rows."""
-    rounds: int = 7
+    rounds: Annotated[int, Between(1, 10**6)] = 7
     """Timed iterations of each form, after one that is not."""
-    channels: int = 16
+    channels: Annotated[int, Between(1, 4096)] = 16
     """Of the first cell's nodes."""
-    cells: int = 8
+    cells: Annotated[int, Between(1, 200)] = 8
     """How many are stacked."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
     growth: Path | None = None
     """Instead of the table: growth.json and growth.svg in this folder."""
@@ -94,9 +99,9 @@ class Options:
         Raises:
             InputError: naming the flag.
         """
+        check_bounds(self)
         if not self.methods:
             raise InputError("--methods: name one or more")
-        at_least(self, 1, "batch_size", "rounds", "cells", "threads")
         if self.channels < 4 or self.channels % 4:
             raise InputError(
                 f"--channels {self.channels}: must be 4 or a multiple of it, the share that "
@@ -117,23 +122,6 @@ class Options:
             raise InputError(f"--json {self.json}: is no file that can be written")
 
 
-class AnEdge:
-    """EDAS with an edge drawn for each iteration, the same in both of its steps and forms."""
-
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `SuperNet.loss`."""
-        self.sample(torch.Generator().manual_seed(self.generator.initial_seed()))
-        return super().loss(images, labels)
-
-
-class FastEDAS(AnEdge, EDASSuperNet):
-    """The fast form."""
-
-
-class SlowEDAS(AnEdge, EquationEDAS):
-    """The equation-shaped form."""
-
-
 def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
     """The fast and the equation-shaped supernet of a method, as its search begins."""
     first = PRDARTSConfig().first()
@@ -148,7 +136,7 @@ def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
     if method == "gdas_frc":
         return GDASSuperNet("fixed", **shape), EquationGDAS("fixed", **shape)
     if method == "edas":
-        return FastEDAS(**shape), SlowEDAS(**shape)
+        return EDASSuperNet(**shape), EquationEDAS(**shape)
     return ITNASSuperNet(**shape), EquationITNAS(**shape)
 
 
@@ -169,11 +157,10 @@ def timed_row(method: str, options: Options, device: torch.device) -> dict[str, 
     """Time both forms of a method in turn; print its row of the table; the row."""
     shape = {"channels": options.channels, "cells": options.cells}
     torch.manual_seed(0)
-    fast, slow = (supernet.to(device) for supernet in forms(method, **shape))
+    fast, slow = forms(method, **shape)
     slow.load_state_dict(fast.state_dict())  # equal alphas draw the same operations
-    data = batches(options.batch_size, device)
-    fast = Timed(fast, fast_iteration(fast), data)
-    slow = Timed(slow, equation_iteration(slow), data)
+    fast = Timed(fast, BilevelTrainer, options.batch_size)
+    slow = Timed(slow, EquationTrainer, options.batch_size)
     seconds = in_turn({"fast": fast, "slow": slow}, options.rounds, device)
     median = statistics.median(seconds["fast"])
     row = {
@@ -204,30 +191,33 @@ def spread(seconds: Sequence[float]) -> str:
     return f"{statistics.median(values):.0f} ({least:.0f} to {most:.0f}, {len(values)})"
 
 
-def batches(size: int, device: torch.device) -> tuple[Batches, Batches]:
-    """Batches of a training and a validation half, of random images, augmented as CIFAR-10's."""
-    count = 4 * size
-    images = Images(
+def random_images(count: int) -> Images:
+    """Of CIFAR-10's size and number of classes."""
+    return Images(
         torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 10,
         tuple("0123456789"), (0.5,) * 3, (0.25,) * 3,
     )  # fmt: skip
-    return tuple(
-        images.batches(device, None, size, Augmentation(4, True, 0), seed=0, stream=stream)
-        for stream in ("train", "valid")
-    )
 
 
 class Timed:
-    """A form of a method, ready to run; an iteration's draws depend on its number alone.
+    """A form of a method and the trainer that searches use; draws depend on the step alone.
+
+    Args:
+        supernet: of the form, on the CPU.
+        kind: of its trainer.
+        batch_size: images of a step.
 
     Attributes:
         waits: seconds of each iteration that passed until its two batches were there.
         peaks: of each, MiB of a GPU's memory in use, at most, beyond what was before.
     """
 
-    def __init__(self, supernet: SuperNet, iteration: Iteration, data: tuple[Batches, Batches]):
-        self.supernet, self.iteration, self.data = supernet, iteration, data
-        self.device, self.waits, self.peaks = data[0].device, [], []
+    def __init__(self, supernet: SuperNet, kind: type[BilevelTrainer], batch_size: int):
+        config = SearchConfig(batch_size=batch_size, learning_rate=0.1)  # PC-DARTS 4.2
+        images = random_images(8 * batch_size)
+        run = Run(Path("benchmark"), "benchmark", Accelerator(cpu=not torch.cuda.is_available()))
+        self.trainer = kind(config, supernet, run, images, Split.halves(len(images), 0))
+        self.device, self.waits, self.peaks = run.accelerator.device, [], []
 
     def __call__(self, number: int) -> None:
         """One iteration, its batches with it."""
@@ -236,30 +226,46 @@ class Timed:
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         started = time.perf_counter()
-        train, valid = (half.train(number) for half in self.data)
+        train, valid = self.batches(number)
         synchronise(self.device)
         self.waits.append(time.perf_counter() - started)
-        self.supernet.generator.manual_seed(number)
-        self.iteration(train, valid)
+        self.iteration(number, train, valid)
         if cuda:
             peak = torch.cuda.max_memory_allocated(self.device)
             self.peaks.append((peak - before) / 2**20)
 
+    def batches(self, number: int) -> tuple[Batch, Batch]:
+        """Of a training and a validation half, augmented as CIFAR-10's."""
+        halves = self.trainer.train_batches, self.trainer.valid_batches
+        return tuple(half.train(number) for half in halves)
+
+    def iteration(self, number: int, train: Batch, valid: Batch) -> None:
+        """An arch step and a weight step, as step `number` of a search."""
+        self.trainer.global_step = number
+        self.trainer.arch_step(valid, **self.given(number))
+        self.trainer.weight_step(train, **self.given(number))
+
+    def given(self, number: int) -> dict[str, Any]:
+        """What this step's `mixes` must be told."""
+        supernet = self.trainer.supernet
+        if not isinstance(supernet, EDASSuperNet):
+            return {}
+        return {"sampled": supernet.sample(generator_of("edge", number))}
+
     def kernels(self) -> int:
         """Of an iteration, without its batches."""
-        train, valid = (half.train(0) for half in self.data)
-        self.supernet.generator.manual_seed(0)
+        train, valid = self.batches(0)
         with Kernels() as kernels:
-            self.iteration(train, valid)
+            self.iteration(0, train, valid)
         return kernels.count
 
     def saved_mib(self, steps: bool) -> float:
         """MiB that a forward pass keeps: of the step that keeps more, or of a pass for both."""
-        weights, arch = self.supernet.weight_parameters(), self.supernet.arch_parameters()
+        trainer = self.trainer
         kept = []
-        for frozen in (arch, weights) if steps else ((),):
-            self.supernet.generator.manual_seed(0)
-            kept.append(saved_mib(self.supernet, self.data[0].train(0), frozen))
+        for rest in (trainer.arch, trainer.weights) if steps else ((),):
+            given = {"generator": generator_of("saved"), **self.given(0)}
+            kept.append(saved_mib(trainer.supernet, self.batches(0)[0], rest, **given))
         return max(kept)
 
 
@@ -284,12 +290,9 @@ def growth(options: Options, device: torch.device) -> Iterator[list[dict[str, An
         timed = {}
         for value in values:
             how = {**BASE, size: value}
-            data = batches(how["batch"], device)
             for method, supernet in growing(how).items():
                 if size != "K" or method == "pc_darts":
-                    supernet = supernet.to(device)
-                    iteration = fast_iteration(supernet)
-                    timed[method, value] = Timed(supernet, iteration, data)
+                    timed[method, value] = Timed(supernet, BilevelTrainer, how["batch"])
         for (method, value), seconds in in_turn(timed, options.rounds, device).items():
             points.append({
                 "size": size, "value": value, "method": method,
@@ -320,7 +323,7 @@ def growing(how: dict[str, int]) -> dict[str, SuperNet]:
     shape = {"channels": how["channels"], "cells": how["cells"]}
     supernets = {
         "darts": DARTS(**shape), "pc_darts": PCDARTS(how["K"], **shape), "gdas": GDAS(**shape),
-        "edas": FastEDAS(names[1:], **shape),
+        "edas": EDASSuperNet(names[1:], **shape),
     }  # fmt: skip
     for method, first in (("gdas", 4), ("edas", 3)):
         for alpha in supernets[method].arch.values():
@@ -333,7 +336,10 @@ def growing(how: dict[str, int]) -> dict[str, SuperNet]:
 
 def retraining(options: Options, device: torch.device) -> None:
     """A training step of the 20-cell network, as plain as can be and as `evaluate/train.py` can."""
-    data, _ = batches(options.batch_size, device)
+    data = loader.batches(
+        random_images(4 * options.batch_size), device, None, options.batch_size,
+        Augmentation(4, True, 0), seed=0, stream="train",
+    )
     timed = {}
     for name, fast in (("fp32, eager", False), ("bf16, channels last, compiled", True)):
         network = Network(load("pc_darts_cifar10"), 36, 20, 10, auxiliary=True).to(device)

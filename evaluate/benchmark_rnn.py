@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import tyro
@@ -24,7 +25,7 @@ from torch import Tensor
 from common.errors import errors_are_messages
 from common.language.cell import RecurrentCell, recurrent_cell
 from common.networks.genotype import load
-from common.run.flags import at_least
+from common.run.flags import Between
 from common.run.start import set_threads
 
 
@@ -34,17 +35,17 @@ class Options:
 
     genotype: str = "gdas_rnn"
     """A published name, a genotype file or the folder of a search."""
-    units: int = 300
+    units: Annotated[int, Between(1, 65_536)] = 300
     """Of word vectors and states."""
-    batch_size: int = 10
+    batch_size: Annotated[int, Between(1, 2**20)] = 10
     """Columns."""
-    bptt: int = 35
+    bptt: Annotated[int, Between(1, 10_000)] = 35
     """Words of the chunk."""
-    rounds: int = 7
+    rounds: Annotated[int, Between(1, 10**6)] = 7
     """Timed passes of each, after one that is not."""
     compile: bool = True
     """Time the compiled step, too; compiling takes up to a minute."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
 
 
@@ -81,7 +82,6 @@ def products_pass(cell: RecurrentCell, columns: int, steps: int) -> Callable[[],
 @torch.enable_grad()
 def main(options: Options) -> None:
     """Print each pass' time, and how many times as long the plain loop takes."""
-    at_least(options, 1, "units", "batch_size", "bptt", "rounds", "threads")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = set_threads(options.threads)
     cell = RecurrentCell(recurrent_cell(load(options.genotype)), options.units).to(device)

@@ -8,26 +8,28 @@ looked at; the best one becomes the run's genotype. Flags are those of gdas/sear
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from retraining import random_cells
-from retraining.config import TrainConfig
-from retraining.ranking import check_log, conclude, seconds, train_briefly
 
-from common.data.datasets import Images, Split
+from common.data.images import Images
+from common.data.split import Split
 from common.distributed import seed_of
 from common.errors import NotFinite, errors_are_messages
 from common.networks.genotype import load
 from common.run.cli import parse
-from common.run.flags import at_least
+from common.run.flags import Between
 from common.run.folder import Run
-from common.run.start import retrain_command
 from common.training.bilevel import open_search, pin_split
-from gdas import search
-from gdas.search import GDASConfig, algorithm_1
+from gdas import config as gdas_config
+from gdas.config import GDASConfig
+from gdas.search import algorithm_1
+from retraining import random_cells
+from retraining.config import TrainConfig
+from retraining.ranking import check_log, conclude, seconds, train_briefly
 
 METHOD = "gdas_best_of"
 
@@ -36,16 +38,15 @@ METHOD = "gdas_best_of"
 class BestOfConfig(GDASConfig):
     """Four searches with the seeds from --seed on (4.2)."""
 
-    searches: int = 4
+    searches: Annotated[int, Between(1, 1000)] = 4
     """How many; their seeds are --seed, --seed + 1, and so on."""
-    train_epochs: int = 100
+    train_epochs: Annotated[int, Between(1, 10**6)] = 100
     """Of the short training by which the found cells are ranked."""
 
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
         check_log(self)
-        at_least(self, 1, "searches", "train_epochs")
 
     def single(self, number: int, folder: str) -> GDASConfig:
         """The config of one of the searches."""
@@ -65,7 +66,7 @@ class BestOfConfig(GDASConfig):
 
 def preset(name: str, **changes) -> BestOfConfig:
     """The protocol around one of the search's presets."""
-    return BestOfConfig(**{**dataclasses.asdict(search.PRESETS[name]), **changes})
+    return BestOfConfig(**{**dataclasses.asdict(gdas_config.PRESETS[name]), **changes})
 
 
 PRESETS = {"cifar10": preset("cifar10"), "digits": preset("digits", train_epochs=8)}
@@ -91,7 +92,8 @@ def best_of(config: BestOfConfig) -> None:
         cells.append(train_briefly(recipe, run, genotypes[-1], number, train, valid))
     searching = sum(result["search_seconds"] for _, result in there)
     conclude(recipe, run, genotypes, cells, searching + seconds(cells))
-    run.say(f"next: {retrain_command(config, METHOD, run.folder, len(images))}")
+    command = shlex.join(["python", "evaluate/train.py", "--genotype", str(run.folder)])
+    run.say(f"next: {command}")
     run.close()
 
 
@@ -108,7 +110,7 @@ def search_within(
     One whose loss was not finite has `failed`, with the reason, for a result.
     """
     single = config.single(number, str(run.folder / folder(number)))
-    inner = run.inner(folder(number), single, search.METHOD)
+    inner = run.inner(folder(number), single, gdas_config.METHOD)
     if inner.result() is None:
         pin_split(inner, images, split)
         torch.manual_seed(seed_of(single.seed, "weights"))  # as in a run of its own

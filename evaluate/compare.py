@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 
 import tyro
-from comparison.conduct import compare
-from comparison.settings import CompareConfig
-from comparison.studies import listed
 
 from common.errors import errors_are_messages
 from common.run.cli import at_home
+from comparison.conduct import compare
+from comparison.settings import CompareConfig
+from comparison.studies import listed
 
 if __name__ == "__main__":
     config = at_home(tyro.cli(CompareConfig, description=__doc__))

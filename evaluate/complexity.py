@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,7 +17,7 @@ from common.networks import zoo
 from common.networks.complexity import complexity
 from common.networks.genotype import load
 from common.run.cli import at_home
-from common.run.flags import at_least, at_most
+from common.run.flags import Between, check_bounds
 
 # key of the JSON form -> what a person reads
 CONVENTIONS = {
@@ -38,9 +38,9 @@ class Options:
     """Instead: every published cell, its sizes and those that papers print, and its source."""
     dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
     """Sets the image size, the stem, the classes and the defaults of channels and cells."""
-    channels: int | None = None
+    channels: Annotated[int | None, Between(1, 4096)] = None
     """Of the first cell's nodes (default: 36, on ImageNet 48, for GDAS' cells 50 and 52)."""
-    cells: int | None = None
+    cells: Annotated[int | None, Between(1, 200)] = None
     """How many cells (default: 20, on ImageNet 14)."""
     json: bool = False
     """Print JSON: one object, or with --list a list of them."""
@@ -52,8 +52,7 @@ def report(options: Options) -> dict[str, Any]:
     Raises:
         InputError: no genotype, no such one or not of images, or a size that makes no network.
     """
-    at_most(options)
-    at_least(options, 1, "channels", "cells")
+    check_bounds(options)
     if options.genotype is None:
         raise InputError("--genotype: say of what: a published name, a file or a search's folder")
     sizes = {"channels": options.channels, "cells": options.cells}

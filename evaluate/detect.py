@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from detection.train_detector import METHOD, DetectConfig, detect
-
 from common.errors import errors_are_messages
 from common.run.cli import parse
+from detection.train_detector import METHOD, DetectConfig, detect
 
 if __name__ == "__main__":
     with errors_are_messages():

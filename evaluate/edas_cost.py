@@ -1,6 +1,6 @@
 """What a weight step of EDAS costs beside one of the network that it derives, with all its edges.
 
-    python -m edas_cost --batch-size 16 --rounds 3
+    python evaluate/edas_cost.py --batch-size 16 --rounds 3
 
 Twenty cells of 16 channels; all take turns. Beside seconds stand MiB that a forward pass keeps.
 """
@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 import torch
 import tyro
-from benchmarking.timing import in_turn, saved_mib, weight_step
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarking.timing import in_turn, saved_mib, weight_step
 from common.networks.genotype import CANDIDATES, Cell, Edge, Genotype, Op
 from common.networks.macro import Place
 from common.networks.network import Network
 from common.run.start import set_threads
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.measures import best_operations
-from common.supernet.sampled import SampledCell
+from common.supernet.sampled import Sample, SampledCell
 from common.supernet.supernet import SuperNet
 from edas.supernet import EDASSuperNet
 
@@ -57,9 +57,9 @@ class NormalEdge(NoEdge):
 
     edge = 7
 
-    def __init__(self, **shape):
-        super().__init__(**shape)
-        self.sampled = (self.edge,)
+    def mixes(self) -> list[Sample]:
+        """With that edge relaxed."""
+        return super().mixes(sampled=(self.edge,))
 
 
 class ReductionEdge(NormalEdge):
@@ -139,7 +139,7 @@ def main(options: Options) -> None:
         network = kind(channels=options.channels, cells=options.cells).to(device)
         kept[name] = saved_mib(network, batch, network.arch_parameters())
         step = weight_step(network)
-        steps[name] = lambda number, step=step: step(batch, batch)
+        steps[name] = lambda number, step=step: step(batch)
     seconds = in_turn(steps, options.rounds, device)
     print(f"torch {torch.__version__}, {device}, {threads} threads, batch {options.batch_size}")
     medians = {name: statistics.median(values) for name, values in seconds.items()}

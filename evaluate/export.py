@@ -18,21 +18,21 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
-from exporting.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
 
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
-from common.memory import check_memory, of_network
 from common.networks.trained import Trained, load_trained
 from common.run.cli import at_home
-from common.run.flags import at_least, at_most
+from common.run.flags import Between, check_bounds
 from common.run.folder import commit
+from common.run.memory import check_memory, of_network
 from common.run.start import set_threads
+from exporting.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
 
 TOLERANCE = 1e-4  # of a logit
 WARM_UP = 3  # passes that are not timed
@@ -50,11 +50,11 @@ class Options:
     """The folder of a finished retraining."""
     formats: tuple[Literal["onnx", "pt2"], ...] = ("onnx", "pt2")
     """onnx: network.onnx; pt2: network.pt2, by torch.export."""
-    batch_sizes: tuple[int, ...] = (1, 8, 32)
+    batch_sizes: Annotated[tuple[int, ...], Between(most=2**20)] = (1, 8, 32)
     """Images of a forward pass, to check and to time."""
-    rounds: int = 30
+    rounds: Annotated[int, Between(2, 10**6)] = 30
     """Timed passes at each batch size."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
 
 
@@ -67,7 +67,7 @@ def export(options: Options) -> None:
     """
     check(options)
     trained = load_trained(options.run)
-    largest, size = max(options.batch_sizes), (trained.config.channels, trained.config.cells)
+    largest, size = max(options.batch_sizes), (trained.config["channels"], trained.config["cells"])
     check_memory(
         f"--batch-sizes {largest}: forward passes",
         of_network(trained.shape, *size, largest, 0.5, 0.5),
@@ -109,9 +109,7 @@ def check(options: Options) -> None:
     Raises:
         InputError: naming the flag and the mend.
     """
-    at_most(options)
-    at_least(options, 1, "threads")
-    at_least(options, 2, "rounds")
+    check_bounds(options)
     if not options.formats:
         raise InputError("--formats: name one or both of onnx, pt2")
     if not options.batch_sizes or min(options.batch_sizes) < 1:

@@ -26,18 +26,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from retraining.config import chosen_preset
-from retraining.launch import result
-from retraining.loop import METHOD
 
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
 from common.networks.genotype import load
 from common.run.cli import at_home, parse
-from common.run.flags import at_least, at_most, flag
+from common.run.flags import Between, check_bounds, flag
+from retraining.config import chosen_preset
+from retraining.launch import result
+from retraining.loop import METHOD
 
 FREE = ("data_root", "threads", "launcher")  # what may differ when a protocol goes on
 
@@ -57,15 +57,15 @@ class Protocol:
     PR-DARTS search on CIFAR-10, as in their papers (--search-flags="--dataset cifar100": there)."""
     data_root: str = "data"
     """Where they lie."""
-    limit_images: int | None = None
+    limit_images: Annotated[int | None, Between(1, 10**9)] = None
     """Use only this many training images."""
-    seed: int = 2
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 2
     """Of the first search and the first training; others count on from it."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, Between(1, 10**6)] = None
     """Of the final trainings; by default the recipe's."""
-    cutout: int | None = None
+    cutout: Annotated[int | None, Between(0, 4096)] = None
     """Side of the square cut out in every training; 0: none; by default the recipe's."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads of each process."""
     search_flags: str = ""
     """More flags for the searches, in one word: --search-flags="--epochs 10"."""
@@ -124,7 +124,6 @@ class Protocol:
         Raises:
             InputError: naming the flag and what it takes.
         """
-        at_least(self, 1, "epochs")
         self.check_quoted()
         for genotype in self.cells() or ("darts_v1",):
             flags = self.flags(genotype)
@@ -156,9 +155,9 @@ class PCDARTS(Protocol):
     """Of the first search and of all trainings; the searches' are 0 to 4 in the paper (4.4.3)."""
     genotypes: tuple[str, ...] = ()
     """Cells to rank instead of searching: run folders, genotype files or names."""
-    searches: int = 5
+    searches: Annotated[int, Between(1, 1000)] = 5
     """How many, with the seeds from --seed on."""
-    rank_epochs: int | None = None
+    rank_epochs: Annotated[int | None, Between(1, 10**6)] = None
     """Of the trainings by which the cells are ranked; by default the recipe's, too."""
 
     def cells(self) -> Sequence[str]:
@@ -167,7 +166,6 @@ class PCDARTS(Protocol):
 
     def check(self) -> None:
         """See `Protocol.check`."""
-        at_least(self, 1, "searches", "rank_epochs")
         super().check()
 
     def run(self) -> dict[str, Any]:
@@ -196,12 +194,11 @@ class GDAS(Protocol):
     """GDAS, 4.2: the best of four searches by validation, trained and tested."""
 
     recipe, transfers = "gdas", True
-    searches: int = 4
+    searches: Annotated[int, Between(1, 1000)] = 4
     """How many, with the seeds from --seed on."""
 
     def check(self) -> None:
         """See `Protocol.check`."""
-        at_least(self, 1, "searches")
         super().check()
 
     def run(self) -> dict[str, Any]:
@@ -226,7 +223,7 @@ class PRDARTS(Protocol):
     recipe, transfers = "pr_darts", True
     genotype: str | None = None
     """Cells to train instead of searching: a run folder, a genotype file or a name."""
-    trainings: int = 3
+    trainings: Annotated[int, Between(1, 1000)] = 3
     """How many, with the seeds from --seed on."""
 
     def cells(self) -> Sequence[str]:
@@ -235,7 +232,6 @@ class PRDARTS(Protocol):
 
     def check(self) -> None:
         """See `Protocol.check`."""
-        at_least(self, 1, "trainings")
         super().check()
 
     def run(self) -> dict[str, Any]:
@@ -262,7 +258,7 @@ def main(argv: list[str]) -> None:
     """Run a protocol to its result, or go on with one."""
     config = tyro.extras.subcommand_cli_from_dict(PROTOCOLS, args=argv, description=__doc__)
     config = at_home(config)
-    at_most(config)
+    check_bounds(config)
     config.check()
     folder = Path(config.output)
     begin(folder, {"protocol": config.recipe, **dataclasses.asdict(config)})

@@ -13,31 +13,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
 from accelerate import Accelerator
-from retraining.config import RetrainConfig
 from torch import nn
 from torch.nn import functional as F
 
-from common.data.batches import Augmentation, Passes
+from common.data import loader
+from common.data.batches import Augmentation, Stream
 from common.data.datasets import Dataset
-from common.data.images import ImageFiles, Images
+from common.data.images import ImageFiles, Images, large
 from common.draw import pictures
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
-from common.memory import check_memory, of_network
-from common.networks.macro import large
-from common.networks.trained import Trained, load_trained
+from common.networks.trained import METHOD, Trained, load_trained
 from common.run.cli import at_home
-from common.run.config import described
-from common.run.flags import at_least, at_most
+from common.run.config import described, saved
+from common.run.flags import Between, check_bounds
 from common.run.folder import commit
+from common.run.memory import check_memory, of_network
 from common.run.start import set_threads, test_images, workers
 from common.training.loop import prepare
+from retraining.config import RetrainConfig
 
 SHOWN = 20  # classes that a person is told of
 
@@ -52,9 +52,9 @@ class Options:
     """Whose test images (default: the run's); a folder's are brought to the run's image size."""
     data_root: str | None = None
     """Where they lie (default: where the run's lay)."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Between(1, 2**20)] = None
     """Images of a batch, over all processes together (default: the run's)."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads of this process; by default the usable cores divided by the processes here."""
     json: bool = False
     """Print one JSON object: test.json without the confusion matrix."""
@@ -66,8 +66,7 @@ def test(options: Options) -> None:
     Raises:
         InputError: no such run, it is not finished, or there are no test images for it.
     """
-    at_most(options)
-    at_least(options, 1, "batch_size", "threads")
+    check_bounds(options)
     trained = load_trained(options.run)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
@@ -88,8 +87,8 @@ def test(options: Options) -> None:
         images.shape, config.channels, config.cells, min(config.batch_size, len(images)), 0.5, 0.5
     )
     check_memory(f"--batch-size {config.batch_size}: forward passes", least)
-    batches = images.batches(
-        accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
+    batches = loader.batches(
+        images, accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
         stream="test", rank=accelerator.process_index, processes=accelerator.num_processes,
     )
     network = prepare(accelerator, trained.network.to(memory_format=torch.channels_last))
@@ -117,9 +116,10 @@ def settled(options: Options, trained: Trained) -> RetrainConfig:
     """The run's config with the flags that were given."""
     names = ("dataset", "data_root", "batch_size")
     given = {name: getattr(options, name) for name in names}
-    config = replace(trained.config, **{k: v for k, v in given.items() if v is not None})
+    was = replace(saved(RetrainConfig, options.run, METHOD), resume=None)
+    config = replace(was, **{k: v for k, v in given.items() if v is not None})
     _, height, width = trained.shape
-    if config.dataset == "folder" and trained.config.dataset != "folder" and height == width:
+    if config.dataset == "folder" and was.dataset != "folder" and height == width:
         config = replace(config, image_size=height)
     return config
 
@@ -138,7 +138,7 @@ def like(trained: Trained, config: RetrainConfig) -> Images | ImageFiles:
 
 @torch.no_grad()
 def measure(
-    network: nn.Module, batches: Passes, classes: Sequence[str], accelerator: Accelerator
+    network: nn.Module, batches: Stream, classes: Sequence[str], accelerator: Accelerator
 ) -> tuple[dict[str, Any], list[list[int]]]:
     """The figures, accuracies in percent, and the confusion matrix, a row for each true class.
 

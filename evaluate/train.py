@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import sys
 
-from retraining.config import chosen_preset
-from retraining.loop import METHOD, retrain
-
 from common.errors import errors_are_messages
 from common.run.cli import parse
+from retraining.config import chosen_preset
+from retraining.loop import METHOD, retrain
 
 if __name__ == "__main__":
     with errors_are_messages():

@@ -24,17 +24,22 @@ class EquationGDAS(GDASSuperNet):
             return FixedReductionCell(place)
         return EquationSampledCell(place, self.nodes, self.candidates)
 
-    def mixes(self) -> list[Sample | None]:
+    def mixes(
+        self, generator: torch.Generator | None = None, tau: float = 10.0
+    ) -> list[Sample | None]:
         """Eq. 3 to 7, one edge after another, each with a read from the device (`item`)."""
-        return [self.sample(p.kind) if p.kind in self.kinds else None for p in self.places]
+        return [
+            self.sample(place.kind, generator, tau) if place.kind in self.kinds else None
+            for place in self.places
+        ]
 
-    def sample(self, kind: str) -> Sample:
+    def sample(self, kind: str, generator: torch.Generator | None, tau: float) -> Sample:
         """A cell's draw. Only the drawn term of Eq. 5 is there, as in `straight_through`."""
         active, weight = [], []
         A = self.arch[f"alpha_{kind}"]
-        for alpha, o in zip(A, gumbel(*A.shape, generator=self.generator), strict=True):
+        for alpha, o in zip(A, gumbel(*A.shape, generator=generator), strict=True):
             log_pr = (alpha.exp() / alpha.exp().sum()).log()  # Eq. 4
-            relaxed = ((log_pr + o.to(alpha)) / self.tau).softmax(-1)  # Eq. 7
+            relaxed = ((log_pr + o.to(alpha)) / tau).softmax(-1)  # Eq. 7
             drawn = (log_pr + o.to(alpha)).argmax().item()  # Eq. 6
             h = F.one_hot(log_pr.new_tensor(drawn).long(), len(alpha)) - relaxed.detach() + relaxed
             active.append([drawn])

@@ -115,7 +115,7 @@ def flow(
 
 
 class RecurrentSuperNet(LanguageModel):
-    """A language model whose cell is drawn for each chunk.
+    """A language model whose cell is drawn for each chunk: called as net(words, hidden, draw).
 
     Args:
         words: size of the vocabulary.
@@ -129,8 +129,6 @@ class RecurrentSuperNet(LanguageModel):
     Attributes:
         arch: `alpha_recurrent`, [edges, candidates].
         edges: (source, target) of each row: by target, then source.
-        tau: the softmax temperature of Eq. 7, above 0.
-        generator: of the draws.
     """
 
     def __init__(
@@ -139,29 +137,27 @@ class RecurrentSuperNet(LanguageModel):
     ):
         cell = RecurrentSearchCell(units, nodes, RECURRENT_OPS)
         super().__init__(words, units, cell, dropouts)
-        self.candidates, self.sample, self.tau = RECURRENT_OPS, sample, 10.0
+        self.candidates, self.sample = RECURRENT_OPS, sample
         self.derive_none = derive_none
         self.edges = [(i, j) for j in range(1, nodes + 1) for i in range(j)]
         self.arch = nn.ParameterDict(
             {f"alpha_{KIND}": small_noise(len(self.edges), len(RECURRENT_OPS))}
         )
-        self.generator = torch.Generator()
 
-    def read(
-        self, x: Tensor, hidden: Tensor, masks: tuple[Tensor | None, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """See `LanguageModel.read`: one draw, shared by the chunk's time steps."""
-        return self.cell(x, hidden, *masks, self.draw())
+    def draw(self, generator: torch.Generator | None = None, tau: float = 10.0) -> Draw:
+        """Eq. 5 to 7 for every edge, shared by a chunk's time steps; noise and choice on the CPU.
 
-    def draw(self) -> Draw:
-        """Eq. 5 to 7 for every edge; noise and choice on the CPU."""
+        Args:
+            generator: of the noise; None: torch's own.
+            tau: the softmax temperature of Eq. 7, above 0.
+        """
         log_pr = self.arch[f"alpha_{KIND}"].log_softmax(-1)  # Eq. 4
-        o = gumbel(*log_pr.shape, generator=self.generator)
+        o = gumbel(*log_pr.shape, generator=generator)
         if self.sample == "soft":
-            relaxed = ((log_pr + o.to(log_pr)) / self.tau).softmax(-1)  # Eq. 7
+            relaxed = ((log_pr + o.to(log_pr)) / tau).softmax(-1)  # Eq. 7
             return Draw([range(len(self.candidates))] * len(self.edges), relaxed.unbind())
         h = (log_pr.detach().cpu().double() + o).argmax(-1)  # Eq. 6
-        weight = straight_through(log_pr, o, h, self.tau)
+        weight = straight_through(log_pr, o, h, tau)
         return Draw(h[:, None].tolist(), weight)
 
     def probabilities(self) -> Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.distributed import average, seed_of, set_gradients
+from common.distributed import average, seed_of
 from common.draw import pictures
 from common.language.loop import LanguageLoop, TextConfig, with_perplexity
 from common.language.model import chunk_loss
@@ -18,7 +17,9 @@ from common.language.text import Chunk, Corpus
 from common.networks.genotype import Genotype, save
 from common.run.folder import Run
 from common.supernet.measures import best_operations
-from gdas.rnn_supernet import KIND, RecurrentSuperNet
+from common.training.loop import prepare
+from common.training.steps import descend, frozen
+from gdas.rnn_supernet import KIND, Draw, RecurrentSuperNet
 
 
 class RecurrentSearchTrainer(LanguageLoop):
@@ -40,24 +41,23 @@ class RecurrentSearchTrainer(LanguageLoop):
         self, config: TextConfig, supernet: RecurrentSuperNet, run: Run, texts: Corpus
     ):
         self.supernet = supernet
+        self.best = self._best()
+        prepare(run.accelerator, supernet)
         self.valid_columns = self.columns(config, run, texts.valid, "validation")
         columns = self.valid_columns.rows.shape[1]
         self.valid_hidden = supernet.initial(columns).to(run.accelerator.device)
-        self.best = self._best()
-        super().__init__(config, run, supernet, texts)
-
-    def new_optimizers(self, config: TextConfig) -> tuple[torch.optim.Optimizer, ...]:
-        """SGD of the weights, Adam of the architecture."""
-        self.weights = self.supernet.weight_parameters()
-        self.arch = self.supernet.arch_parameters()
+        self.generator = torch.Generator()  # of what is drawn; alike on every process
+        self.weights, self.arch = supernet.weight_parameters(), supernet.arch_parameters()
         self.arch_optimizer = torch.optim.Adam(
             self.arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
             weight_decay=config.arch_weight_decay,
         )
-        sgd = torch.optim.SGD(self.weights, config.learning_rate, weight_decay=config.weight_decay)
-        return sgd, self.arch_optimizer
+        sgd = torch.optim.SGD(
+            self.weights, config.learning_rate, weight_decay=config.weight_decay
+        )
+        super().__init__(config, run, supernet, texts, sgd, self.arch_optimizer)
 
-    # --------------------------------------------------------------------------------- the verbs
+    # --------------------------------------------------------------------------------- the steps
 
     def batches(self) -> Iterator[tuple[Chunk, Chunk]]:
         """Pairs of a chunk of the training text and one of the validation text.
@@ -70,51 +70,42 @@ class RecurrentSearchTrainer(LanguageLoop):
         for chunk in self.chunks():
             yield chunk, self.valid_columns.chunk(starts[self.step % len(starts)], bptt)
 
-    def weight_step(self, chunk: Chunk) -> None:
+    def weight_step(self, chunk: Chunk, tau: float) -> None:
         """One clipped step of SGD on the weights; the architecture stays."""
-        with self._only(self.weights, "weight"):
-            total, loss = self.training_loss(chunk)
+        with frozen(self.arch):
+            total, loss = self.training_loss(chunk, self._draw("weight", tau))
             gradients = torch.autograd.grad(total, self.weights, allow_unused=True)
         self.descend(average(self.accelerator, gradients), len(chunk.words))
         self.record(loss, chunk)
         self.watch(total)
 
-    def arch_step(self, chunk: Chunk) -> None:
+    def arch_step(self, chunk: Chunk, tau: float) -> None:
         """One step of Adam on alpha; the weights stay."""
-        with self._only(self.arch, "arch"):
+        with frozen(self.weights):
             before = torch.zeros_like(self.valid_hidden) if chunk.first else self.valid_hidden
-            reading = self.network(chunk.words, before)
+            reading = self.network(chunk.words, before, self._draw("arch", tau))
             loss = chunk_loss(reading, chunk.targets)
             gradients = [torch.zeros_like(alpha) for alpha in self.arch]
             if loss.requires_grad:  # not where a draw cut all of them off
                 gradients = torch.autograd.grad(loss, self.arch, materialize_grads=True)
         self.valid_hidden = reading.hidden.detach()
-        set_gradients(self.arch, average(self.accelerator, gradients))
-        self.arch_optimizer.step()
+        descend(self.arch_optimizer, self.arch, average(self.accelerator, gradients))
         self.watch(loss)
 
-    @contextlib.contextmanager
-    def _only(self, wanted: Sequence[nn.Parameter], draw: str) -> Iterator[None]:
-        """Nothing is computed, or kept, for the gradients of others; draws as of this step."""
-        ours = {id(parameter) for parameter in wanted}
-        frozen = [p for p in (*self.weights, *self.arch) if id(p) not in ours]
-        self.supernet.generator.manual_seed(seed_of(self.config.seed, pictures, self.global_step))
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        yield
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+    def _draw(self, step: str, tau: float) -> Draw:
+        self.generator.manual_seed(seed_of(self.config.seed, step, self.global_step))
+        return self.supernet.draw(self.generator, tau)
 
     # --------------------------------------------------------------------------- what it leaves
 
-    def report(self) -> dict[str, Any]:
+    def held_out_metrics(self, tau: float) -> dict[str, Any]:
         """Validate; write the architecture and the genotype it stands for."""
         best, op = self._best(), self.supernet.probabilities().detach()
-        figures = {
-            **with_perplexity({"valid_loss": self.finite(self.validate())}),
+        metrics = {
+            **with_perplexity({"valid_loss": self.finite(self.valid_loss(tau))}),
             f"entropy_{KIND}": torch.special.entr(op).sum(-1).mean().item(),
             f"changed_edges_{KIND}": int((best != self.best).sum()),
-            "tau": self.supernet.tau,
+            "tau": tau,
         }
         self.best = best
         self.run.append("architecture.jsonl", {
@@ -127,21 +118,21 @@ class RecurrentSearchTrainer(LanguageLoop):
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
         )
-        return figures
+        return metrics
 
     @torch.no_grad()
-    def validate(self) -> float:
+    def valid_loss(self, tau: float) -> float:
         """Mean NLL of the validation text in its columns, drawn chunk by chunk as in training.
 
         Every process sees the same draws.
         """
         self.network.eval()
-        self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
+        self.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
         sums = torch.zeros(2, dtype=torch.float64, device=self.accelerator.device)
         hidden = torch.zeros_like(self.valid_hidden)
         for start in range(0, len(self.valid_columns), self.config.bptt):
             chunk = self.valid_columns.chunk(start, self.config.bptt)
-            reading = self.network(chunk.words, hidden)
+            reading = self.network(chunk.words, hidden, self.supernet.draw(self.generator, tau))
             hidden, count = reading.hidden, chunk.targets.numel()
             loss = chunk_loss(reading, chunk.targets)
             sums += torch.stack([count * loss, torch.full_like(loss, count)])
@@ -195,12 +186,5 @@ class RecurrentSearchTrainer(LanguageLoop):
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
         self.run.say(f"\n{genotype}\n\nrun folder: {folder} (a picture of the cell inside)")
-        self.run.say(f"next: {self._next_command()}")
-
-    def _next_command(self) -> str:
-        words = ["python", "evaluate/train_rnn.py"]
-        if self.config.dataset == "small":
-            words += ["--preset", "text"]
-        elif self.config.data_root != TextConfig.data_root:
-            words += ["--data-root", self.config.data_root]
-        return shlex.join([*words, "--genotype", str(self.run.folder)])
+        command = shlex.join(["python", "evaluate/train_rnn.py", "--genotype", str(folder)])
+        self.run.say(f"next: {command}")

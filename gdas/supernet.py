@@ -23,13 +23,10 @@ class GDASSuperNet(SampledSuperNet):
             the reduction cells of Fig. 3.
         draw: "cell": every cell draws for itself (3.2); "kind": cells of a kind share one draw.
         **shape: see `SuperNet`.
-
-    Attributes:
-        tau: the softmax temperature of Eq. 7, above 0.
     """
 
     def __init__(self, reduction: str = "searched", draw: str = "cell", **shape):
-        self.fixed, self.draw, self.tau = reduction == "fixed", draw, 10.0
+        self.fixed, self.draw = reduction == "fixed", draw
         if self.fixed:
             self.kinds = ("normal",)
         super().__init__(**shape)
@@ -47,11 +44,17 @@ class GDASSuperNet(SampledSuperNet):
             return FixedReductionCell(place)
         return super().make_cell(place)
 
-    def mixes(self) -> list[Sample | None]:
+    def mixes(
+        self, generator: torch.Generator | None = None, tau: float = 10.0
+    ) -> list[Sample | None]:
         """Eq. 5: h picks the operation of each edge that runs, and Eq. 7 takes its gradient.
 
         Noise is drawn on the CPU and so is h, for all cells at once: the one copy of log Pr there
         is all that a pass reads from the device.
+
+        Args:
+            generator: see `SuperNet.mixes`.
+            tau: the softmax temperature of Eq. 7, above 0.
         """
         log_pr = {kind: self.arch[f"alpha_{kind}"].log_softmax(-1) for kind in self.kinds}  # Eq. 4
         known = read(torch.stack(list(log_pr.values())))
@@ -66,9 +69,9 @@ class GDASSuperNet(SampledSuperNet):
             elif self.draw == "kind" and kind in shared:
                 samples.append(shared[kind])
             else:
-                o = gumbel(*on_cpu[kind].shape, generator=self.generator)
+                o = gumbel(*on_cpu[kind].shape, generator=generator)
                 h = (on_cpu[kind] + o).argmax(-1)  # Eq. 6; A and log Pr differ by a constant
-                weight = straight_through(log_pr[kind], o, h, self.tau)
+                weight = straight_through(log_pr[kind], o, h, tau)
                 shared[kind] = Sample(h[:, None].tolist(), weight)
                 samples.append(shared[kind])
         return samples
@@ -81,9 +84,9 @@ class GDASSuperNet(SampledSuperNet):
         """
         return {**super().derive(), **({"reduction": FIXED} if self.fixed else {})}
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self, tau: float) -> dict[str, float]:
         """The temperature."""
-        return {"tau": self.tau}
+        return {"tau": tau}
 
 
 def straight_through(

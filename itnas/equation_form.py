@@ -20,12 +20,12 @@ class EquationITNAS(ITNASSuperNet):
         """A cell with one module an edge and candidate."""
         return EquationCell(place, self.nodes, self.candidates)
 
-    def sample(self, kind: str) -> Tensor:
+    def sample(self, kind: str, generator: torch.Generator | None, tau: float) -> Tensor:
         """Eq. 5 edge by edge, alpha the probabilities of each."""
         a, Z = self.arch[f"alpha_{kind}"], []
-        for logits, noise in zip(a, gumbel(*a.shape, generator=self.generator), strict=True):
+        for logits, noise in zip(a, gumbel(*a.shape, generator=generator), strict=True):
             alpha = logits.exp() / logits.exp().sum()
-            scaled = ((alpha.log() + noise.to(alpha)) / self.tau).exp()
+            scaled = ((alpha.log() + noise.to(alpha)) / tau).exp()
             Z.append(scaled / scaled.sum())
         return torch.stack(Z)
 

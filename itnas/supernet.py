@@ -41,9 +41,6 @@ class ITNASSuperNet(SuperNet):
 
     Raises:
         ValueError: pruning without transitions.
-
-    Attributes:
-        tau: the softmax temperature of Eq. 5, above 0.
     """
 
     candidates = tuple(name for name in CANDIDATES if name != "none")  # K = 7 (4.1.1)
@@ -56,7 +53,6 @@ class ITNASSuperNet(SuperNet):
             raise ValueError("pruning follows the transitions, and there are none")
         self.gumbel, self.transition, self.pruning = gumbel, transition, pruning
         self.derive_tau, self.reweighting = derive_tau, reweighting
-        self.tau = 5.0
         super().__init__(**shape)
 
     def init_arch(self) -> None:
@@ -76,21 +72,27 @@ class ITNASSuperNet(SuperNet):
         """The cell without noise, at `derive_tau`: what is derived, measured and recorded."""
         return Mix(self.rows(kind, (self.arch[f"alpha_{kind}"] / self.derive_tau).softmax(-1)))
 
-    def mixes(self) -> list[Mix]:
-        """One sample a kind of cell and pass: its outer rows Z, and the inner rows that follow."""
+    def mixes(self, generator: torch.Generator | None = None, tau: float = 5.0) -> list[Mix]:
+        """One sample a kind of cell and pass: its outer rows Z, and the inner rows that follow.
+
+        Args:
+            generator: see `SuperNet.mixes`.
+            tau: the softmax temperature of Eq. 5, above 0.
+        """
         if not self.gumbel:
             return super().mixes()
-        return self.per_cell({kind: Mix(self.rows(kind, self.sample(kind))) for kind in self.kinds})
+        outer = {kind: self.sample(kind, generator, tau) for kind in self.kinds}
+        return self.per_cell({kind: Mix(self.rows(kind, Z)) for kind, Z in outer.items()})
 
-    def sample(self, kind: str) -> Tensor:
+    def sample(self, kind: str, generator: torch.Generator | None, tau: float) -> Tensor:
         """Eq. 5: Z = softmax((log alpha + G) / tau), soft; [outer edges, K].
 
         The alpha of Eq. 5 are probabilities; what is trained is their logits, hence log_softmax.
         """
         log_alpha = self.arch[f"alpha_{kind}"].log_softmax(-1)
-        G = gumbel(*log_alpha.shape, generator=self.generator)
+        G = gumbel(*log_alpha.shape, generator=generator)
         G = G.to(log_alpha.device, log_alpha.dtype, non_blocking=True)
-        return ((log_alpha + G) / self.tau).softmax(-1)
+        return ((log_alpha + G) / tau).softmax(-1)
 
     def transitions(self, kind: str) -> tuple[list[Tensor], list[Tensor]]:
         """P and beta (Eq. 10 and 12) of the edges (i, j) out of each node i = 2, 3, ...
@@ -160,6 +162,6 @@ class ITNASSuperNet(SuperNet):
             "beta": [score for part in beta for score in part.flatten().tolist()],
         }
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self, tau: float) -> dict[str, float]:
         """The temperature, where there is one."""
-        return {"tau": self.tau} if self.gumbel else {}
+        return {"tau": tau} if self.gumbel else {}

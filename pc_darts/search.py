@@ -7,96 +7,14 @@ download.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
 
-import tyro
-
-from common.errors import InputError, errors_are_messages
+from common.errors import errors_are_messages
 from common.run.cli import parse
-from common.run.config import SearchConfig
-from common.run.flags import at_least
+from common.supernet.supernet import shape
 from common.training.bilevel import BilevelTrainer, open_search
-from common.training.schedules import warm_up
+from pc_darts.config import METHOD, PRESETS, PCDARTSConfig
 from pc_darts.supernet import PCDARTSSuperNet
-
-METHOD = "pc_darts"
-
-
-@dataclass(frozen=True)
-class PCDARTSConfig(SearchConfig):
-    """Section 4.2: CIFAR-10, 8 cells, 16 channels, K = 4, 50 epochs of which 15 are warm-up."""
-
-    preset: Literal["cifar10", "imagenet", "digits"] = "cifar10"
-    """cifar10, imagenet: the paper's searches (4.2, 4.3); digits: a minute on two CPU cores."""
-    K: Annotated[int, tyro.conf.arg(aliases=["--k"])] = 4
-    """1/K of the channels enters the candidate operations (3.2); 1: all of them."""
-    edge_normalization: bool = True
-    """Weigh each edge by beta (3.3)."""
-    mask: Literal["first", "random"] = "first"
-    """The first channels and a shuffle (4.1), or channels drawn for every edge and pass (3.2)."""
-    derive_none: bool = False
-    """Let `none` be derived, as any other operation; such an edge sends zeros."""
-    warmup_epochs: int = 15
-    """Epochs at the start in which alpha and beta rest."""
-    batch_size: int | None = None
-    """Images of a step, over all processes together; by default 64 K, 256 for K = 4; on ImageNet
-    512 K, 1,024 for K = 2."""
-    learning_rate: float | None = None
-    """Of the weights' SGD at the start; by default 0.025 K, 0.1 for K = 4; on ImageNet 0.25 K, 0.5
-    for K = 2."""
-    learning_rate_warmup: int = 0
-    """Epochs at the start in which that grows linearly to its whole value."""
-
-    def resolved(self) -> PCDARTSConfig:
-        """Batch size and learning rate follow K: 256 and 0.1 at K = 4 (4.2).
-
-        On ImageNet 1,024 and 0.5 at K = 2 (4.3).
-        """
-        each, rate = (512, 0.25) if self.preset == "imagenet" else (64, 0.025)
-        batch_size = each * self.K if self.batch_size is None else self.batch_size
-        rate = rate * self.K if self.learning_rate is None else self.learning_rate
-        return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
-
-    def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
-        return {
-            "K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask,
-            "derive_none": self.derive_none,
-        }
-
-    def least_size(self) -> tuple[float, float]:
-        """See `SearchConfig.least_size`; 1/K of the channels enters the candidates."""
-        maps, weights = super().least_size()
-        return maps / self.K, weights / self.K**2
-
-    def check(self) -> None:
-        """See `RunConfig.check`."""
-        at_least(self, 1, "K")
-        at_least(self, 0, "warmup_epochs", "learning_rate_warmup")
-        super().check()
-        if self.channels % self.K:
-            divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]
-            raise InputError(
-                f"--K {self.K}: must divide --channels {self.channels}, so one of {divisors}"
-            )
-
-
-PRESETS = {
-    "cifar10": PCDARTSConfig(),
-    "imagenet": PCDARTSConfig(
-        preset="imagenet", dataset="imagenet", train_share=0.1, valid_share=0.025, K=2,
-        warmup_epochs=35, learning_rate_warmup=5,
-        weight_decay=3e-5, arch_learning_rate=6e-3, arch_grad_clip=5.0,
-    ),
-    "digits": PCDARTSConfig(
-        preset="digits", dataset="digits", epochs=8, warmup_epochs=2, batch_size=64,
-        channels=16, cells=4, crop_padding=1, flip=False, arch_learning_rate=6e-3,
-        cut_accuracy="batch",
-    ),
-}
 
 
 def search(config: PCDARTSConfig) -> None:
@@ -106,33 +24,23 @@ def search(config: PCDARTSConfig) -> None:
     """
     config, run, images, split = open_search(config, METHOD)
     supernet = PCDARTSSuperNet(
-        K=config.K,
-        edge_normalization=config.edge_normalization,
-        mask=config.mask,
-        derive_none=config.derive_none,
-        **config.shape(images),
+        config.K, config.edge_normalization, config.mask, derive_none=config.derive_none,
+        **shape(config, images),
+    )
+    trainer = BilevelTrainer(
+        config, supernet, run, images, split, rate_warmup=config.learning_rate_warmup
     )
     if config.warmup_epochs >= config.epochs:
         run.say(f"note: all {config.epochs} epochs are warm-up; alpha and beta will not move")
-    trainer = PCDARTSTrainer(config, supernet, run, images, split)
     for epoch in trainer.epochs():
         searching = epoch >= config.warmup_epochs
         for train, valid in trainer.batches(valid=searching):
             if searching:
                 trainer.arch_step(valid)  # alpha and beta, on the second part of the images
             trainer.weight_step(train)  # operation weights, on the first part
+        trainer.validate()
     trainer.finish()
     run.close()
-
-
-class PCDARTSTrainer(BilevelTrainer):
-    """A learning rate that grows before it falls (the authors' code for ImageNet)."""
-
-    def set_learning_rate(self) -> None:
-        """The cosine's; in warm-up epoch e of W, (e + 1) / W of the whole."""
-        super().set_learning_rate()
-        config = self.config
-        warm_up(self.optimizer, config.learning_rate, self.epoch, config.learning_rate_warmup)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class PCDARTSSuperNet(SuperNet):
     def make_cell(self, place: Place) -> nn.Module:
         """A cell whose edges mix 1/K of the channels."""
         if self.mask == "random":
-            return RandomMaskCell(place, self.nodes, self.candidates, self.K, self.generator)
+            return RandomMaskCell(place, self.nodes, self.candidates, self.K)
         return PartialCell(place, self.nodes, self.candidates, self.K)
 
     def mix(self, kind: str) -> Mix:
@@ -51,6 +52,31 @@ class PCDARTSSuperNet(SuperNet):
         incoming = range(2, 2 + self.nodes)  # node j has j incoming edges
         by_node = self.arch[f"beta_{kind}"].split(list(incoming))
         return Mix(alpha, torch.cat([beta.softmax(0) for beta in by_node]))
+
+    def per_cell(
+        self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
+    ) -> list[Mix]:
+        """See `SuperNet.per_cell`; random masks are drawn here, for every edge of every cell."""
+        mixes = super().per_cell(by_kind)
+        if self.mask == "first":
+            return mixes
+        return [
+            MaskedMix(mix.op, mix.edge, [
+                torch.randperm(place.channels, generator=generator) for _ in self.edges
+            ])
+            for place, mix in zip(self.places, mixes, strict=True)
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MaskedMix(Mix):
+    """A mix with the mask S_ij of Eq. 1 on each edge.
+
+    Attributes:
+        order: [edges], of each the channels [C]; the first 1/K of them are selected.
+    """
+
+    order: Sequence[Tensor] = ()
 
 
 class PartialCell(SearchCell):
@@ -87,23 +113,18 @@ class PartialCell(SearchCell):
 
 
 class RandomMaskCell(PartialCell):
-    """Eq. 1 with a mask drawn anew for each edge in each pass; nothing is shuffled."""
-
-    def __init__(
-        self, place: Place, nodes: int, candidates: Sequence[str], K: int,
-        generator: torch.Generator,
-    ):
-        super().__init__(place, nodes, candidates, K)
-        self.generator = generator
+    """Eq. 1 with a mask of its own for each edge in each pass; nothing is shuffled."""
 
     def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Every edge by itself: no two see the same channels."""
         return [((i,), (j,)) for i, j in self.edges]
 
-    def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
+    def flows(
+        self, step: MixedEdges, sources: list[Tensor], mix: MaskedMix
+    ) -> Sequence[Tensor]:
         """Selected channels to the front, Eq. 1, and back to where they were."""
-        (x,) = sources
-        order = torch.randperm(x.shape[1], generator=self.generator)
+        (x,), (i,), (j,) = sources, step.sources, step.targets
+        order = mix.order[self.edges.index((i, j))]
         back = order.argsort().to(x.device, non_blocking=True)
         order = order.to(x.device, non_blocking=True)
         (flow,) = super().flows(step, [x[:, order]], mix)

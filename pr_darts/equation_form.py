@@ -39,7 +39,9 @@ class EquationPRDARTS(PRDARTSSuperNet):
         """A cell with one module an edge and candidate."""
         return EquationPoolCell(place, self.nodes, self.pools[place.kind], self.cell_output)
 
-    def per_cell(self, by_kind: dict[str, Mix]) -> list[Sequence[Tensor]]:
+    def per_cell(
+        self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
+    ) -> list[Sequence[Tensor]]:
         """The softmax of each edge by itself, over its own pool."""
         softmax = {}
         for kind in self.kinds:

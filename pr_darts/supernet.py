@@ -84,7 +84,9 @@ class PRDARTSSuperNet(SuperNet):
         alpha = self.arch[f"alpha_{kind}"]
         return Mix(alpha.masked_fill(self.get_buffer(f"absent_{kind}"), -torch.inf).softmax(-1))
 
-    def per_cell(self, by_kind: dict[str, Mix]) -> list[Sequence[Tensor | None]]:
+    def per_cell(
+        self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
+    ) -> list[Sequence[Tensor | None]]:
         """Of each cell the weights of its candidates, edge by edge, pool by pool.
 
         None where a cut mix has 0: such a candidate need not run.
@@ -139,16 +141,16 @@ class PRDARTSSuperNet(SuperNet):
         """Candidates of all edges of both kinds of cell."""
         return sum(len(pool.candidates) for pools in self.pools.values() for pool in pools)
 
-    def figures(self) -> dict[str, Any]:
+    def metrics(self) -> dict[str, Any]:
         """Of each kind of cell, what Fig. 2 and Table III say of its pools."""
-        figures = {}
+        metrics = {}
         for kind, pools in self.pools.items():
             for name, share in distribution(pools).items():
-                figures[f"{name}_share_{kind}"] = share
-            figures[f"similarity_{kind}"] = similarity(pools)
-            figures[f"candidates_{kind}"] = sum(len(pool.candidates) for pool in pools)
-            figures[f"discovered_{kind}"] = len(discovered(pools))
-        return figures
+                metrics[f"{name}_share_{kind}"] = share
+            metrics[f"similarity_{kind}"] = similarity(pools)
+            metrics[f"candidates_{kind}"] = sum(len(pool.candidates) for pool in pools)
+            metrics[f"discovered_{kind}"] = len(discovered(pools))
+        return metrics
 
 
 class PoolCell(nn.Module):

@@ -16,11 +16,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+
+from common.draw import pictures as draw
+from common.run import checkpoint
 from retraining.config import PRESETS
 from retraining.loop import retrain
-
-from common.draw import pictures
-from common.run import checkpoint
 
 ROOT = Path(__file__).parent.parent
 SEARCH = "pc_darts/search.py"
@@ -50,10 +50,10 @@ def command(monkeypatch, capfd):
 
     Pictures, which take as long as a tiny search, are drawn where they are asked for.
     """
-    draw_run = pictures.run
+    draw_run = draw.run
 
     def run(script, *arguments, pictures=False):
-        monkeypatch.setattr(pictures, "run", draw_run if pictures else lambda folder: None)
+        monkeypatch.setattr(draw, "run", draw_run if pictures else lambda folder: None)
         monkeypatch.setattr(sys, "argv", [str(ROOT / script), *map(str, arguments)])
         monkeypatch.setenv("COLUMNS", "100")
         capfd.readouterr()
@@ -76,7 +76,7 @@ def launch(*words, processes=None, launcher=None, **kwargs):
     elif processes is not None:
         start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'evaluate'}"}
     environment.pop("OMP_NUM_THREADS", None)
     return subprocess.Popen(
         [*start, *map(str, words)], cwd=ROOT, env=environment, text=True,
@@ -105,7 +105,7 @@ def trained_run(tmp_path_factory):
         threads=1, output=str(folder),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "run", lambda folder: None)
+        patch.setattr(draw, "run", lambda folder: None)
         retrain(config)
     return folder
 

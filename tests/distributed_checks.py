@@ -8,16 +8,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from detection import loop
-from retraining.config import RetrainConfig, TrainConfig
-from retraining.loop import Retrainer
-from retraining.random_cells import random_genotype
-from retraining.ranking import train_briefly
-from retraining.rnn import LanguageTrainer, RNNTrainConfig
 from torch.nn import functional as F
 
+from common.data import loader
 from common.data.batches import Augmentation
-from common.data.datasets import Images, Split, load_train
+from common.data.datasets import load_train
+from common.data.images import Images
+from common.data.split import Split
 from common.distributed import seed_of
 from common.language.loop import DROPOUTS
 from common.language.model import chunk_loss, exact_loss, slowness
@@ -31,18 +28,26 @@ from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
 from common.training.running_statistics import average_statistics
 from common.training.unrolled import second_order
-from edas.search import EDASConfig, iteration
+from detection import loop
+from edas.config import EDASConfig
+from edas.search import iteration
 from edas.supernet import EDASSuperNet
-from gdas.rnn_search import GDASRNNConfig
+from gdas.rnn_config import GDASRNNConfig
 from gdas.rnn_supernet import RecurrentSuperNet
 from gdas.rnn_trainer import RecurrentSearchTrainer
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts import batch_size
-from pr_darts.search import PRDARTSConfig, next_cycle
+from pr_darts.config import PRDARTSConfig
+from pr_darts.search import next_cycle
 from pr_darts.supernet import PRDARTSSuperNet
 from pr_darts.trainer import CycleTrainer
+from retraining.config import RetrainConfig, TrainConfig
+from retraining.loop import Retrainer
+from retraining.random_cells import random_genotype
+from retraining.ranking import train_briefly
+from retraining.rnn import LanguageTrainer, RNNTrainConfig
 from shapes import make as make_shapes
 from test_detection import make_trainer as make_detector_trainer
 from test_streamed_batches import make_files
@@ -136,11 +141,11 @@ def language_models(accelerator, folder):
     supernet = RecurrentSuperNet(len(texts.words), 6, 3, config.dropouts)
     searching = RecurrentSearchTrainer(config, supernet, trainer.run, texts)
     start = searching.arch[0].detach().clone()
-    for searching.step, (at, valid) in enumerate(((0, 0), (9, 9))):
+    for searching.global_step, (at, valid) in enumerate(((0, 0), (9, 9))):
         torch.manual_seed(accelerator.process_index)
-        searching.weight_step(searching.train_batches.chunk(at, 9))
-        searching.arch_step(searching.valid_columns.chunk(valid, 9))
-    everywhere_equal(accelerator, torch.tensor(searching.validate()))
+        searching.weight_step(searching.train_batches.chunk(at, 9), 2.0)
+        searching.arch_step(searching.valid_columns.chunk(valid, 9), 2.0)
+    everywhere_equal(accelerator, torch.tensor(searching.valid_loss(2.0)))
     for parameter in supernet.parameters():
         everywhere_equal(accelerator, parameter)
     assert not torch.equal(searching.arch[0], start)
@@ -165,7 +170,7 @@ def main(folder):
     loss = F.cross_entropy(trainer.supernet(both_x), both_y)
     expected = torch.autograd.grad(loss, trainer.weights + trainer.arch)
     found = [g for of in (trainer.weights, trainer.arch)
-             for g in trainer._gradients((x, y), of, "test")[2]]
+             for g in trainer._gradients((x, y), of, "test", {})[2]]
     for gradient, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-10)
 
@@ -208,7 +213,7 @@ def main(folder):
         ):
             images, labels = batches.train(step)
             verb((images.double(), labels))
-        drawing.step += 1
+        drawing.global_step += 1
     assert any(p.grad is None for p in drawing.weights)
     for parameter in drawing.supernet.parameters():
         everywhere_equal(accelerator, parameter)
@@ -218,11 +223,12 @@ def main(folder):
     relaxing = make(accelerator, folder, EDASSuperNet)
     start = [p.detach().clone() for p in relaxing.arch]
     config = EDASConfig(inversion_epochs=0, arch_weight_decay=0)
-    for relaxing.step in range(2):
+    for relaxing.global_step in range(2):
         torch.manual_seed(accelerator.process_index)
-        pairs = (b.train(relaxing.step) for b in (relaxing.train_batches, relaxing.valid_batches))
-        iteration(config, relaxing, *((images.double(), labels) for images, labels in pairs))
-        everywhere_equal(accelerator, torch.tensor(relaxing.supernet.sampled))
+        halves = relaxing.train_batches, relaxing.valid_batches
+        pairs = (half.train(relaxing.global_step) for half in halves)
+        edge = iteration(config, relaxing, *((x.double(), labels) for x, labels in pairs))
+        everywhere_equal(accelerator, torch.tensor(edge))
     for parameter in relaxing.supernet.parameters():
         everywhere_equal(accelerator, parameter)
     moved = sum(not torch.equal(p, old) for p, old in zip(relaxing.arch, start, strict=True))
@@ -231,17 +237,17 @@ def main(folder):
     # ITNAS' samples: the same on both, with the inner rows that follow from them.
     sampling = make(accelerator, folder, ITNASSuperNet)
     start = [p.detach().clone() for p in sampling.arch]
-    for sampling.step in range(2):
+    for sampling.global_step in range(2):
         torch.manual_seed(accelerator.process_index)
         for verb, batches in (
             (sampling.arch_step, sampling.valid_batches),
             (sampling.weight_step, sampling.train_batches),
         ):
-            images, labels = batches.train(sampling.step)
+            images, labels = batches.train(sampling.global_step)
             verb((images.double(), labels))
     for parameter in sampling.supernet.parameters():
         everywhere_equal(accelerator, parameter)
-    for mix in sampling.supernet.mixes():
+    for mix in sampling.supernet.mixes(sampling.generator):
         everywhere_equal(accelerator, mix.op)
     assert not any(torch.equal(p, old) for p, old in zip(sampling.arch, start, strict=True))
 
@@ -249,7 +255,6 @@ def main(folder):
     changing = make_cycles(accelerator, folder)
     net, table, changing.bar = changing.supernet, changing.table, tqdm(disable=True)
     for cycle in table[:2]:
-        changing.begin_epoch()
         everywhere_equal(accelerator, torch.tensor(changing.batch_size))
         for train, valid in changing.batches():
             assert len(train[1]) == len(valid[1]) == changing.batch_size // 2
@@ -262,7 +267,7 @@ def main(folder):
         assert len(set(pools)) > 5
         for tensor in net.state_dict().values():
             everywhere_equal(accelerator, tensor.double())
-        changing.next_epoch()
+        changing.epoch, changing.step, changing.seen = changing.epoch + 1, 0, 0
 
     # The fullest GPU decides for all.
     share = batch_size.fullest(accelerator, 0.2 + 0.3 * accelerator.process_index)
@@ -305,7 +310,7 @@ def main(folder):
     network, images = retrainer.derived.eval(), trainer_images()
     draws = {"seed": 0, "stream": "test"}
     whole, shared = (
-        measure(network, images.batches("cpu", None, 16, Augmentation(), **draws, **ours),
+        measure(network, loader.batches(images, "cpu", None, 16, Augmentation(), **draws, **ours),
                 images.classes, accelerator)
         for ours in ({}, {"rank": accelerator.process_index, "processes": 2})
     )
@@ -343,8 +348,8 @@ def main(folder):
 
     # What is drawn is equal everywhere, whatever the process drew for itself.
     torch.manual_seed(accelerator.process_index)
-    trainer.supernet.generator.manual_seed(7)
-    everywhere_equal(accelerator, torch.rand(5, generator=trainer.supernet.generator))
+    draws = GDASSuperNet(channels=4, cells=3).mixes(trainer.generator.manual_seed(7))
+    everywhere_equal(accelerator, torch.tensor([sample.active for sample in draws]))
     trainer.run.close()  # as every search ends
 
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 CELLS = json.loads(
-    (Path(__file__).parents[1] / "common" / "genotypes" / "darts_v1.json").read_text()
+    (Path(__file__).parents[1] / "common" / "networks" / "genotypes" / "darts_v1.json").read_text()
 )["cells"]
 SIZE = {"epochs": 3, "batch_size": 8, "channels": 4, "cells": 3, "dataset": "digits"}
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detection.average_precision import METRICS, Found, average_precision, check_installed
-from detection.coco import Boxes, Coco, read_split
 
 from common.errors import InputError
+from detection.average_precision import METRICS, Found, average_precision, check_installed
+from detection.coco import Boxes, Coco, read_split
 from shapes import make
 
 

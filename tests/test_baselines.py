@@ -8,19 +8,20 @@ from itertools import combinations
 
 import pytest
 import torch
-from retraining import loop, random_cells
-from retraining.random_cells import OPERATIONS, random_genotype
 
 from common.baselines import darts
-from common.data.datasets import Split, load_train
+from common.data.datasets import load_train
+from common.data.split import Split
 from common.errors import NotFinite
 from common.networks.genotype import load
 from common.run.folder import Run
 from common.training.bilevel import BilevelTrainer
 from conftest import launch
+from retraining import loop, random_cells
+from retraining.random_cells import OPERATIONS, random_genotype
 from test_resume import figures, identical, last_checkpoint
 
-DARTS, RANDOM = "common/baselines/darts.py", "evaluate/retraining/random_cells.py"
+DARTS, RANDOM = "common/baselines/darts.py", "evaluate/random_search.py"
 SMALL = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
 SMALL += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
 
@@ -79,6 +80,7 @@ def test_the_steps_of_an_iteration(tmp_path, monkeypatch, order):
         )
     monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0]))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
+    monkeypatch.setattr(BilevelTrainer, "validate", lambda self: None)
     monkeypatch.setattr(BilevelTrainer, "finish", lambda self: None)
     preset = darts.PRESETS["digits"]
     darts.search(dataclasses.replace(preset, order=order, output=str(tmp_path / "run")))
@@ -205,7 +207,9 @@ def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, comma
     """The result is the last file: what makes a run finished."""
     flags, folder = [*SMALL, "--samples", 2, "--epochs", 1], tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.draw.pictures.spread", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "common.draw.pictures.spread", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         assert command(RANDOM, *flags, "--output", folder, pictures=True)[0] == 130
     assert not (folder / "result.json").exists()
     assert command(RANDOM, "--resume", folder, pictures=True)[0] == 0

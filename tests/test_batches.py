@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from common.data.batches import Augmentation, Batches
-from common.data.datasets import Images
+from common.data.images import Images
 
 
 def images(count=40, channels=3, height=8, width=10):

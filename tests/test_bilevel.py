@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common.data.datasets import Images, Split
+from common.data.images import Images
+from common.data.split import Split
 from common.errors import NotFinite
 from common.run.config import SearchConfig
 from common.run.folder import Run
@@ -27,14 +28,16 @@ def trainer(tmp_path, accelerator):
     return make(tmp_path, accelerator, SuperNet)
 
 
-def make(folder, accelerator, kind, **how):
+def make(folder, accelerator, kind, trainer=BilevelTrainer, **how):
+    """A trainer on random images; `kind` is a class of supernets, or one that is made already."""
     torch.manual_seed(0)
     pixels = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8)
     images = Images(pixels, torch.arange(40) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
     config, split = how.pop("config", CONFIG), how.pop("split", Split.halves(40, 0))
-    supernet = kind(channels=4, cells=3, nodes=2, classes=3, **how)
+    ready = isinstance(kind, torch.nn.Module)
+    supernet = kind if ready else kind(channels=4, cells=3, nodes=2, classes=3, **how)
     run = Run(folder, "test", accelerator)
-    return BilevelTrainer(config, supernet, run, images, split)
+    return trainer(config, supernet, run, images, split)
 
 
 def snapshot(parameters):
@@ -193,10 +196,10 @@ def test_the_learning_rate_is_a_cosine_over_epochs(tmp_path, accelerator):
     for epoch in trainer.epochs():
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         assert trainer.arch_optimizer.param_groups[0]["lr"] == 0.01
-        trainer.step = trainer.steps_per_epoch
         trainer.meters["loss"].update(torch.tensor(1.0), 1)
         trainer.meters["top1"].update(torch.tensor(1.0), 1)
         assert epoch == len(rates) - 1
+        trainer.validate()
     expected = [0.01 + 0.09 * (1 + math.cos(math.pi * e / 5)) / 2 for e in range(5)]
     assert rates == pytest.approx(expected)
 
@@ -213,6 +216,7 @@ def test_the_first_step_that_is_not_finite_is_reported_and_not_saved(tmp_path, a
                 getattr(trainer, verb)(*good, (images[0], images[1]))
                 if verb != "weight_step":
                     trainer.weight_step(batch(trainer))
+            trainer.validate()
     names = sorted(p.name for p in (tmp_path / "checkpoints").glob("*.pt"))
     assert names == ["epoch-00001-step-0000000.pt"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
@@ -223,6 +227,7 @@ def test_an_epoch_leaves_its_figures_architecture_and_genotype(trainer):
         for train, valid in trainer.batches():
             trainer.arch_step(valid)
             trainer.weight_step(train)
+        trainer.validate()
     metrics, architecture, genotypes = (
         trainer.run.lines(f"{name}.jsonl") for name in ("metrics", "architecture", "genotypes")
     )

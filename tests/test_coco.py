@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from detection.coco import read_image, read_split
-from detection.coco_batches import TrainBatches, plain_batches
 from torchvision.transforms import v2
 
 from common.errors import InputError
+from detection.coco import read_image, read_split
+from detection.coco_batches import TrainBatches, plain_batches
 from shapes import make
 
 

@@ -82,11 +82,11 @@ def test_recorded_when_asked_for_and_nothing_else_changes(tmp_path, accelerator)
     config = dataclasses.replace(CONFIG, hessian=True)
     trainer = make(tmp_path, accelerator, SuperNet, config=config)
     before = snapshot([*trainer.supernet.parameters(), *trainer.supernet.buffers()])
-    assert trainer.report()["hessian_eigenvalue"] != 0
+    assert trainer.held_out_metrics()["hessian_eigenvalue"] != 0
     assert equal([*trainer.supernet.parameters(), *trainer.supernet.buffers()], before)
     assert all(p.requires_grad for p in trainer.supernet.parameters())
     trainer.config = CONFIG
-    assert trainer.report()["hessian_eigenvalue"] is None
+    assert trainer.held_out_metrics()["hessian_eigenvalue"] is None
 
 
 def test_a_cell_is_filled_by_half_of_its_edges():
@@ -124,7 +124,8 @@ def test_stops_with_the_cells_from_before_and_resumes_to_the_same(command, tmp_p
     import common.training.bilevel
 
     monkeypatch.setattr(
-        common.training.bilevel, "epoch_before", lambda rule, lines, nodes: 1 if len(lines) == 3 else None
+        common.training.bilevel, "epoch_before",
+        lambda rule, lines, nodes: 1 if len(lines) == 3 else None,
     )
     flags = [*TINY, "--stop-on-collapse", "skips", "--output", tmp_path / "run"]
     status, out, _ = command(DARTS, *flags)

@@ -105,7 +105,8 @@ def test_images_and_their_errors(accelerator, monkeypatch):
     whole = datasets.load_train("digits", "")
     assert len(images) == 32 and torch.equal(images.labels, whole.limited(32, 5).labels)
     assert len(training_images(CONFIG, accelerator)) == len(whole)
-    assert len(test_images(CONFIG, accelerator, whole)) == len(datasets.load_test("digits", "", whole))
+    expected = datasets.load_test("digits", "", whole)
+    assert len(test_images(CONFIG, accelerator, whole)) == len(expected)
 
     def fail(*_, **__):
         raise InputError("no images there")

@@ -8,15 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
+
+import fake_run
+from common.errors import InputError
 from comparison import conduct, jobs, methods, planned, rows, running
 from comparison.conduct import compare
 from comparison.jobs import Job
 from comparison.methods import METHODS
 from comparison.progress import View
 from comparison.settings import CompareConfig
-
-import fake_run
-from common.errors import InputError
 
 COMPARE = "evaluate/compare.py"
 FAKE = (str(Path(fake_run.__file__)),)

@@ -3,6 +3,10 @@
 import dataclasses
 
 import pytest
+
+from common.baselines import darts
+from common.networks.genotype import load, save
+from common.run.cli import parse
 from comparison import published
 from comparison.budget import NINE, budget_of, search_flags, shared_out, words
 from comparison.methods import METHODS, name_of
@@ -10,17 +14,13 @@ from comparison.plan import plan_of
 from comparison.planned import jobs_of
 from comparison.settings import CompareConfig
 from comparison.studies import STUDIES
+from edas import config as edas
+from gdas import config as gdas
+from itnas import config as itnas
+from pc_darts import config as pc_darts
+from pr_darts import config as pr_darts
 from retraining import random_cells
 from retraining.config import RetrainConfig, chosen_preset
-
-from common.baselines import darts
-from common.networks.genotype import load, save
-from common.run.cli import parse
-from edas import search as edas
-from gdas import search as gdas
-from itnas import search as itnas
-from pc_darts import search as pc_darts
-from pr_darts import search as pr_darts
 
 MODULES = {"pc_darts": pc_darts, "gdas": gdas, "gdas_frc": gdas, "edas": edas, "itnas": itnas,
            "pr_darts": pr_darts, "darts": darts, "darts2": darts, "random": random_cells}

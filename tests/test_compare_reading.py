@@ -7,17 +7,17 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
+
+import fake_run
+from common.errors import InputError
+from common.networks.complexity import Setting, complexity
+from common.networks.genotype import FixedCell, Genotype, load
 from comparison import html_report, rows
 from comparison.conduct import compare
 from comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
 from comparison.reading import run_folder
 from comparison.rows import adds_of, cell_counts, changes, mean_of
 from comparison.settings import CompareConfig
-
-import fake_run
-from common.errors import InputError
-from common.networks.complexity import Setting, complexity
-from common.networks.genotype import FixedCell, Genotype, load
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_the_smallest_networks(dataset, size):
 def start(*flags):
     return subprocess.Popen(
         [sys.executable, "evaluate/complexity.py", *flags],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'evaluate'}"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
 

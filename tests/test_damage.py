@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
+from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import Dataset, load_train
 from common.errors import InputError
@@ -21,8 +22,10 @@ from common.run import checkpoint
 from common.run.config import RunConfig, saved
 from common.run.folder import EPOCH_FILES, Run
 from common.run.start import start
-from common.training.loop import Loop
+from common.training.images import ImageLoop
+from common.training.schedules import LearningRate
 from conftest import ROOT, of_an_older_version
+from retraining.pinned import genotype_of, pin_genotype
 
 METHOD = "tiny"
 
@@ -44,10 +47,10 @@ class Killed(BaseException):
     """What a run does not outlive."""
 
 
-class Tiny(Loop):
+class Tiny(ImageLoop):
     """Trains a linear layer; its epochs leave what a search's do."""
 
-    def report(self):
+    def held_out_metrics(self):
         weight = self.network[1].weight.detach()
         self.run.append("architecture.jsonl", {"epoch": self.epoch, "w": weight.sum().item()})
         self.run.append("genotypes.jsonl", {"epoch": self.epoch, "w": weight[0, :9].tolist()})
@@ -63,15 +66,16 @@ def train(config, killed_at=None):
     config, accelerator = start(config)
     run = Run.open(config, METHOD, accelerator)
     run.pin_images("images.json", {"classes": list(DIGITS.classes), "sha256": DIGITS.sha256()})
-    genotype = run.genotype(config.genotype)
-    run.pin_genotype(genotype)
+    genotype = genotype_of(run, config.genotype)
+    pin_genotype(run, genotype)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     optimizer = torch.optim.SGD(network.parameters(), config.learning_rate, config.momentum)
-    batches = DIGITS.batches(
-        accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
+    batches = loader.batches(
+        DIGITS, accelerator.device, None, config.batch_size, Augmentation(), seed=config.seed,
         stream="train", rank=0, processes=1,
     )
-    loop = Tiny(config, run, network, optimizer, batches)
+    rate = LearningRate("cosine", optimizer, config.epochs)
+    loop = Tiny(config, run, network, optimizer, rate, batches)
     for epoch in loop.epochs():
         for step in loop.steps():
             if (epoch, loop.step) == killed_at:
@@ -82,6 +86,7 @@ def train(config, killed_at=None):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        loop.validate()
     lines = run.lines("metrics.jsonl")
     run.write("result.json", {
         "genotype": genotype.name, "epochs": len(lines), "norm": lines[-1]["norm"],
@@ -406,7 +411,7 @@ def use(folder):
     """All that a user of a trained network gets."""
     trained = load_trained(folder)
     weights = {name: value.tolist() for name, value in trained.network.state_dict().items()}
-    config = replace(trained.config, output=None)
+    config = {name: trained.config[name] for name in ("channels", "cells", "auxiliary_weight")}
     return weights, trained.genotype.cells, config, trained.classes, trained.mean, trained.std
 
 
@@ -445,5 +450,3 @@ def test_a_trained_network_of_an_older_version(trained_run, tmp_path):
         "label_smoothing", "learning_rate_warmup", "recipe", "schedule", "workers",
     )  # fmt: skip
     assert use(folder)[0] == use(trained_run)[0]
-    config = load_trained(folder).config
-    assert not config.compile and config.accumulate == 1 and config.held_out == "test"

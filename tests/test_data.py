@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, SVHN
 
-from common.data import datasets
+from common.data import datasets, loader
 from common.data.batches import Augmentation
-from common.data.datasets import Split
 from common.data.images import ImageFiles, Images
+from common.data.split import Split
 from common.errors import InputError
+from retraining.config import chosen_preset
 from test_streamed_batches import make_files
 
 
@@ -106,7 +107,9 @@ def test_test_split_problems_are_named(tmp_path):
 def test_images_of_odd_sizes_and_grey_ones_make_batches(tmp_path, size, mode):
     images = datasets.load_train("folder", make_folder(tmp_path, size=size, mode=mode))
     assert images.shape == (3 if mode == "RGB" else 1, *size)
-    served = images.batches("cpu", None, 3, Augmentation(4, True, 16), seed=0, stream="train")
+    served = loader.batches(
+        images, "cpu", None, 3, Augmentation(4, True, 16), seed=0, stream="train"
+    )
     x, labels = served.train(0)
     assert x.shape == (3, *images.shape) and x.isfinite().all() and len(labels) == 3
     assert [len(y) for _, y in served.evaluate()] == [3, 3]
@@ -172,7 +175,7 @@ def test_large_images_of_a_folder_stay_in_their_files_too(tmp_path, mode, channe
     assert isinstance(small, Images) and small.shape == (channels, 64, 64)
     train = datasets.load_train("folder", tmp_path, 128)
     assert isinstance(train, ImageFiles) and train.shape == (channels, 128, 128)
-    whole = [x for x, _ in train.batches("cpu", None, 6, Augmentation(), seed=0, stream="")
+    whole = [x for x, _ in loader.batches(train, "cpu", None, 6, Augmentation(), seed=0, stream="")
              .evaluate()]
     pixels = torch.cat(whole)  # normalised by what was measured
     assert pixels.mean((0, 2, 3)).abs().max() < 1e-4
@@ -357,7 +360,9 @@ def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
         "--output", tmp_path / "run",
     )  # fmt: skip
     assert status == 0 and opened == [], err
-    assert "images --batch-size 3 --genotype" in out  # the next command fits these images
+    assert f"evaluate/train.py --genotype {tmp_path / 'run'}" in out
+    (config,) = chosen_preset(["--genotype", str(tmp_path / "run")]).values()
+    assert config.dataset == "folder" and config.batch_size == 3  # the search's images, its batch
     with pytest.raises(InputError, match="no readable image"):
         train = datasets.load_train("folder", tmp_path / "images")
         datasets.load_test("folder", tmp_path / "images", train)  # a retraining does open it

@@ -7,17 +7,17 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from detection.coco import read_image, read_split
-from detection.coco_batches import TrainBatches
-from detection.loop import DetectorTrainer
-from detection.ssd import FeatureMaps, detector, detector_multiply_adds
-from detection.train_detector import DetectConfig, backbone, counts
 
 from common.errors import InputError
 from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import load, save
 from common.networks.network import Network
 from common.run.folder import Run
+from detection.coco import read_image, read_split
+from detection.coco_batches import TrainBatches
+from detection.loop import DetectorTrainer
+from detection.ssd import FeatureMaps, detector, detector_multiply_adds
+from detection.train_detector import DetectConfig, backbone, counts
 from shapes import make
 from test_resume import figures, identical, last_checkpoint
 
@@ -143,7 +143,8 @@ def test_weights_of_another_network_are_refused(trained, changes, message):
 def test_weights_of_cifars_stem_are_refused(trained, monkeypatch):
     other = Network(load("pc_darts_imagenet"), 4, 6, 10)
     monkeypatch.setattr(
-        sys.modules["common.networks.trained"], "load_trained", lambda _: SimpleNamespace(network=other)
+        sys.modules["common.networks.trained"], "load_trained",
+        lambda _: SimpleNamespace(network=other),
     )
     with pytest.raises(InputError, match="ImageNet's stem"):
         backbone(config(weights=str(trained[0])))

@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -167,17 +166,17 @@ def called(layer):
 
 
 def test_run_draws_all_and_equal_runs_alike(tmp_path):
-    pictures = []
+    files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_run(tmp_path / name)
         pictures.run(tmp_path / name)
-        pictures.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
+        files.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
     stems = ["curves", "measures", "normal", "reduction"]
     stems += ["architecture_normal", "architecture_reduction"]
-    assert pictures[0].keys() == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
-    assert pictures[0] == pictures[1]
-    grid = pictures[0]["architecture_normal.svg"].decode()
+    assert files[0].keys() == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
+    assert files[0] == files[1]
+    grid = files[0]["architecture_normal.svg"].decode()
     assert all(f">{name}</text>" in grid for name in CANDIDATES)
     assert all(f">{i} \u2192 {j}</text>" in grid for j in (2, 3) for i in range(j))
 
@@ -340,14 +339,14 @@ def test_of_equally_accurate_cells_the_least_loss_is_best():
 
 
 def test_a_random_search_has_a_spread_instead_of_curves(tmp_path):
-    pictures = []
+    files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps({"cells": sampled(3)}))
         pictures.run(tmp_path / name)
-        pictures.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
-    assert pictures[0].keys() == {"spread.svg", "spread.png"}
-    assert pictures[0] == pictures[1]
+        files.append({p.name: p.read_bytes() for p in (tmp_path / name / "pictures").iterdir()})
+    assert files[0].keys() == {"spread.svg", "spread.png"}
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("result", [{"cells": 20}, {"cells": []}, {"epochs": 3}])
@@ -362,9 +361,6 @@ def test_architecture_of_one_epoch_without_edge_weights(tmp_path):
     assert "edge's weight" not in (tmp_path / "architecture_normal.svg").read_text()
 
 
-def test_main_names_a_folder_that_is_no_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path)])
-    with pytest.raises(SystemExit) as stopped:
-        pictures.main()
-    assert stopped.value.code == 2
-    assert str(tmp_path) in capsys.readouterr().err
+def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):
+    status, _, err = command("common/draw/__main__.py", tmp_path, pictures=True)
+    assert status == 2 and str(tmp_path) in err

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 
 import pytest
@@ -11,7 +12,8 @@ from accelerate.utils import tqdm
 from common.networks.genotype import CANDIDATES
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
-from edas.search import PRESETS, search
+from edas.config import PRESETS
+from edas.search import search
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
@@ -24,8 +26,8 @@ def seeds_of_steps(trainer, monkeypatch):
     seeds = []
     monkeypatch.setattr(
         trainer.supernet, "loss",
-        lambda images, labels: (
-            seeds.append(trainer.supernet.generator.initial_seed()) or torch.zeros(()),
+        lambda images, labels, mixes: (
+            seeds.append(trainer.generator.initial_seed()) or torch.zeros(()),
             torch.zeros(len(labels), 3),
         ),
     )
@@ -35,8 +37,8 @@ def seeds_of_steps(trainer, monkeypatch):
     for _ in range(2):
         for train, valid in trainer.batches():
             trainer.arch_step(valid)
-            trainer._gradients(train, trainer.weights, draw="weight")
-        trainer.next_epoch()
+            trainer._gradients(train, trainer.weights, "weight", {})
+        trainer.seen = 0
     return seeds
 
 
@@ -60,8 +62,8 @@ def test_what_a_process_draws_for_itself_is_its_own_and_of_the_step(
         for _ in range(2):
             for _ in trainer.batches():
                 seeds[rank].append(torch.initial_seed())
-            trainer.next_epoch()
-        trainer.epoch = trainer.step = trainer.steps_before = 0
+            trainer.seen = 0
+        trainer.global_step = 0
     drawn = seeds[0] + seeds[1]
     assert len(seeds[0]) >= 4 and len(set(drawn)) == len(drawn)
 
@@ -74,38 +76,29 @@ def test_an_epochs_validations_share_their_draws_and_other_epochs_have_others(
     seeds, original = [], BilevelTrainer.evaluate
     monkeypatch.setattr(
         BilevelTrainer, "evaluate",
-        lambda self, *rest: seeds.append(self.supernet.generator.initial_seed())
+        lambda self, *rest: seeds.append(self.generator.initial_seed())
         or original(self, *rest),
     )
     for trainer.epoch in range(2):
-        trainer.supernet.generator.manual_seed(trainer.epoch)
-        trainer.report()
+        trainer.generator.manual_seed(trainer.epoch)
+        trainer.held_out_metrics(tau=1.0)
     assert len(seeds) == 8 and len(set(seeds[:4])) == len(set(seeds[4:])) == 1
     assert seeds[0] != seeds[4]
 
 
 def test_edas_is_validated_with_the_sign_as_it_is(tmp_path, monkeypatch):
     """Each epoch, also where its last iteration was of -alpha."""
-    signs, nets = [], []
-
-    def epochs(self):
-        nets.append(self.supernet)
-        for epoch in range(3):
-            yield epoch
-            signs.append(self.supernet.sigma)  # here the loop validates
-
-    monkeypatch.setattr("edas.draw.run", lambda folders: None)
-    monkeypatch.setattr(BilevelTrainer, "epochs", epochs)
+    told = []
+    monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter(range(3)))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
-    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: None)
-    monkeypatch.setattr(
-        "edas.search.iteration",
-        lambda config, trainer, train, valid: setattr(trainer.supernet, "sigma", -1),
-    )
+    monkeypatch.setattr(BilevelTrainer, "validate", lambda self, **given: told.append(given))
+    monkeypatch.setattr(BilevelTrainer, "finish", lambda self, own_pictures: None)
+    monkeypatch.setattr("edas.search.iteration", lambda config, trainer, train, valid: (4,))
     search(dataclasses.replace(
         PRESETS["digits"], variant="edas-inv", output=str(tmp_path / "run")
     ).resolved())  # fmt: skip
-    assert signs == [1, 1, 1]
+    assert told == [{"sampled": (4,)}] * 3  # so sigma is what `mixes` begins with
+    assert inspect.signature(EDASSuperNet.mixes).parameters["sigma"].default == 1
 
 
 @pytest.mark.parametrize("kind", [GDASSuperNet, EDASSuperNet, ITNASSuperNet])
@@ -122,8 +115,7 @@ def test_the_hessian_is_of_the_relaxed_network_whatever_was_drawn(
     monkeypatch.setattr("common.training.bilevel.dominant_eigenvalue", lambda loss, *_: loss.item())
     losses = set()
     for seed in range(3):
-        trainer.supernet.generator.manual_seed(seed)
-        trainer.supernet.sampled = (seed,)
+        trainer.generator.manual_seed(seed)
         losses.add(trainer._eigenvalue())
     assert len(losses) == 1
     count = len(trainer.supernet.candidates)

@@ -5,16 +5,16 @@ from collections import Counter
 
 import pytest
 import torch
-from benchmarking.timing import saved_mib
-from edas_cost import NETWORKS
 from torch.nn import functional as F
 
+from benchmarking.timing import saved_mib
 from common.data.datasets import load_train
 from common.networks.genotype import CANDIDATES
 from common.supernet.candidate import run
 from common.supernet.measures import cut_to_best
-from edas.search import PRESETS, EDASConfig
+from edas.config import PRESETS, EDASConfig
 from edas.supernet import EDASSuperNet
+from edas_cost import NETWORKS
 from test_bilevel import CONFIG, make
 from test_gdas import Calls
 
@@ -124,11 +124,10 @@ def slow_form(net, images, sampled, sigma):
 def test_equations_2_and_3(candidates, sigma):
     """Every edge in turn is the sampled one: logits, and all gradients."""
     net, images, labels = net_and_batch(candidates=candidates)
-    net.sigma = sigma
     parameters = list(net.parameters())
     for sampled, name in [*enumerate(net.arch), (None, None)]:
-        net.sampled = () if sampled is None else (sampled,)
-        loss, logits = net.loss(images, labels)
+        edges = () if sampled is None else (sampled,)
+        loss, logits = net.loss(images, labels, net.mixes(sampled=edges, sigma=sigma))
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         expected = slow_form(net, images, name, sigma)
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-11)
@@ -143,10 +142,8 @@ def test_equations_2_and_3(candidates, sigma):
 
 def test_sigma_turns_softmax_and_argmax_alike_and_not_the_genotype():
     net, images, _ = net_and_batch()
-    net.sampled = (2,)
-    up, derived, op = net.mixes()[0], net.derive(), net.mix("normal").op
-    net.sigma = -1
-    down = net.mixes()[0]
+    up, derived, op = net.mixes(sampled=(2,))[0], net.derive(), net.mix("normal").op
+    down = net.mixes(sampled=(2,), sigma=-1)[0]
     alphas = torch.stack(net.arch_parameters())[:EDGES].detach()
     for n, alpha in enumerate(alphas):
         if n == 2:
@@ -163,12 +160,12 @@ def test_zero_weighs_in_the_relaxed_edge_and_is_never_an_argmax():
     none = CANDIDATES.index("none")
     for alpha in net.arch_parameters():
         alpha.data[none] = 9
-    net.sampled = (1,)
-    for sample in net.mixes():
+    mixes = net.mixes(sampled=(1,))
+    for sample in mixes:
         assert all(none not in row for n, row in enumerate(sample.active) if len(row) == 1)
-    relaxed = net.mixes()[0]
+    relaxed = mixes[0]
     assert len(relaxed.active[1]) == 8 and relaxed.weight[1][none] > 0.9
-    loss, _ = net.loss(images, labels)
+    loss, _ = net.loss(images, labels, mixes)
     (gradient,) = torch.autograd.grad(loss, [net.arch["alpha_normal_1-2"]])
     assert gradient[none] != 0 and torch.isclose(gradient.sum(), gradient.new_zeros(()))
     assert all(edge.op.name != "none" for cell in net.derive().values() for edge in cell.edges)
@@ -179,8 +176,7 @@ def test_nothing_is_lost_by_the_cut_when_no_edge_is_relaxed():
     net, images, _ = net_and_batch()
     cut = net.per_cell({k: cut_to_best(net.mix(k), net.candidates) for k in net.kinds})
     assert torch.equal(net(images), net(images, cut))
-    net.sampled = (0,)
-    assert not torch.equal(net(images), net(images, cut))
+    assert not torch.equal(net(images, net.mixes(sampled=(0,))), net(images, cut))
 
 
 # -------------------------------------------------------------------------------- what is computed
@@ -189,7 +185,6 @@ def test_nothing_is_lost_by_the_cut_when_no_edge_is_relaxed():
 @pytest.mark.parametrize("sampled", [1, EDGES + 3])
 def test_one_edge_runs_all_candidates_and_every_other_one_operation(sampled, monkeypatch):
     net, images, labels = net_and_batch()
-    net.sampled = (sampled,)
     key = {
         module: (n, edge)
         for n, cell in enumerate(net.cells)
@@ -198,9 +193,10 @@ def test_one_edge_runs_all_candidates_and_every_other_one_operation(sampled, mon
     }
     ran = Counter()
     monkeypatch.setattr(
-        "common.supernet.sampled.run", lambda module, *rest: ran.update([key[module]]) or run(module, *rest)
+        "common.supernet.sampled.run",
+        lambda module, *rest: ran.update([key[module]]) or run(module, *rest),
     )
-    loss, _ = net.loss(images, labels)
+    loss, _ = net.loss(images, labels, net.mixes(sampled=(sampled,)))
     for n, place in enumerate(net.places):
         for edge in net.cells[n].edges:
             relaxed = f"alpha_{place.kind}_{edge}" == list(net.arch)[sampled]
@@ -211,7 +207,6 @@ def test_one_edge_runs_all_candidates_and_every_other_one_operation(sampled, mon
 
 def test_a_pass_reads_once_from_the_device(monkeypatch):
     net, images, labels = net_and_batch(cells=8)
-    net.sampled = (3,)
     reads = []
     original = torch.Tensor.cpu, torch.Tensor.tolist
 
@@ -222,7 +217,7 @@ def test_a_pass_reads_once_from_the_device(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "cpu", lambda t: reads.append(t.shape) or original[0](t))
     monkeypatch.setattr(torch.Tensor, "tolist", tolist)
     with Calls() as calls:
-        net.loss(images, labels)
+        net.loss(images, labels, net.mixes(sampled=(3,)))
     assert reads == [(2 * EDGES, 7)] and calls.reads == 0
 
 
@@ -234,16 +229,16 @@ def test_the_cost_is_flat_in_the_candidates_outside_the_sampled_edge(monkeypatch
         net = EDASSuperNet(candidates, **SMALL)
         for alpha in net.arch_parameters():
             alpha.data[net.candidates.index("sep_conv_3x3")] = 1
-        net.sampled = () if sampled is None else (sampled,)
+        batch = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1])
         with Calls() as calls:
-            loss, _ = net.loss(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 1]))
+            loss, _ = net.loss(*batch, net.mixes(sampled=sampled))
             torch.autograd.grad(loss, net.weight_parameters(), allow_unused=True)
         return calls.all
 
-    seven, eight, relaxed = operations(7, None), operations(8, None), operations(8, 0)
+    seven, eight, relaxed = operations(7, ()), operations(8, ()), operations(8, (0,))
     monkeypatch.setattr("edas.supernet.CANDIDATES", (*CANDIDATES, "sep_conv_7x7"))
-    assert seven == eight == operations(8, None)
-    assert seven < relaxed < operations(8, 0)
+    assert seven == eight == operations(8, ())
+    assert seven < relaxed < operations(8, (0,))
 
 
 def test_memory_is_at_most_1_5_times_the_derived_networks():

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from common.draw.cell import STYLE
 from common.errors import InputError
 from common.networks.genotype import CANDIDATES as CANDIDATES8
-from edas import draw
+from edas import figures
 from test_draw import nothing_overlaps
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
@@ -49,16 +49,16 @@ STILL = alphas([[1] * 10] * 3)
 
 
 def test_changes_of_first_rank_are_counted_without_none(tmp_path):
-    record = draw.Record.of(write(tmp_path / "run", MOVING))
+    record = figures.Record.of(write(tmp_path / "run", MOVING))
     assert record.changes().tolist() == [[True] + [False] * 9, [True, True] + [False] * 8]
-    assert draw.Record.of(write(tmp_path / "still", STILL)).changes().sum() == 0
+    assert figures.Record.of(write(tmp_path / "still", STILL)).changes().sum() == 0
 
 
 def test_a_row_a_search_a_column_an_edge_a_mark_a_change(tmp_path):
     runs = [("alpha-max", STILL), ("edas", MOVING)]
-    records = [draw.Record.of(write(tmp_path / label, a, label)) for label, a in runs]
+    records = [figures.Record.of(write(tmp_path / label, a, label)) for label, a in runs]
     with rc_context(STYLE):
-        figure = draw.alphas_figure(records, draw._most_changed(records)[:3])
+        figure = figures.alphas_figure(records, figures._most_changed(records)[:3])
         nothing_overlaps(figure)
     grid = np.array(figure.axes).reshape(2, 3)
     assert [a.get_title() for a in grid[0]] == [
@@ -77,21 +77,21 @@ def test_a_row_a_search_a_column_an_edge_a_mark_a_change(tmp_path):
 def test_edges_with_most_changes_are_chosen(tmp_path):
     leaders = np.ones((4, 10), int)
     leaders[1::2, 7] = leaders[3, 4] = 2
-    record = draw.Record.of(write(tmp_path / "run", alphas(leaders)))
-    assert draw._most_changed([record]) == [1, 2, 3, 4, 5, 8]
+    record = figures.Record.of(write(tmp_path / "run", alphas(leaders)))
+    assert figures._most_changed([record]) == [1, 2, 3, 4, 5, 8]
 
 
 def test_several_runs_stand_in_one_picture(tmp_path):
     ours, darts = write(tmp_path / "a", MOVING), write(tmp_path / "d", STILL, method="darts_1")
-    draw.run((ours,))
+    figures.run((ours,))
     assert {p.name for p in (ours / "pictures").iterdir()} == {"alphas.svg", "alphas.png"}
-    draw.run((darts, ours), output=tmp_path / "out")
+    figures.run((darts, ours), output=tmp_path / "out")
     text = (tmp_path / "out" / "cuts.svg").read_text()
     words = ("darts_1, seed 2", "edas, seed 2", "supernet")
     assert all(f">{word}</text>" in text for word in words)
-    records = [draw.Record.of(folder) for folder in (ours, darts)]
+    records = [figures.Record.of(folder) for folder in (ours, darts)]
     with rc_context(STYLE):
-        figure = draw.cuts_figure(records)
+        figure = figures.cuts_figure(records)
         nothing_overlaps(figure)
     assert figure.axes[1].lines[0].get_ydata().tolist() == [10, 11, 12]
 
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_named(tmp_path, folders, edges, named):
     write(tmp_path / "off", MOVING, cut=False)
     output = tmp_path / "out" if len(set(folders)) > 1 else None
     with pytest.raises(InputError, match=named):
-        draw.run(tuple(tmp_path / name for name in folders), edges=edges, output=output)
+        figures.run(tuple(tmp_path / name for name in folders), edges=edges, output=output)
     assert not (tmp_path / "run" / "pictures").exists()
 
 
@@ -118,7 +118,7 @@ def test_half_written_runs_and_single_epochs_are_drawn(tmp_path):
     run = write(tmp_path / "run", MOVING)
     lines = (run / "metrics.jsonl").read_text().splitlines(True)
     (run / "metrics.jsonl").write_text(lines[0])  # the architecture is two lines ahead
-    draw.run((run,), edges=(3,))
+    figures.run((run,), edges=(3,))
     assert ">another operation leads</text>" in (run / "pictures" / "alphas.svg").read_text()
 
 
@@ -126,9 +126,9 @@ def test_half_written_runs_and_single_epochs_are_drawn(tmp_path):
 def test_legend_and_panels_stay_apart(tmp_path, edges):
     names = ["none", *CANDIDATES8[1:]]
     alpha = np.random.default_rng(0).normal(size=(4, len(NAMES), 8))
-    record = draw.Record.of(write(tmp_path / "run", alpha, candidates=names))
+    record = figures.Record.of(write(tmp_path / "run", alpha, candidates=names))
     with rc_context(STYLE):
-        figure = draw.alphas_figure([record], edges)
+        figure = figures.alphas_figure([record], edges)
         nothing_overlaps(figure)
     legend = figure.legends[0].get_window_extent()
     assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1

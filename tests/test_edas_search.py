@@ -8,7 +8,8 @@ import torch
 
 from common.networks.genotype import load
 from common.training.bilevel import BilevelTrainer
-from edas.search import PRESETS, search
+from edas.config import PRESETS
+from edas.search import search
 from test_baselines import interrupt_after
 from test_edas import EDGES, VARIANTS
 from test_resume import figures, identical, last_checkpoint
@@ -54,21 +55,18 @@ def test_a_found_cell_is_retrained(tmp_path, command):
 
 @pytest.mark.parametrize("epochs", [2, 3])
 def test_an_inversion_as_long_as_the_search_is_said(tmp_path, monkeypatch, capfd, epochs):
-    signs = []
-    monkeypatch.setattr("edas.draw.run", lambda folders: None)
+    told = []
     monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 1]))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
-    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: signs.append(self.supernet.sigma))
-    monkeypatch.setattr(
-        "edas.search.iteration",
-        lambda config, trainer, train, valid: setattr(trainer.supernet, "sigma", -1),
-    )
+    monkeypatch.setattr(BilevelTrainer, "finish", lambda self, own_pictures: None)
+    monkeypatch.setattr(BilevelTrainer, "validate", lambda self, **given: told.append(given))
+    monkeypatch.setattr("edas.search.iteration", lambda config, trainer, train, valid: (5,))
     config = dataclasses.replace(
         PRESETS["digits"], variant="edas-inv", epochs=2, inversion_epochs=epochs,
         output=str(tmp_path / "run"),
     ).resolved()
     search(config)
-    assert signs == [1]  # read from +alpha
+    assert told == [{"sampled": (5,)}] * 2  # read from +alpha
     note = f"--inversion-epochs {epochs}: alpha's sign alternates in all 2 epochs"
     assert note in capfd.readouterr().out
 

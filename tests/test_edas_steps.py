@@ -1,7 +1,6 @@
 """EDAS' iteration: what moves, what rests, what decays."""
 
 import dataclasses
-import itertools
 from collections import Counter
 
 import pytest
@@ -20,11 +19,11 @@ from test_resume import identical
 def test_alphas_of_unsampled_edges_do_not_move_by_a_bit(tmp_path, accelerator, variant):
     config, trainer = searcher(tmp_path, accelerator, variant)
     drawn = set()
-    for trainer.step in range(12):
+    for trainer.global_step in range(12):
         before = snapshot(trainer.arch)
         states = [adam_state(trainer, alpha) for alpha in trainer.arch]
-        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(trainer.step))
-        sampled = edge_of(config, trainer.step, len(trainer.arch))
+        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(trainer.global_step))
+        sampled = edge_of(config, trainer.global_step, len(trainer.arch))
         drawn.add(sampled)
         for n, alpha in enumerate(trainer.arch):
             still = torch.equal(alpha, before[n])
@@ -41,11 +40,11 @@ def edas_inv(tmp_path, accelerator, decayed):
     """Iterations of EDAS-inv: the edge, alphas and Adam's states before and after each."""
     config, trainer = searcher(tmp_path, accelerator, "edas-inv", decayed=decayed)
     seen = set()
-    for trainer.step in range(12):
+    for trainer.global_step in range(12):
         before = snapshot(trainer.arch)
         states = [adam_state(trainer, alpha) for alpha in trainer.arch]
-        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(trainer.step))
-        sampled = edge_of(config, trainer.step, len(trainer.arch))
+        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(trainer.global_step))
+        sampled = edge_of(config, trainer.global_step, len(trainer.arch))
         for n, alpha in enumerate(trainer.arch):
             if n != sampled:
                 after = adam_state(trainer, alpha)
@@ -99,10 +98,9 @@ def test_alphas_decay_in_the_first_epochs_only(tmp_path, accelerator, decayed):
 def test_an_edge_of_each_kind_can_be_relaxed(tmp_path, accelerator):
     config, trainer = searcher(tmp_path, accelerator, "edas", edge_per_kind=True)
     pairs = set()
-    for trainer.step in range(4):
-        before = snapshot(trainer.arch)
-        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(trainer.step))
-        normal, reduction = trainer.supernet.sampled
+    for trainer.global_step in range(4):
+        before, valid = snapshot(trainer.arch), trainer.valid_batches.train(trainer.global_step)
+        normal, reduction = iteration(config, trainer, batch(trainer), valid)
         assert normal < EDGES <= reduction < 2 * EDGES
         moved = [n for n, (p, was) in enumerate(zip(trainer.arch, before, strict=True))
                  if not torch.equal(p, was)]
@@ -179,16 +177,17 @@ def test_both_steps_of_an_iteration_see_one_edge_and_one_sign(
     """The edge anew in every iteration of all epochs, the sign to the end of the inversion."""
     inversion = {"inversion_epochs": 2} if variant == "edas-inv" else {}
     config, trainer = searcher(tmp_path, accelerator, variant, batch_size=6, **inversion)
-    net, seen = trainer.supernet, []
-    assert trainer.steps_per_epoch == 3  # odd: the sign goes on alternating across epochs
+    seen = []
+    assert len(trainer.train_batches) == 3  # odd: the sign goes on alternating across epochs
     for step in ("arch_step", "weight_step"):
         monkeypatch.setattr(
             BilevelTrainer, step,
-            lambda self, half, move_idle, step=step: seen.append(
-                (step, half, net.sampled, net.sigma, move_idle)
+            lambda self, half, move_idle, sampled, sigma, step=step: seen.append(
+                (step, half, sampled, sigma, move_idle)
             ),
         )
-    for trainer.epoch, trainer.step in itertools.product(range(3), range(3)):
+    for trainer.global_step in range(9):
+        trainer.epoch = trainer.global_step // 3
         iteration(config, trainer, "train", "valid")
     for step in range(9):
         sigma = -1 if variant == "edas-inv" and step % 2 and step < 6 else 1
@@ -206,16 +205,17 @@ def test_both_steps_of_an_iteration_see_one_edge_and_one_sign(
 def test_a_validation_sees_the_network_of_the_last_weight_step(tmp_path, accelerator):
     for variant in ("edas", "alpha-max"):
         config, trainer = searcher(tmp_path / variant, accelerator, variant)
-        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
-        most = max(len(row) for sample in trainer.supernet.mixes() for row in sample.active)
+        relaxed = iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
+        mixes = trainer.supernet.mixes(sampled=relaxed)
+        most = max(len(row) for sample in mixes for row in sample.active)
         assert most == (7 if variant == "edas" else 1)
 
 
 def test_alpha_max_loses_nothing_by_the_cut_and_its_figures_say_so(tmp_path, accelerator):
     """The paper's claim (3.2): the search's network is the one cut to its best operations."""
     config, trainer = searcher(tmp_path, accelerator, "alpha-max", cut_accuracy="batch")
-    iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
-    figures = trainer.report()
+    relaxed = iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
+    figures = trainer.held_out_metrics(sampled=relaxed)
     assert figures["uncut_top1"] == figures["cut_top1"]
 
 
@@ -223,8 +223,7 @@ def test_edges_are_drawn_uniformly_from_both_kinds_of_cell():
     net = EDASSuperNet(channels=4, cells=3)
     count = Counter()
     for step in range(2800):
-        net.sample(generator_of(0, "edge", step))
-        count.update(net.sampled)
+        count.update(net.sample(generator_of(0, "edge", step)))
     assert sorted(count) == list(range(28))
     assert all(50 < times < 155 for times in count.values())  # 100 expected, sd 9.8
 
@@ -235,17 +234,18 @@ def test_in_the_weight_step_all_operations_of_the_sampled_edge_are_trained(tmp_p
         config, trainer = searcher(tmp_path / variant, accelerator, variant)
         names = {id(p): n for n, p in trainer.supernet.named_parameters()}
         before = snapshot(trainer.weights)
-        iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
+        relaxed = iteration(config, trainer, batch(trainer), trainer.valid_batches.train(0))
         moved = {
             tuple(names[id(p)].split(".")[1:5])  # cell, "edges", edge, operation
             for p, was in zip(trainer.weights, before, strict=True)
             if ".edges." in names[id(p)] and not torch.equal(p, was)
         }
         net, ran = trainer.supernet, set()
-        for n, sample in enumerate(net.mixes()):  # alpha has not moved since the weight step
+        mixes = net.mixes(sampled=relaxed)
+        for n, sample in enumerate(mixes):  # alpha has not moved since the weight step
             for (i, j), row in zip(net.edges, sample.active, strict=True):
                 ran |= {(str(n), "edges", f"{i}-{j}", net.candidates[k]) for k in row}
         with_weights = {tuple(n.split(".")[1:5]) for n in names.values() if ".edges." in n}
         assert moved == ran & with_weights
-        most = max(len(row) for sample in net.mixes() for row in sample.active)
+        most = max(len(row) for sample in mixes for row in sample.active)
         assert most == (7 if variant == "edas" else 1)

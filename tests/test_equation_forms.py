@@ -4,10 +4,11 @@ import functools
 
 import pytest
 import torch
-from benchmarking.timing import equation_iteration, fast_iteration
 
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer
+from common.training.equation_form import EquationTrainer
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
 from gdas.equation_form import EquationGDAS
@@ -19,6 +20,7 @@ from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts.equation_form import EquationPRDARTS
 from pr_darts.pools import Pool
 from pr_darts.supernet import PRDARTSSuperNet
+from test_bilevel import make
 from test_pr_darts_morphisms import FIRST, conv
 
 POOLS = [FIRST, (FIRST[3], conv(5, 2, 2)), FIRST[:3], (FIRST[1], conv(3, 2)), (conv(3, 2, 1, 1),)]
@@ -42,8 +44,6 @@ def pair(method):
         net = kind(channels=channels, cells=3, nodes=2, classes=3).double()
         if method == "pr_darts":
             net.rebuild({kind: [Pool.first(pool) for pool in POOLS] for kind in net.kinds})
-        if method == "edas":
-            net.sampled = (3,)
         nets.append(net)
     fast, slow = nets
     for alpha in fast.arch_parameters():
@@ -54,6 +54,12 @@ def pair(method):
             alpha.data[:, 0] = -9
     slow.load_state_dict(fast.state_dict())  # strict: their checkpoints have the same names
     return fast, slow
+
+
+def mixes(method, net, seed):
+    """Of a pass; methods that draw draw alike from one seed."""
+    told = {"sampled": (3,)} if method == "edas" else {}
+    return net.mixes(torch.Generator().manual_seed(seed), **told)
 
 
 def batches():
@@ -77,8 +83,7 @@ def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
     batch, _ = batches()
     logits, states = [], []
     for net in pair(method):
-        net.generator.manual_seed(5)
-        loss, out = net.loss(*batch)
+        loss, out = net.loss(*batch, mixes(method, net, 5))
         loss.backward()
         with torch.no_grad():  # gradients, by the names of a checkpoint
             for parameter in net.parameters():
@@ -97,20 +102,21 @@ def test_both_steps_run_in_bf16(method):
     net.float()
     (images, labels), _ = batches()
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = net.loss(images.float(), labels)
+        loss, _ = net.loss(images.float(), labels, mixes(method, net, 0))
     gradients = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
     assert all(g is None or g.isfinite().all() for g in gradients)
     assert any(g is not None and g.abs().max() > 0 for g in gradients)
 
 
 @pytest.mark.parametrize("method", FORMS)
-def test_ten_iterations_agree(method):
+def test_ten_iterations_agree(method, tmp_path, accelerator):
     train, valid = batches()
     states = []
-    for net, form in zip(pair(method), (fast_iteration, equation_iteration), strict=True):
-        iteration = form(net)
-        for step in range(10):
-            net.generator.manual_seed(step)
-            iteration(train, valid)
+    given = {"sampled": (3,)} if method == "edas" else {}
+    for net, kind in zip(pair(method), (BilevelTrainer, EquationTrainer), strict=True):
+        trainer = make(tmp_path, accelerator, net, trainer=kind)
+        for trainer.global_step in range(10):
+            trainer.arch_step(valid, **given)
+            trainer.weight_step(train, **given)
         states.append(net.state_dict())
     agree(*states)

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 import torch
-from exporting import exported
 
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.networks.trained import Trained, load_trained
 from conftest import ROOT
+from exporting import exported
 from test_commands import assert_refused
 
 EXPORT = "evaluate/export.py"

@@ -15,7 +15,7 @@ from common.supernet.equation_form import EquationSuperNet
 from common.supernet.gumbel import gumbel, linear
 from common.supernet.sampled import Sample, SampledCell
 from common.supernet.supernet import SuperNet
-from gdas.search import PRESETS
+from gdas.config import PRESETS
 from gdas.supernet import GDASSuperNet, straight_through
 from test_bilevel import batch, equal, make, snapshot
 
@@ -62,7 +62,6 @@ def test_for_every_draw_the_gradient_is_the_one_of_the_drawn_term_alone(monkeypa
     torch.manual_seed(0)
     tau = 0.7
     net = GDASSuperNet(channels=4, cells=3, nodes=1, classes=3).double()
-    net.tau = tau
     images, labels = torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
     slow = EquationSuperNet(channels=4, cells=3, nodes=1, classes=3).double()
     slow.load_state_dict(net.state_dict())
@@ -76,7 +75,7 @@ def test_for_every_draw_the_gradient_is_the_one_of_the_drawn_term_alone(monkeypa
             return o
 
         monkeypatch.setattr("gdas.supernet.gumbel", forced)
-        loss, logits = net.loss(images, labels)
+        loss, logits = net.loss(images, labels, net.mixes(tau=tau))
         found = torch.autograd.grad(loss, net.arch_parameters(), materialize_grads=True)
 
         h = [F.one_hot(torch.tensor(draw), 8).double().requires_grad_() for _ in net.places]
@@ -106,8 +105,8 @@ def test_the_forward_value_is_exactly_the_operations(accelerator):
     for wanted in (True, False):
         for alpha in net.arch_parameters():
             alpha.requires_grad_(wanted)
-        net.generator.manual_seed(5)
-        losses.append(net.loss(images, labels)[0].item())
+        mixes = net.mixes(torch.Generator().manual_seed(5))
+        losses.append(net.loss(images, labels, mixes)[0].item())
     assert losses[0] == losses[1]
 
 
@@ -193,15 +192,14 @@ def test_only_the_drawn_candidate_runs(monkeypatch):
     }
     ran = []
     monkeypatch.setattr(
-        "common.supernet.sampled.run", lambda module, *rest: ran.append(key[module]) or run(module, *rest)
+        "common.supernet.sampled.run",
+        lambda module, *rest: ran.append(key[module]) or run(module, *rest),
     )
-    seen = {}
-    original = net.mixes
-    net.mixes = lambda: seen.setdefault("samples", original())
-    loss, _ = net.loss(images, labels)
+    samples = net.mixes()
+    loss, _ = net.loss(images, labels, samples)
     drawn = {
         (n, f"{i}-{j}", CANDIDATES[sample.active[e][0]])
-        for n, sample in enumerate(seen["samples"])
+        for n, sample in enumerate(samples)
         for e, (i, j) in enumerate(net.edges)
     }
     assert sorted(ran) == sorted(key for key in drawn if key[2] != "none")
@@ -279,7 +277,7 @@ def test_what_did_not_run_moves_by_momentum_and_decay_only_if_told_to(
     trainer.weight_step(batch(trainer, 0))
     before = snapshot(trainer.weights)
     velocity = [trainer.optimizer.state[p]["momentum_buffer"].clone() for p in trainer.weights]
-    trainer.epoch, trainer.step = 0, 1  # another draw
+    trainer.global_step = 1  # another draw
     trainer.weight_step(batch(trainer, 1), move_idle=move_idle)
     idle = moved = 0
     for p, was, v in zip(trainer.weights, before, velocity, strict=True):
@@ -324,7 +322,7 @@ def test_steps_of_one_iteration_draw_apart_and_alphas_move_in_the_arch_step_only
     draws = []
     original = GDASSuperNet.mixes
     monkeypatch.setattr(
-        GDASSuperNet, "mixes", lambda self: draws.append(original(self)) or draws[-1]
+        GDASSuperNet, "mixes", lambda *given: draws.append(original(*given)) or draws[-1]
     )
     arch, weights = snapshot(trainer.arch), snapshot(trainer.weights)
     trainer.weight_step(batch(trainer))

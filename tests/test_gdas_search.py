@@ -5,11 +5,13 @@ import json
 
 import pytest
 
-from common.data.datasets import Split, load_train
+from common.data.datasets import load_train
+from common.data.split import Split
 from common.errors import NotFinite
 from common.networks.genotype import FixedCell, load
 from common.training.bilevel import BilevelTrainer
-from gdas.search import PRESETS, search
+from gdas.config import PRESETS
+from gdas.search import search
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 
@@ -64,10 +66,13 @@ def test_algorithm_1(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(
         BilevelTrainer, "weight_step",
-        lambda self, half, move_idle: done.append(("weight", half, move_idle, self.supernet.tau)),
+        lambda self, half, move_idle, tau: done.append(("weight", half, move_idle, tau)),
     )
     monkeypatch.setattr(
-        BilevelTrainer, "arch_step", lambda self, half: done.append(("arch", half))
+        BilevelTrainer, "arch_step", lambda self, half, tau: done.append(("arch", half, tau))
+    )
+    monkeypatch.setattr(
+        BilevelTrainer, "validate", lambda self, tau: done.append(("validate", tau))
     )
     monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 13]))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
@@ -76,9 +81,10 @@ def test_algorithm_1(tmp_path, monkeypatch):
     config = dataclasses.replace(PRESETS["digits"], move_idle=True, draw="kind")
     search(dataclasses.replace(config, output=str(tmp_path / "run")))
     assert drew == ["kind"]
+    last = pytest.approx(0.1)
     assert done == [
-        ("weight", "train", True, 10), ("arch", "valid"),
-        ("weight", "train", True, pytest.approx(0.1)), ("arch", "valid"),
+        ("weight", "train", True, 10), ("arch", "valid", 10), ("validate", 10),
+        ("weight", "train", True, last), ("arch", "valid", last), ("validate", last),
     ]  # fmt: skip
 
 

@@ -13,9 +13,9 @@ from common.networks.genotype import CANDIDATES
 from common.supernet.gumbel import gumbel, linear
 from common.supernet.measures import Measures
 from common.supernet.supernet import SuperNet
+from itnas.config import PRESETS, ITNASConfig
 from itnas.derive import prune, transit
 from itnas.equation_form import EquationITNAS
-from itnas.search import PRESETS, ITNASConfig
 from itnas.supernet import ITNASSuperNet, triples
 from test_bilevel import CONFIG, batch, equal, make, snapshot
 from test_gdas import Calls
@@ -111,9 +111,8 @@ def test_logits_and_all_gradients_are_those_of_the_equations(how, nodes):
     fast, slow, images, labels = pair(nodes=nodes, **how)
     logits, found = [], []
     for net in (fast, slow):
-        net.tau = 0.7
-        net.generator.manual_seed(5)
-        loss, out = net.loss(images, labels)
+        mixes = net.mixes(torch.Generator().manual_seed(5), tau=0.7)
+        loss, out = net.loss(images, labels, mixes)
         loss.backward()
         logits.append(out)
         found.append({name: p.grad for name, p in net.named_parameters()})
@@ -129,8 +128,7 @@ def test_logits_and_all_gradients_are_those_of_the_equations(how, nodes):
 @pytest.mark.parametrize("nodes", [2, 3, 4, 5])
 def test_every_row_is_a_distribution(nodes):
     net, *_ = net_and_batch(nodes=nodes)
-    net.tau = 0.5
-    for mix in (net.mix("normal"), *net.mixes()):
+    for mix in (net.mix("normal"), *net.mixes(tau=0.5)):
         assert mix.op.shape == (len(net.edges), 7) and mix.edge is None
         assert (mix.op > 0).all()
         torch.testing.assert_close(mix.op.sum(1), torch.ones(len(net.edges)).double())
@@ -182,7 +180,6 @@ def test_equation_8():
     tau, alpha = 0.7, torch.rand(7).double().requires_grad_()
     G, slope = gumbel(7, generator=torch.Generator().manual_seed(1)), torch.randn(7).double()
     net = ITNASSuperNet(**{**SMALL, "nodes": 2}).double()
-    net.tau = tau
     Z = ((alpha.log() + G) / tau).softmax(0)  # scale does not matter (Eq. 6)
     (found,) = torch.autograd.grad(slope @ Z, alpha)
     for k in range(7):
@@ -191,29 +188,27 @@ def test_equation_8():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("itnas.supernet.gumbel", lambda *shape, generator: G.expand(*shape))
         net.arch["alpha_normal"].data = alpha.detach().log().expand(4, 7)
-        torch.testing.assert_close(net.sample("normal")[2], Z)
+        torch.testing.assert_close(net.sample("normal", None, tau)[2], Z)
 
 
 def test_samples_follow_alpha_and_sharpen_with_tau():
     """Eq. 6: near temperature 0 a sample is a corner, k as often as alpha_k; at infinity even."""
     net, *_ = net_and_batch(nodes=2)
     probabilities = net.arch["alpha_normal"].softmax(-1).detach()
-    net.tau = 1e-3
-    samples = torch.stack([net.sample("normal").detach() for _ in range(2000)])
+    draws = [net.sample("normal", None, 1e-3).detach() for _ in range(2000)]
+    samples = torch.stack(draws)
     assert (samples.max(-1).values > 0.99).double().mean() > 0.99
     error = (samples.mean(0) - probabilities).abs()
     assert (error < 4.5 * (probabilities * (1 - probabilities) / 2000).sqrt() + 1e-3).all()
-    net.tau = 1e6
     torch.testing.assert_close(
-        net.sample("normal"), torch.full((4, 7), 1 / 7).double(), rtol=0, atol=1e-4
+        net.sample("normal", None, 1e6), torch.full((4, 7), 1 / 7).double(), rtol=0, atol=1e-4
     )
 
 
 def test_the_sampled_outer_rows_feed_the_inner_ones():
     """And inner ones have no noise of their own: given the outer rows, they are determined."""
     net, *_ = net_and_batch(nodes=4)
-    net.tau = 0.5
-    op = net.mixes()[0].op
+    op = net.mixes(tau=0.5)[0].op
     outer = torch.stack([row for (i, _), row in zip(net.edges, op, strict=True) if i < 2])
     assert torch.equal(net.rows("normal", outer), op)
     assert not torch.allclose(op, net.mix("normal").op, atol=1e-2)
@@ -221,8 +216,8 @@ def test_the_sampled_outer_rows_feed_the_inner_ones():
 
 def test_one_sample_a_kind_and_pass():
     net, *_ = net_and_batch(cells=8)
-    net.generator.manual_seed(1)
-    mixes = net.mixes()
+    generator = torch.Generator().manual_seed(1)
+    mixes = net.mixes(generator)
     by_kind = {
         kind: [mix.op for mix, place in zip(mixes, net.places, strict=True) if place.kind == kind]
         for kind in net.kinds
@@ -230,18 +225,17 @@ def test_one_sample_a_kind_and_pass():
     assert [len(ops) for ops in by_kind.values()] == [6, 2]
     for ops in by_kind.values():
         assert all(torch.equal(op, ops[0]) for op in ops)
-    again = net.mixes()[0].op  # the next pass draws anew
+    again = net.mixes(generator)[0].op  # the next pass draws anew
     assert not torch.equal(again, mixes[0].op)
-    net.generator.manual_seed(1)
-    assert torch.equal(net.mixes()[0].op, mixes[0].op)
+    assert torch.equal(net.mixes(generator.manual_seed(1))[0].op, mixes[0].op)
 
 
 def test_a_validation_samples_as_training_does():
     net, images, _ = net_and_batch()
     sampled = []
     for training in (True, False):
-        net.train(training).generator.manual_seed(3)
-        sampled.append(net.mixes()[0].op)
+        mixes = net.train(training).mixes(torch.Generator().manual_seed(3))
+        sampled.append(mixes[0].op)
     assert torch.equal(*sampled) and not torch.allclose(sampled[0], net.mix("normal").op)
 
 
@@ -251,8 +245,7 @@ def test_what_is_derived_and_measured_has_no_noise():
         outer = net.mix(kind).op[[i < 2 for i, _ in net.edges]]
         assert torch.equal(outer, net.arch[f"alpha_{kind}"].softmax(-1))
     before, derived = net.mix("normal").op, net.derive()
-    net.tau = 0.01
-    net.mixes()
+    net.mixes(tau=0.01)
     assert torch.equal(net.mix("normal").op, before) and net.derive() == derived
 
 
@@ -265,10 +258,8 @@ def test_the_temperature_of_the_derivation_is_that_of_the_outer_rows():
     torch.testing.assert_close(found[outer], square / square.sum(1, keepdim=True))
     torch.testing.assert_close(found, half.rows("normal", found[outer]))
     assert one.derive() != half.derive()
-    for net in (one, half):
-        net.tau = 0.7
-        net.generator.manual_seed(1)
-    assert torch.equal(one.mixes()[0].op, half.mixes()[0].op)
+    both = [net.mixes(torch.Generator().manual_seed(1), tau=0.7)[0].op for net in (one, half)]
+    assert torch.equal(*both)
 
 
 # ------------------------------------------------------------------------------------------ Table 2
@@ -303,7 +294,7 @@ def test_with_all_parts_off_it_is_darts_over_seven_candidates():
     ):
         assert name == other and torch.equal(p, q) and torch.equal(p.grad, q.grad)
     assert net.derive() == darts.derive()
-    assert net.figures() == {} and net.recorded("normal") == {}
+    assert net.metrics(tau=5.0) == {} and net.recorded("normal") == {}
     assert Measures(net).epoch(net) == Measures(darts).epoch(darts)
 
 
@@ -314,20 +305,18 @@ def test_the_parts_switch_off_one_by_one():
     still, *_ = net_and_batch(nodes=4, gumbel=False)
     for net in (unpruned, still):
         net.load_state_dict(state)
-        net.generator.manual_seed(7)
-    whole.generator.manual_seed(7)
     # Without pruning: the same rows, another rule.
-    assert torch.equal(unpruned.mixes()[0].op, whole.mixes()[0].op)
+    both = [net.mixes(torch.Generator().manual_seed(7))[0].op for net in (unpruned, whole)]
+    assert torch.equal(*both)
     assert unpruned.derive() == super(ITNASSuperNet, whole).derive() != whole.derive()
     # Without Gumbel: no noise and no temperature, the same cell.
     assert torch.equal(still.mixes()[0].op, whole.mix("normal").op)
-    assert still.derive() == whole.derive() and still.figures() == {}
+    assert still.derive() == whole.derive() and still.metrics(tau=5.0) == {}
     # Gumbel alone: all 14 edges are sampled.
     alone, *_ = net_and_batch(nodes=4, transition=False, pruning=False)
     assert alone.arch.keys() == {"alpha_normal", "alpha_reduction"}
-    assert alone.sample("normal").shape == (14, 7)
-    alone.tau = 1e-3
-    assert (alone.mixes()[0].op.max(-1).values > 0.9).double().mean() > 0.8
+    assert alone.sample("normal", None, 5.0).shape == (14, 7)
+    assert (alone.mixes(tau=1e-3)[0].op.max(-1).values > 0.9).double().mean() > 0.8
 
 
 # ----------------------------------------------------------------------------------- steps, records
@@ -352,7 +341,7 @@ def test_both_steps_of_an_iteration_and_every_iteration_have_noise_of_their_own(
         "itnas.supernet.gumbel",
         lambda *shape, generator: drawn.append(gumbel(*shape, generator=generator)) or drawn[-1],
     )
-    for trainer.step in (0, 1, 0):
+    for trainer.global_step in (0, 1, 0):
         trainer.arch_step(trainer.valid_batches.train(0))
         trainer.weight_step(batch(trainer))
     normal = drawn[::2]  # the reduction cell's between them

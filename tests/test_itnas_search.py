@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from itertools import combinations
 
 import pytest
@@ -16,8 +15,9 @@ from common.draw.pictures import STYLE
 from common.networks.genotype import CANDIDATES, load
 from common.networks.network import Network
 from common.training.bilevel import BilevelTrainer
-from itnas import draw
-from itnas.search import PRESETS, search
+from itnas import figures as own_figures
+from itnas.config import PRESETS
+from itnas.search import search
 from itnas.supernet import ITNASSuperNet, triples
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
@@ -63,7 +63,7 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
 @pytest.mark.parametrize("flags", [OFF, OFF[1:], OFF[2:], OFF[:1]], ids=" ".join)
 def test_the_rows_of_table_2(tmp_path, command, flags, monkeypatch):
     drawn, folder = [], tmp_path / "run"
-    monkeypatch.setattr(draw, "run", drawn.append)
+    monkeypatch.setattr(own_figures, "run", drawn.append)
     status, _, err = command(SEARCH, *TINY, "--epochs", 1, *flags, "--output", folder)
     assert status == 0, err
     parts = {f"--no-{key}": key for key in ("gumbel", "transition", "pruning")}
@@ -78,7 +78,7 @@ def test_the_rows_of_table_2(tmp_path, command, flags, monkeypatch):
 def test_pruning_changes_what_is_read_off_and_nothing_that_is_trained(
     tmp_path, command, monkeypatch
 ):
-    monkeypatch.setattr(draw, "run", lambda folder: None)
+    monkeypatch.setattr(own_figures, "run", lambda folder: None)
     states = []
     for flags in ([], ["--no-pruning"]):
         folder = tmp_path / f"run{len(flags)}"
@@ -88,12 +88,13 @@ def test_pruning_changes_what_is_read_off_and_nothing_that_is_trained(
     assert identical(*states)
 
 
-def test_the_command_that_draws_a_run_again(tmp_path, monkeypatch, capsys):
+def test_the_command_that_draws_a_run_again(tmp_path, command):
     def drawn(lines):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (tmp_path / "architecture.jsonl").write_text(text)
-        monkeypatch.setattr(sys, "argv", ["draw", str(tmp_path)])
-        draw.main()
+        status, _, err = command("itnas/draw.py", tmp_path)
+        if status != 0:
+            return status, err
         return {path.name for path in (tmp_path / "pictures").iterdir()}
 
     of_normal = {name for name in OWN if name.endswith("normal")}
@@ -102,10 +103,8 @@ def test_the_command_that_draws_a_run_again(tmp_path, monkeypatch, capsys):
     for line in lines:
         del line["weights"]["normal"]["P"]
     for nothing in (lines, []):
-        with pytest.raises(SystemExit) as stopped:
-            drawn(nothing)
-        assert stopped.value.code == 2
-        assert f"{tmp_path}: holds no epoch of an ITNAS search" in capsys.readouterr().err
+        status, err = drawn(nothing)
+        assert status == 2 and f"{tmp_path}: holds no epoch of an ITNAS search" in err
 
 
 @pytest.mark.parametrize(("flags", "named"), [
@@ -127,16 +126,16 @@ def test_alpha_P_and_beta_by_validation_then_weights_by_training(tmp_path, monke
     for verb in ("arch_step", "weight_step"):
         monkeypatch.setattr(
             BilevelTrainer, verb,
-            lambda self, half, verb=verb: done.append((verb, half, self.supernet.tau)),
+            lambda self, half, tau, verb=verb: done.append((verb, half, tau)),
         )
+    monkeypatch.setattr(BilevelTrainer, "validate", lambda self, tau: done.append(tau))
     monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0, 5]))
     monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
-    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: done.append("finish"))
-    monkeypatch.setattr(draw, "run", done.append)
+    monkeypatch.setattr(BilevelTrainer, "finish", lambda self, own_pictures: done.append("finish"))
     search(dataclasses.replace(PRESETS["digits"], output=str(tmp_path / "run")))
     assert done == [
-        ("arch_step", "valid", 5), ("weight_step", "train", 5), ("arch_step", "valid", 0.5),
-        ("weight_step", "train", 0.5), tmp_path / "run", "finish",
+        ("arch_step", "valid", 5), ("weight_step", "train", 5), 5,
+        ("arch_step", "valid", 0.5), ("weight_step", "train", 0.5), 0.5, "finish",
     ]  # fmt: skip
 
 
@@ -168,19 +167,19 @@ def history(epochs, nodes, scale=1.0):
 def test_pictures_show_what_was_recorded_and_nothing_overlaps(epochs, nodes, scale):
     lines = history(epochs, nodes, scale)
     weights = lines[-1]["weights"]["normal"]
-    of_edge = draw.by_edge(weights["triples"])
+    of_edge = own_figures.by_edge(weights["triples"])
     assert sum(map(len, of_edge.values())) == len(triples(nodes))
     with rc_context(STYLE):
-        maps = draw.transitions_figure(lines[-1], "normal")
-        attention = draw.attention_figure(lines, "normal")
-        inner = draw.inner_edges_figure(lines[-1], "normal")
+        maps = own_figures.transitions_figure(lines[-1], "normal")
+        attention = own_figures.attention_figure(lines, "normal")
+        inner = own_figures.inner_edges_figure(lines[-1], "normal")
         for figure in (maps, attention, inner):
             inside_and_apart(figure)
     matrices = [torch.tensor(axes.images[0].get_array()) for axes in maps.axes if axes.images]
     assert len(matrices) == len(triples(nodes))
     for matrix, recorded in zip(matrices, weights["P"], strict=True):
         torch.testing.assert_close(matrix.double(), torch.tensor(recorded).double())
-    labels = [draw.short(name) for name in lines[-1]["candidates"]]
+    labels = [own_figures.short(name) for name in lines[-1]["candidates"]]
     grid = [axes for axes in maps.axes if axes.images]
     assert texts(grid[0].yaxis) == texts(grid[-1].xaxis) == labels
     assert maps.get_supxlabel() == "operation on the inner edge"  # the columns of P, Eq. 10
@@ -242,7 +241,7 @@ def inside_and_apart(figure):
 
 
 def test_operations_have_short_names():
-    assert [draw.short(name) for name in CANDIDATES[1:]] == [
+    assert [own_figures.short(name) for name in CANDIDATES[1:]] == [
         "max", "avg", "skip", "sep 3", "sep 5", "dil 3", "dil 5"
     ]  # fmt: skip
-    assert len({draw.source_colour(m) for m in range(9)}) == 9
+    assert len({own_figures.source_colour(m) for m in range(9)}) == 9

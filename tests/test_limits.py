@@ -7,35 +7,35 @@ import os
 import sys
 from pathlib import Path
 from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Annotated, get_args, get_origin, get_type_hints
 
-import best_of
 import pytest
 import torch
+
+import best_of
+from common.baselines import darts
+from common.errors import InputError, errors_are_messages
+from common.networks.trained import _text
+from common.run import memory
+from common.run.cli import at_home, given, parse
+from common.run.config import described
+from common.run.flags import Between, check_bounds, flag
+from common.run.memory import check_memory, of_language_model, of_network, of_padded
+from common.supernet.supernet import SuperNet
 from comparison.settings import CompareConfig
+from conftest import ROOT, SEARCH
 from detection.train_detector import DetectConfig
+from edas import config as edas
+from gdas import config as gdas
+from gdas import rnn_config as rnn
+from gdas.supernet import GDASSuperNet
+from itnas import config as itnas
+from pc_darts import config as pc_darts
+from pr_darts import config as pr_darts
 from retraining import random_cells
 from retraining.config import PRESETS as RETRAIN
 from retraining.config import chosen_preset
 from retraining.rnn import PRESETS as RETRAIN_RNN
-
-from common import memory
-from common.baselines import darts
-from common.errors import InputError, errors_are_messages
-from common.memory import check_memory, of_language_model, of_network, of_padded
-from common.networks.trained import _text
-from common.run.cli import at_home, given, parse
-from common.run.config import described
-from common.run.flags import MOST, at_least, at_most, flag
-from common.supernet.supernet import SuperNet
-from conftest import ROOT, SEARCH
-from edas import search as edas
-from gdas import rnn_search
-from gdas import search as gdas
-from gdas.supernet import GDASSuperNet
-from itnas import search as itnas
-from pc_darts import search as pc_darts
-from pr_darts import search as pr_darts
 from test_commands import assert_refused
 
 sys.path.insert(0, str(ROOT / "evaluate"))
@@ -51,14 +51,18 @@ def script(name):
     return module
 
 
-SEARCHES = (pc_darts, gdas, best_of, edas, itnas, pr_darts, darts, random_cells, rnn_search)
-CONFIGS = {
-    **{search.__name__: next(iter(search.PRESETS.values())) for search in SEARCHES},
-    "train": RETRAIN["digits"], "train_rnn": RETRAIN_RNN["text"], "detect": DetectConfig(),
-    "compare": CompareConfig(),
-    **{name: script(name).Options(*run) for name, run in {
-        "test": [Path()], "export": [Path()], "complexity": []}.items()},
-    **{f"protocol {name}": kind("out")
+CONFIGS = {  # by the script whose flags they are
+    "pc_darts/search.py": pc_darts.PRESETS["cifar10"], "gdas/search.py": gdas.PRESETS["cifar10"],
+    "edas/search.py": edas.PRESETS["cifar10"], "itnas/search.py": itnas.PRESETS["cifar10"],
+    "pr_darts/search.py": pr_darts.PRESETS["cifar10"], "gdas/rnn_search.py": rnn.PRESETS["ptb"],
+    "common.baselines.darts": darts.PRESETS["cifar10"],
+    "evaluate/random_search.py": random_cells.PRESETS["cifar10"],
+    "evaluate/best_of.py": best_of.PRESETS["cifar10"],
+    "evaluate/train.py": RETRAIN["digits"], "evaluate/train_rnn.py": RETRAIN_RNN["text"],
+    "evaluate/detect.py": DetectConfig(), "evaluate/compare.py": CompareConfig(),
+    **{f"evaluate/{name}.py": script(name).Options(*run) for name, run in {
+        "test": [Path()], "export": [Path()], "complexity": [], "benchmark": []}.items()},
+    **{f"evaluate/protocol.py {name}": kind("out")
        for name, kind in script("protocol").PROTOCOLS.items()},
 }  # fmt: skip
 DIGITS = ("--preset", "digits")
@@ -80,37 +84,46 @@ def numeric(config):
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("value", [10**39, 10**4000, math.inf, math.nan],
                          ids=["10**39", "10**4000", "inf", "nan"])
-def test_every_numeric_flag_of_every_command_has_a_most(name, value):
+def test_every_numeric_flag_of_every_command_has_bounds(name, value):
     config = CONFIGS[name]
-    at_most(config)  # its own values are within
+    check_bounds(config)  # its own values are within
     fields = numeric(config)
     assert len(fields) >= 1
     for field, many in fields.items():
-        with pytest.raises(InputError, match=f"^{flag(field)} .*: must be .* or less$") as refused:
-            at_most(dataclasses.replace(config, **{field: (value,) if many else value}))
+        with pytest.raises(InputError, match=f"^{flag(field)} .*: must be ") as refused:
+            check_bounds(dataclasses.replace(config, **{field: (value,) if many else value}))
         assert len(str(refused.value)) < 150
 
 
-def test_the_most_itself_is_taken_and_none_and_words_are_not_numbers():
-    for field, most in MOST.items():
-        kind = dataclasses.make_dataclass("Flags", [(field, float)])
-        at_most(kind(most))
-        at_most(kind(None))
-        at_most(kind("a word"))
-        with pytest.raises(InputError, match=flag(field)):
-            at_most(kind((1, most * 1.01)))
-    search = dataclasses.make_dataclass("Flags", [("search_epochs", int)])
-    with pytest.raises(InputError, match="--search-epochs 10000000: must be 1000000 or less"):
-        at_most(search(10**7))
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """Bounds of each kind."""
+
+    rounds: Annotated[int | None, Between(2, 8)] = None
+    share: Annotated[tuple[float, ...], Between(0, 1, above=True, below=True)] = (0.5,)
+    free: float = 7e99
 
 
-def test_at_least_takes_the_least_and_refuses_what_is_below():
-    flags = dataclasses.make_dataclass("Flags", [("rounds", float)])
-    for value in (2, 3.5, None):
-        at_least(flags(value), 2, "rounds")
-    for value in (1, math.inf, math.nan):
-        with pytest.raises(InputError, match=f"--rounds {value}: must be 2 or more"):
-            at_least(flags(value), 2, "rounds")
+@dataclasses.dataclass(frozen=True)
+class Restated(Flags):
+    """A default of its own, and the bounds of its base."""
+
+    rounds: int = 4
+
+
+@pytest.mark.parametrize("kind", [Flags, Restated])
+def test_bounds_are_taken_and_what_lies_beyond_is_refused(kind):
+    for taken in ({}, {"rounds": 2}, {"rounds": 8}, {"rounds": None}, {"share": (1e-9, 0.99)}):
+        check_bounds(kind(**taken))
+    for refused, message in (
+        ({"rounds": 1}, "--rounds 1: must be 2 or more"),
+        ({"rounds": 9}, "--rounds 9: must be 8 or less"),
+        ({"rounds": math.nan}, "--rounds nan: must be 2 or more"),
+        ({"share": (0.5, 0.0)}, "--share 0.0: must be above 0"),
+        ({"share": (1.0,)}, "--share 1.0: must be below 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_bounds(kind(**refused))
 
 
 @pytest.mark.parametrize(("words", "message"), [
@@ -129,7 +142,7 @@ def test_at_least_takes_the_least_and_refuses_what_is_below():
     (["itnas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["pr_darts/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["common/baselines/darts.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
-    (["evaluate/retraining/random_cells.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
+    (["evaluate/random_search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["gdas/rnn_search.py", "--preset", "text", "--units", 65536], "--units 65536.* GiB"),
     (["evaluate/train_rnn.py", "--preset", "text", "--genotype", "gdas_rnn", "--units", 65536],
      "--units 65536.* GiB"),

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from comparison import charts, html_report
-from comparison.rows import Mean, Summary
-from detection.draw import _draw
 from matplotlib.figure import Figure
 
 from common.draw.confusion import confusion_figure
+from comparison import charts, html_report
+from comparison.rows import Mean, Summary
+from detection.draw import _draw
 
 NAMES = ["<script>alert(1)</script>", r"$\frac{1}{$", "a & b"]
 ESCAPED = ["&lt;script&gt;alert(1)&lt;/script&gt;", r"$\frac{1}{$", "a &amp; b"]

@@ -9,16 +9,18 @@ import torch
 from torch.nn import functional as F
 
 from common.baselines.darts import DARTSConfig
-from common.data.datasets import Images, Split
+from common.data.images import Images
+from common.data.split import Split
 from common.errors import InputError
 from common.networks.genotype import CANDIDATES
 from common.networks.macro import Place
 from common.run.folder import Run
 from common.supernet.cell import Mix
-from common.supernet.supernet import SuperNet
+from common.supernet.supernet import SuperNet, shape
+from common.training.bilevel import BilevelTrainer
+from pc_darts.config import PRESETS, PCDARTSConfig
 from pc_darts.equation_form import EquationPCDARTS
-from pc_darts.search import PRESETS, PCDARTSConfig, PCDARTSTrainer
-from pc_darts.supernet import PartialCell, PCDARTSSuperNet, RandomMaskCell, bypass
+from pc_darts.supernet import MaskedMix, PartialCell, PCDARTSSuperNet, RandomMaskCell, bypass
 
 SMALL = {"channels": 8, "cells": 4, "classes": 5}
 
@@ -205,20 +207,24 @@ def test_bypass_halves_by_a_max_pool_and_weighs_by_beta():
 def test_random_mask_selects_anew_and_returns_channels_to_their_places(monkeypatch):
     generator = torch.Generator().manual_seed(5)
     place = Place(0, 8, (8, 8), False, False)
-    cell = RandomMaskCell(place, 1, CANDIDATES, 4, generator).double()
+    cell = RandomMaskCell(place, 1, CANDIDATES, 4).double()
     cell.inputs = AsTheyAre()
+
+    def masked(op):
+        return MaskedMix(op, order=[torch.randperm(8, generator=generator) for _ in range(2)])
+
     x = [torch.randn(2, 8, 6, 6).double() for _ in range(2)]
     # skip_connect alone, with edge weight 1: both channels mixed and bypassed come out unchanged
     op = torch.zeros(2, 8).double()
     op[:, CANDIDATES.index("skip_connect")] = 1
-    torch.testing.assert_close(cell(*x, Mix(op)), x[0] + x[1])
+    torch.testing.assert_close(cell(*x, masked(op)), x[0] + x[1])
     # none alone: what is missing is the mask, 2 of 8 channels, another one each time
     missing = set()
     for _ in range(20):
-        out = cell(x[0], torch.zeros_like(x[1]), Mix(torch.zeros(2, 8).double()))
-        masked = (out == 0).flatten(2).all(2).all(0).nonzero().flatten().tolist()
-        assert len(masked) == 2
-        missing.add(tuple(masked))
+        out = cell(x[0], torch.zeros_like(x[1]), masked(torch.zeros(2, 8).double()))
+        gone = (out == 0).flatten(2).all(2).all(0).nonzero().flatten().tolist()
+        assert len(gone) == 2
+        missing.add(tuple(gone))
     assert len(missing) > 5
 
 
@@ -270,7 +276,7 @@ def test_the_imagenet_preset_is_section_4_3():
 def test_the_imagenet_supernet_reduces_eightfold_before_its_cells():
     files = SimpleNamespace(classes=range(1000), shape=(3, 224, 224))
     with torch.device("meta"):
-        supernet = PCDARTSSuperNet(K=2, **PRESETS["imagenet"].shape(files))
+        supernet = PCDARTSSuperNet(K=2, **shape(PRESETS["imagenet"], files))
         s0, s1 = supernet.stem(torch.rand(2, 3, 224, 224))
     assert (s0.shape, s1.shape) == ((2, 48, 56, 56), (2, 48, 28, 28))
     widths = [layer.weight.shape[:2] for layer in supernet.stem.modules()
@@ -288,9 +294,10 @@ def test_the_learning_rate_of_the_imagenet_search(tmp_path, accelerator):
     config = dataclasses.replace(PRESETS["imagenet"].resolved(), batch_size=4, channels=4, cells=3)
     supernet = PCDARTSSuperNet(K=2, channels=4, cells=3, nodes=2, classes=2, image_channels=1)
     run = Run(tmp_path, "test", accelerator)
-    trainer, rates = PCDARTSTrainer(config, supernet, run, images, Split.halves(16, 0)), []
-    for trainer.epoch in range(50):
-        trainer.set_learning_rate()
+    split, warmup, rates = Split.halves(16, 0), config.learning_rate_warmup, []
+    trainer = BilevelTrainer(config, supernet, run, images, split, rate_warmup=warmup)
+    for epoch in range(50):
+        trainer.schedule.step(epoch)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
     cosine = [0.25 * (1 + math.cos(math.pi * e / 50)) for e in range(50)]

@@ -6,9 +6,9 @@ import torch
 from common.errors import InputError
 from common.networks import ops
 from common.networks.genotype import Op
+from pr_darts.config import PRDARTSConfig
 from pr_darts.inherit import inherit
 from pr_darts.morphisms import SPACES, candidate, is_convolution, morphisms, reachable
-from pr_darts.search import PRDARTSConfig
 
 FIRST = PRDARTSConfig().first()
 UR = SPACES["ur"]

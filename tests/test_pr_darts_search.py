@@ -12,10 +12,10 @@ from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import Genotype, load, parse, save
 from common.networks.network import Network
 from conftest import launch
-from pr_darts.draw import cycles_figure
-from pr_darts.draw import run as draw_cycles
+from pr_darts.config import PRDARTSConfig, discoverable
+from pr_darts.figures import cycles_figure
+from pr_darts.figures import run as draw_cycles
 from pr_darts.pools import Pool
-from pr_darts.search import PRDARTSConfig, discoverable
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 
@@ -44,7 +44,7 @@ def test_resumed_it_ends_in_the_same_bits(
     finished, tmp_path, command, monkeypatch, saves, where
 ):
     whole, resumed = finished[0], tmp_path / "resumed"
-    for module in ("common.draw.pictures", "pr_darts.draw"):  # the slowest part, and tested elsewhere
+    for module in ("common.draw.pictures", "pr_darts.figures"):  # slow, and tested elsewhere
         monkeypatch.setattr(f"{module}.run", lambda folder: None)
     interrupt_after(saves, lambda: command(SEARCH, *TINY, "--space", "ur", "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)

@@ -8,7 +8,8 @@ import torch
 from accelerate.utils import tqdm
 
 from pr_darts.batch_size import BatchRule, used_memory
-from pr_darts.search import prune_and_replace
+from pr_darts.search import prune_and_morph
+from pr_darts.trainer import CycleTrainer
 from test_bilevel import equal, snapshot
 from test_pr_darts import CONFIG, make
 
@@ -69,7 +70,7 @@ def test_on_a_gpu_every_five_steps_by_the_fullest_of_them(tmp_path, accelerator,
     monkeypatch.setattr(
         "pr_darts.trainer.used_memory", lambda *_: looked.append(trainer.step) or 0.475
     )
-    trainer.begin_epoch()
+    trainer._begin_cycle()
     assert trainer.batch_size == 4  # a cycle begins with the least
     sizes = []
     for trainer.step in range(16):
@@ -77,10 +78,8 @@ def test_on_a_gpu_every_five_steps_by_the_fullest_of_them(tmp_path, accelerator,
         sizes.append(trainer.batch_size)
     assert looked == [4, 9, 14] and sizes == [4] * 4 + [8] * 5 + [10] * 7
     assert trainer.valid_batches.batch_size == 10
-    trainer.begin_epoch()
-    assert trainer.batch_size == 10  # within a cycle
-    trainer.step, trainer.epoch, trainer.cycle = 0, 2, trainer.table[1]
-    trainer.begin_epoch()
+    monkeypatch.setattr(CycleTrainer, "_renew_optimizers", lambda self: None)
+    trainer.restart()
     assert trainer.batch_size == 4
 
 
@@ -121,7 +120,7 @@ def test_a_restart_forgets_the_optimisers_and_nothing_else(tmp_path, accelerator
         trainer.weight_step(batch)
     net, old = trainer.supernet, trainer.optimizers
     stem = snapshot(net.stem.parameters())
-    pools, parents = prune_and_replace(CONFIG, net, trainer.cycle)
+    pools, parents = prune_and_morph(CONFIG, net, trainer.cycle)
     net.rebuild(pools, parents)
     trainer.restart()
     assert trainer.cycle.number == 2 and trainer.optimizer is not old[0]
@@ -141,8 +140,9 @@ def test_the_learning_rate_restarts_with_each_cycle(tmp_path, accelerator):
     trainer, rates = make(tmp_path, accelerator), []
     for cycle in trainer.table:
         trainer.cycle = cycle
-        for trainer.epoch in range(cycle.start, cycle.end):
-            trainer.set_learning_rate()
+        trainer._renew_optimizers()
+        for epoch in range(cycle.start, cycle.end):
+            trainer.schedule.step(epoch)
             rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.055, 0.1, 0.1])
 
@@ -150,7 +150,7 @@ def test_the_learning_rate_restarts_with_each_cycle(tmp_path, accelerator):
 def test_a_state_rebuilds_its_network(tmp_path, accelerator):
     trainer, other = (make(tmp_path / name, accelerator) for name in "ab")
     config = dataclasses.replace(CONFIG, space="ur")
-    trainer.supernet.rebuild(*prune_and_replace(config, trainer.supernet, trainer.cycle))
+    trainer.supernet.rebuild(*prune_and_morph(config, trainer.supernet, trainer.cycle))
     trainer.restart()
     trainer.arch_step(trainer.train_batches.train(0))
     trainer.weight_step(trainer.train_batches.train(0))

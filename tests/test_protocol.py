@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from retraining import launch
 
 from common.networks.genotype import load, save
 from conftest import ROOT
+from retraining import launch
 from test_commands import assert_refused
 
 PROTOCOL = "evaluate/protocol.py"
@@ -224,7 +224,7 @@ def test_a_command_ends_with_the_program_that_started_it(tmp_path):
         "import sys; from retraining.launch import call; "
         "sys.exit(call([sys.executable, '-c', 'import time; time.sleep(60)']))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'evaluate'}"}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
     deadline = time.time() + 30
     while not (children := psutil.Process(parent.pid).children()) and time.time() < deadline:

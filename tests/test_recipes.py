@@ -5,14 +5,12 @@ import json
 import re
 
 import pytest
+
+from common.networks.genotype import load, save
+from conftest import ROOT
 from retraining import recipes
 from retraining.config import PRESETS, RetrainConfig, chosen_preset
 from retraining.recipes import RECIPES
-
-from common.networks.genotype import load
-from common.run.config import RunConfig
-from common.run.start import retrain_command
-from conftest import ROOT
 
 TRAIN = "evaluate/train.py"
 COLUMNS = {
@@ -130,7 +128,7 @@ def test_gdas_frc_is_wider_on_imagenet():
     (("--genotype", "darts_v1", "--accumulate", 0), "--accumulate 0: must be 1"),
     (("--genotype", "darts_v1", "--accumulate", 5), "(?s)--accumulate 5: .*multiple of 5"),
     (("--genotype", "darts_v1", "--held-out-share", 0.1), "is of --held-out valid"),
-    (("--genotype", "darts_v1", "--held-out-share", 1), "must be between 0 and 1"),
+    (("--genotype", "darts_v1", "--held-out-share", 1), "--held-out-share 1.0: must be below 1"),
     (("--genotype", "darts_v1", "--preset", "digits", "--held-out", "valid", "--held-out-share",
       1e-4), "--held-out-share 0.0001: is no image of 1438"),
     (("--genotype", "darts_v1", "--preset", "digits", "--color-jitter", 0.4),
@@ -151,19 +149,32 @@ def test_help_shows_the_recipes_own_defaults(command):
 
 
 @pytest.mark.parametrize(("dataset", "method", "expected"), [
-    ("cifar10", "itnas", "--recipe itnas"),
-    ("cifar100", "gdas_best_of", "--recipe gdas --dataset cifar100 --data-root D"),
-    ("cifar100", "darts", "--recipe pc_darts --dataset cifar100 --data-root D"),
-    ("cifar10", "random_search", "--recipe pc_darts"),
-    ("digits", "edas", "--preset digits"),
-    ("folder", "edas", "--recipe edas --dataset folder --data-root D --image-size 32 "
-     "--batch-size 50"),
+    ("cifar10", "itnas", {"recipe": "itnas", "batch_size": 96}),
+    ("cifar100", "gdas_best_of", {"recipe": "gdas", "data_root": "D"}),
+    ("cifar100", "darts", {"recipe": "pc_darts", "data_root": "D"}),
+    ("cifar10", "random_search", {"recipe": "pc_darts"}),
+    ("digits", "edas", {"recipe": None, "channels": 16}),
+    ("folder", "edas", {"recipe": "edas", "data_root": "D", "image_size": 32, "batch_size": 50}),
 ])  # fmt: skip
-def test_a_search_ends_with_its_papers_command(tmp_path, dataset, method, expected):
-    changes = {} if dataset == "cifar10" else {"data_root": "D"}
-    size = 32 if dataset == "folder" else None
-    config = RunConfig(dataset=dataset, batch_size=50, image_size=size, **changes)
-    found = retrain_command(config, method, tmp_path, 100)
-    assert found == f"python evaluate/train.py {expected} --genotype {tmp_path}"
-    status = chosen_preset(found.split()[2:-1] + ["darts_v1"])  # the command is one that starts
-    assert status
+def test_what_a_search_found_is_trained_on_its_images_by_its_papers_recipe(
+    tmp_path, dataset, method, expected
+):
+    """`--genotype RUN` alone, as a search prints it; a folder of few images keeps its batch."""
+    genotype = dataclasses.replace(
+        load("darts_v1"), provenance={"method": method, "images": 100}
+    )
+    save(genotype, tmp_path / "genotype.json")
+    run = {"method": method, "dataset": dataset, "data_root": "D", "batch_size": 50,
+           "image_size": 32 if dataset == "folder" else None}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    (config,) = chosen_preset(["--genotype", str(tmp_path)]).values()
+    expected = {"dataset": dataset, **expected}
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_a_flag_for_other_images_says_which(tmp_path):
+    save(load("darts_v1"), tmp_path / "genotype.json")
+    run = {"method": "edas", "dataset": "digits", "data_root": "D", "batch_size": 5}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    (config,) = chosen_preset(["--genotype", str(tmp_path), "--dataset", "cifar10"]).values()
+    assert (config.dataset, config.data_root) == ("cifar10", "data")

@@ -14,7 +14,7 @@ from common.errors import InputError
 from common.run.config import saved
 from common.run.folder import Run
 from conftest import SEARCH, TINY, launch
-from pc_darts.search import METHOD, PCDARTSConfig
+from pc_darts.config import METHOD, PCDARTSConfig
 from test_streamed_batches import make_files
 
 EXEMPT = ("second", "images_per", "memory")

@@ -7,15 +7,17 @@ import shutil
 
 import pytest
 import torch
-from retraining.config import PRESETS
-from retraining.loop import Retrainer
 from torch.nn import functional as F
 
 from common.data.batches import Augmentation
-from common.data.datasets import Images, Split, load_train
+from common.data.datasets import load_train
+from common.data.images import Images
+from common.data.split import Split
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.run.folder import Run
+from retraining.config import PRESETS
+from retraining.loop import Retrainer
 from test_resume import figures, identical, last_checkpoint
 
 TRAIN = "evaluate/train.py"

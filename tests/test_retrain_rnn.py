@@ -6,8 +6,6 @@ import json
 
 import pytest
 import torch
-from retraining import rnn
-from retraining.rnn import PRESETS, LanguageTrainer, triggered
 
 from common.language.model import Dropouts, chunk_loss, exact_loss
 from common.language.text import Columns, load_corpus
@@ -15,6 +13,8 @@ from common.networks.complexity import LanguageModel as Size
 from common.networks.complexity import recurrent_parameters
 from common.networks.genotype import load
 from common.run.folder import Run
+from retraining import rnn
+from retraining.rnn import PRESETS, LanguageTrainer, triggered
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 from test_rnn_search import TEXT
@@ -54,6 +54,7 @@ def test_the_average_is_of_all_weights_since_the_trigger(tmp_path, accelerator, 
             trainer.weight_step(chunk)
             if epoch >= 2:
                 seen.append([weight.detach().clone() for weight in trainer.weights])
+        trainer.validate()
     assert [line["averaged"] for line in trainer.run.lines("metrics.jsonl")] == [
         False, False, True, True,
     ]  # fmt: skip
@@ -67,6 +68,7 @@ def test_figures_are_exact_and_of_the_average(tmp_path, accelerator):
     for _ in trainer.epochs(until=2):
         for chunk in trainer.batches():
             trainer.weight_step(chunk)
+        trainer.validate()
     first, second = trainer.run.lines("metrics.jsonl")
     assert (first["averaged"], second["averaged"]) == (False, True)
     average = trainer.average.module.eval()
@@ -124,6 +126,7 @@ def test_states_are_carried_from_chunk_to_chunk_and_from_no_epoch_to_the_next(
         words = whole.chunk(0, len(whole)).words
         expected = trainer.model(words, trainer.model.initial(4)).hidden
         torch.testing.assert_close(trainer.hidden, expected, rtol=1e-4, atol=1e-8)
+        trainer.validate()
 
 
 def test_an_epoch_begins_in_an_empty_state(tmp_path, accelerator):
@@ -223,6 +226,7 @@ def test_the_recorded_loss_is_a_mean_over_words_without_regularisers(tmp_path, a
     for _ in trainer.epochs(until=1):
         for chunk in trainer.batches():
             trainer.weight_step(chunk)
+        trainer.validate()
     whole = Columns(trainer.corpus.train, 4, "training")
     chunk = whole.chunk(0, len(whole))
     loss = chunk_loss(trainer.model.eval()(chunk.words, trainer.model.initial(4)), chunk.targets)
@@ -245,7 +249,7 @@ def test_the_result_is_of_the_last_epoch_and_of_the_best_by_validation(
         }
         for n, (valid, test) in enumerate([(3.0, 5.0), (1.0, 7.0), (2.0, 6.0)])
     ]  # fmt: skip
-    monkeypatch.setattr(rnn.draw, "run", lambda folder: None)
+    monkeypatch.setattr(rnn.pictures, "run", lambda folder: None)
     monkeypatch.setattr(trainer.run, "lines", lambda name: lines)
     trainer.finish()
     result = json.loads((tmp_path / "result.json").read_text())

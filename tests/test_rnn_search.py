@@ -8,20 +8,23 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from common.distributed import seed_of
+from common.distributed import generator_of
 from common.errors import NotFinite
 from common.language.model import Dropouts, chunk_loss
 from common.language.text import load_corpus
 from common.networks.genotype import load
 from common.run.folder import Run
-from gdas.rnn_search import PRESETS, search
+from gdas.rnn_config import PRESETS
+from gdas.rnn_search import search
 from gdas.rnn_supernet import RecurrentSuperNet
 from gdas.rnn_trainer import RecurrentSearchTrainer
+from retraining.rnn import chosen_preset
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 from test_text import folder
 
 SEARCH = "gdas/rnn_search.py"
+TAU = 3.0
 LETTERS = random.Random(0)
 TEXT = {
     part: "".join(" ".join(LETTERS.choices("abcdefg", k=7)) + "\n" for _ in range(lines))
@@ -53,16 +56,17 @@ def test_hidden_states_are_carried_and_detached(tmp_path, accelerator, texts):
     given, before = [], {"train": None, "valid": None}
     original = RecurrentSuperNet.forward
 
-    def forward(self, words, hidden):
+    def forward(self, words, hidden, draw):
         given.append(hidden)
-        return original(self, words, hidden)
+        return original(self, words, hidden, draw)
 
     RecurrentSuperNet.forward = forward
     try:
         for _ in trainer.epochs(until=1):
             for step, (train, valid) in enumerate(trainer.batches()):
                 for part, chunk in (("train", train), ("valid", valid)):
-                    trainer.weight_step(chunk) if part == "train" else trainer.arch_step(chunk)
+                    step_on = trainer.weight_step if part == "train" else trainer.arch_step
+                    step_on(chunk, TAU)
                     start = given.pop()
                     assert not start.requires_grad  # no gradient into the chunk before
                     assert chunk.first == (start == 0).all()
@@ -74,6 +78,7 @@ def test_hidden_states_are_carried_and_detached(tmp_path, accelerator, texts):
                 given.clear()
                 assert not torch.equal(before["train"], before["valid"])
             assert step > 5
+            trainer.validate(tau=TAU)
     finally:
         RecurrentSuperNet.forward = original
 
@@ -91,7 +96,7 @@ def test_a_weight_step_is_clipped_and_in_proportion_to_the_chunk(tmp_path, accel
         trainer = made(accelerator, tmp_path, texts, weight_decay=0, learning_rate=2, grad_clip=0.1)
         alpha = trainer.arch[0].detach().clone()
         weights = [weight.detach().clone() for weight in trainer.weights]
-        trainer.weight_step(trainer.train_batches.chunk(0, length))
+        trainer.weight_step(trainer.train_batches.chunk(0, length), TAU)
         pairs = zip(trainer.weights, weights, strict=True)
         moved = torch.cat([(now - before).flatten() for now, before in pairs])
         assert moved.norm().item() == pytest.approx(2 * 0.1 * length / 9, rel=1e-4)
@@ -102,7 +107,7 @@ def test_a_weight_step_is_clipped_and_in_proportion_to_the_chunk(tmp_path, accel
 def test_an_arch_step_is_one_step_of_adam_by_this_gradient_alone(tmp_path, accelerator, texts):
     trainer = made(accelerator, tmp_path, texts)
     twin = made(accelerator, tmp_path, texts)
-    trainer.weight_step(trainer.train_batches.chunk(0, 9))  # leaves nothing behind for alpha
+    trainer.weight_step(trainer.train_batches.chunk(0, 9), TAU)  # leaves nothing behind for alpha
     with torch.no_grad():
         for a, b in zip(twin.weights, trainer.weights, strict=True):
             a.copy_(b)
@@ -111,11 +116,13 @@ def test_an_arch_step_is_one_step_of_adam_by_this_gradient_alone(tmp_path, accel
     for step in range(2):
         chunk = trainer.valid_columns.chunk(9 * step, 9)
         hidden = trainer.valid_hidden.clone()
-        trainer.arch_step(chunk)
+        trainer.arch_step(chunk, TAU)
         twin.supernet.train()
-        with twin._only(twin.arch, "arch"):
-            loss = chunk_loss(twin.supernet(chunk.words, hidden), chunk.targets)
-            (twin.arch[0].grad,) = torch.autograd.grad(loss, twin.arch)
+        twin.global_step = trainer.global_step
+        loss = chunk_loss(
+            twin.supernet(chunk.words, hidden, twin._draw("arch", TAU)), chunk.targets
+        )
+        (twin.arch[0].grad,) = torch.autograd.grad(loss, twin.arch)
         optimizer.step()
         torch.testing.assert_close(trainer.arch[0], twin.arch[0], rtol=1e-9, atol=1e-12)
     assert all(torch.equal(a, b) for a, b in zip(trainer.weights, before, strict=True))
@@ -126,11 +133,13 @@ def test_algorithm_1(tmp_path, monkeypatch):
     done = []
     monkeypatch.setattr(
         RecurrentSearchTrainer, "weight_step",
-        lambda self, chunk: done.append(("weight", chunk, self.supernet.tau)),
+        lambda self, chunk, tau: done.append(("weight", chunk, tau)),
     )
     monkeypatch.setattr(
-        RecurrentSearchTrainer, "arch_step", lambda self, chunk: done.append(("arch", chunk))
+        RecurrentSearchTrainer, "arch_step",
+        lambda self, chunk, tau: done.append(("arch", chunk, tau)),
     )
+    monkeypatch.setattr(RecurrentSearchTrainer, "validate", lambda self, tau: done.append(tau))
     monkeypatch.setattr(
         RecurrentSearchTrainer, "epochs", lambda self: iter([0, PRESETS["text"].epochs - 1])
     )
@@ -141,9 +150,10 @@ def test_algorithm_1(tmp_path, monkeypatch):
     )
     asked = {"sample": "hard", "derive_none": True, "output": str(tmp_path / "run")}
     search(dataclasses.replace(PRESETS["text"], **asked))
+    last = pytest.approx(0.1)
     assert done == [
-        ("weight", "train", 10), ("arch", "valid"),
-        ("weight", "train", pytest.approx(0.1)), ("arch", "valid"), ("hard", True),
+        ("weight", "train", 10), ("arch", "valid", 10), 10,
+        ("weight", "train", last), ("arch", "valid", last), last, ("hard", True),
     ]  # fmt: skip
 
 
@@ -164,7 +174,8 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(SEARCH, *flags, "--output", whole, pictures=sample == "hard")
     assert status == 0 and "recurrent cell" in out, err
-    assert f"--data-root {root} --genotype {whole}" in out
+    assert f"next: python evaluate/train_rnn.py --genotype {whole}\n" in out
+    assert chosen_preset(["--genotype", str(whole)])["ptb"].data_root == str(root)
     interrupt_after(6, lambda: command(SEARCH, *flags, "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2" in out, err
@@ -218,11 +229,12 @@ def test_low_precision_is_refused(tmp_path, command, monkeypatch):
 
 def test_a_search_that_diverges_says_so(tmp_path, accelerator, texts, monkeypatch):
     trainer = made(accelerator, tmp_path, texts)
-    monkeypatch.setattr(trainer, "validate", lambda: float("nan"))
+    monkeypatch.setattr(trainer, "valid_loss", lambda tau: float("nan"))
     with pytest.raises(NotFinite, match="after epoch 1"):
         for _ in trainer.epochs():
             for train, _valid in trainer.batches():
-                trainer.weight_step(train)
+                trainer.weight_step(train, TAU)
+            trainer.validate(tau=TAU)
 
 
 def by_default(accelerator, path, texts, **changed):
@@ -236,7 +248,7 @@ def by_default(accelerator, path, texts, **changed):
 
 def test_alpha_of_the_first_edge_learns_by_default(tmp_path, accelerator, texts):
     trainer = by_default(accelerator, tmp_path, texts)
-    trainer.arch_step(trainer.valid_columns.chunk(0, 9))
+    trainer.arch_step(trainer.valid_columns.chunk(0, 9), TAU)
     assert trainer.arch[0].grad[0].abs().max() > 1e-5
 
 
@@ -244,7 +256,7 @@ def test_alphas_gradient_is_not_clipped(tmp_path, accelerator, texts):
     gradients = []
     for limit in (1e-12, 0):
         trainer = by_default(accelerator, tmp_path, texts, grad_clip=limit)
-        trainer.arch_step(trainer.valid_columns.chunk(0, 9))
+        trainer.arch_step(trainer.valid_columns.chunk(0, 9), TAU)
         gradients.append(trainer.arch[0].grad)
     assert torch.equal(*gradients) and gradients[0].norm() > 1e-4
 
@@ -253,18 +265,17 @@ def test_both_steps_draw_anew_and_each_iteration_does(tmp_path, accelerator, tex
     trainer = made(accelerator, tmp_path, texts)
     draws, draw = set(), trainer.supernet.draw
 
-    def noted():
-        drawn = draw()
+    def noted(*given):
+        drawn = draw(*given)
         draws.add(drawn.weight[0][1].item())
         return drawn
 
     monkeypatch.setattr(trainer.supernet, "draw", noted)
     monkeypatch.setattr(trainer.optimizer, "step", lambda: None)  # so that only draws differ
     monkeypatch.setattr(trainer.arch_optimizer, "step", lambda: None)
-    for trainer.epoch in range(2):
-        for trainer.step in range(2):
-            trainer.weight_step(trainer.train_batches.chunk(0, 9))
-            trainer.arch_step(trainer.valid_columns.chunk(0, 9))
+    for trainer.global_step in range(4):
+        trainer.weight_step(trainer.train_batches.chunk(0, 9), TAU)
+        trainer.arch_step(trainer.valid_columns.chunk(0, 9), TAU)
     assert len(draws) == 8
 
 
@@ -274,15 +285,14 @@ def test_validation_is_the_mean_over_words_of_one_reading(tmp_path, accelerator,
     found = []
     for trainer.epoch in range(2):
         trainer.model.train()
-        found.append(trainer.validate())
-        generator = trainer.supernet.generator
-        generator.manual_seed(seed_of(trainer.config.seed, "validate", trainer.epoch))
+        found.append(trainer.valid_loss(TAU))
+        generator = generator_of(trainer.config.seed, "validate", trainer.epoch)
         trainer.model.eval()
         total, hidden = 0.0, trainer.model.initial(4).double()
         rows = trainer.valid_columns.rows
         for words, targets in zip(rows[:-1].split(20), rows[1:].split(20), strict=True):
             with torch.no_grad():
-                reading = trainer.model(words, hidden)
+                reading = trainer.model(words, hidden, trainer.model.draw(generator, TAU))
             hidden, loss = reading.hidden, chunk_loss(reading, targets)
             total += loss.item() * targets.numel()
         assert len(targets) < 10  # a short one
@@ -294,7 +304,11 @@ def test_the_validation_text_begins_anew_where_it_ends(tmp_path, accelerator, te
     trainer = made(accelerator, tmp_path, texts, bptt=25)
     once = [(True, 25), (False, 25), (False, len(trainer.valid_columns) - 50)]
     for _ in trainer.epochs(until=2):  # and with each epoch, wherever the last one ended
-        starts = [(valid.first, len(valid.words)) for _train, valid in trainer.batches()]
+        starts = []
+        for _train, valid in trainer.batches():
+            starts.append((valid.first, len(valid.words)))
+            trainer.record(torch.ones(()), valid)
+        trainer.validate(tau=TAU)
         assert len(starts) > 3 and len(starts) % 3 and starts == (once * 9)[: len(starts)]
 
 
@@ -303,7 +317,7 @@ def test_the_recorded_loss_is_without_regularisers(tmp_path, accelerator, texts,
     for slowness in (0.0, 50.0):
         trainer = by_default(accelerator, tmp_path, texts, slowness=slowness)
         monkeypatch.setattr(trainer, "record", lambda loss, chunk: recorded.append(loss.item()))
-        trainer.weight_step(trainer.train_batches.chunk(0, 9))
+        trainer.weight_step(trainer.train_batches.chunk(0, 9), TAU)
     assert recorded[0] == recorded[1]
 
 
@@ -319,7 +333,7 @@ def test_weights_decay(tmp_path, accelerator, texts):
     for decay in (0, 0.01):
         trainer = made(accelerator, tmp_path, texts, weight_decay=decay, learning_rate=2)
         before = [weight.detach().clone() for weight in trainer.weights]
-        trainer.weight_step(trainer.train_batches.chunk(0, 9))
+        trainer.weight_step(trainer.train_batches.chunk(0, 9), TAU)
         moved.append([now.detach() - old for now, old in zip(trainer.weights, before, strict=True)])
     for plain, decayed, old in zip(*moved, before, strict=True):
         torch.testing.assert_close(decayed - plain, -2 * 0.01 * old, rtol=1e-6, atol=1e-9)

@@ -15,6 +15,8 @@ FUNCTIONS = {
     "identity": lambda v: v,
 }
 
+TAU = 0.8
+
 
 def made(sample, nodes=N, dropouts=None):
     torch.manual_seed(0)
@@ -23,8 +25,11 @@ def made(sample, nodes=N, dropouts=None):
         for weight in net.weight_parameters():
             weight.mul_(15)
         net.arch["alpha_recurrent"].normal_()
-    net.tau = 0.8
     return net
+
+
+def drawn(net, seed=4):
+    return net.draw(torch.Generator().manual_seed(seed), TAU)
 
 
 def slow_loop(cell, x, hidden, masks, weights):
@@ -56,7 +61,7 @@ def relaxed_draw(net, sample):
     """The weights of Eq. 5 to 7, as a dense matrix with the gradient that the paper gives them."""
     noise = gumbel(len(EDGES), 5, generator=torch.Generator().manual_seed(4))
     alpha = net.arch["alpha_recurrent"]
-    soft = ((alpha.log_softmax(-1) + noise) / net.tau).softmax(-1)
+    soft = ((alpha.log_softmax(-1) + noise) / TAU).softmax(-1)
     if sample == "soft":
         return soft
     hard = torch.nn.functional.one_hot((alpha.detach() + noise).argmax(-1), 5)
@@ -70,8 +75,7 @@ def test_the_searched_cell_is_its_equations(sample):
     masks = [(torch.rand(B, D) < 0.7).double() / 0.7 for _ in "xh"]
     wanted = [*net.arch_parameters(), *net.cell.W, net.cell.W0]
     target = torch.randn(T, B, D).double()
-    net.generator.manual_seed(4)
-    states, last = net.read(x, hidden, tuple(masks))
+    states, last = net.cell(x, hidden, *masks, drawn(net))
     expected = slow_loop(net.cell, x, hidden, masks, relaxed_draw(net, sample))
     torch.testing.assert_close(states, expected, rtol=1e-10, atol=1e-10)
     assert torch.equal(last[0], states[-1])
@@ -95,8 +99,7 @@ def test_the_first_edge_has_a_gradient_only_if_soft():
     assert not RecurrentSuperNet(WORDS, D, N, Dropouts()).derive_none
     for sample in ("hard", "soft"):
         net = made(sample)
-        net.generator.manual_seed(4)
-        states, _ = net.read(x, hidden, (None, None))
+        states, _ = net.cell(x, hidden, None, None, drawn(net))
         (gradient,) = torch.autograd.grad(states.square().sum(), net.arch_parameters())
         assert (gradient[0].abs().max() > 1e-3) == (sample == "soft")
 
@@ -111,19 +114,10 @@ def test_nodes_into_which_nothing_flows():
 
 def test_one_draw_a_chunk_and_all_activations_are_drawn():
     net = made("hard", dropouts=Dropouts()).eval()
-    draws = []
-    cell_forward = net.cell.forward
-
-    def forward(*given):
-        draws.append(given[-1])
-        return cell_forward(*given)
-
-    net.cell.forward = forward
-    net.generator.manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
+    draws = [net.draw(generator, TAU) for _ in range(30)]
     words = torch.randint(WORDS, (T, B))
-    for _ in range(30):
-        net(words, net.initial(B))
-    assert len(draws) == 30  # not one a time step
+    assert net(words, net.initial(B), draws[0]).states.isfinite().all()  # all of its time steps
     assert {k for draw in draws for (k,) in draw.active} == set(range(5))
     assert len({str(draw.active) for draw in draws}) > 20
 

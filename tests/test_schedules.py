@@ -6,16 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from common.training.schedules import schedule, warm_up
+from common.training.schedules import LearningRate
 
 
 def rates(name, rate, epochs, lowest=0.0, warmup=0):
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], rate)
-    along = schedule(name, optimizer, epochs, lowest)
+    along = LearningRate(name, optimizer, epochs, lowest, warmup)
     found = []
     for epoch in range(epochs):
         along.step(epoch)
-        warm_up(optimizer, rate, epoch, warmup)
         found.append(optimizer.param_groups[0]["lr"])
     return found
 

@@ -4,27 +4,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from retraining.config import RetrainConfig
 from torch import nn
 from torch.nn import functional as F
 
-from common.data.datasets import Images
+from common.data.images import Images, large
 from common.errors import InputError
 from common.networks import ops
 from common.networks.genotype import Op, load, published
-from common.networks.macro import LargeStem, Place, SmallStem, check_size, large
+from common.networks.macro import LargeStem, Place, SmallStem, check_size
 from common.networks.network import AuxiliaryHead, FixedReductionCell, Network, PoolTo2x2
 from common.run import checkpoint
 from common.run.config import SearchConfig
 from common.supernet.equation_form import EquationSuperNet
-from common.supernet.supernet import SuperNet
+from common.supernet.supernet import SuperNet, shape
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import PCDARTSSuperNet, bypass
-from pr_darts.search import PRDARTSConfig
+from pr_darts.config import PRDARTSConfig
 from pr_darts.supernet import PRDARTSSuperNet
+from retraining.config import RetrainConfig
+from retraining.loop import check_images
 
 IMAGE_CELLS = [name for name in published() if "normal" in load(name).cells]
 SUPERNETS = {
@@ -129,14 +130,14 @@ def test_the_bypass_of_pc_darts_rounds_up():
 )  # fmt: skip
 def test_128_pixels_on_the_smaller_side_are_large(size, expected):
     assert large((3, *size)) is expected
-    assert SearchConfig().shape(images_of(3, *size))["large_images"] is expected
+    assert shape(SearchConfig(), images_of(3, *size))["large_images"] is expected
 
 
 @pytest.mark.parametrize("kind", SUPERNETS)
 def test_a_supernet_takes_the_stem_that_its_images_need(kind):
     config = SearchConfig(nodes=3, cells=3, channels=8)
     small, big = (
-        SUPERNETS[kind](**config.shape(images_of(1, size, size))) for size in (127, 129)
+        SUPERNETS[kind](**shape(config, images_of(1, size, size))) for size in (127, 129)
     )
     assert isinstance(small.stem, SmallStem) and isinstance(big.stem, LargeStem)
     assert big(noise(2, 1, 129, 129)).shape == (2, 2)
@@ -181,9 +182,10 @@ def test_the_auxiliary_pool_sees_every_corner_and_edge(side):
 @pytest.mark.parametrize("size", [(3, 3), (2, 64), (64, 1)])
 def test_images_too_small_for_the_reductions_are_refused(size):
     named = f"{size[0]}x{size[1]} pixels are too small.*--image-size 4"
-    for config in (SearchConfig(), PRDARTSConfig(), RetrainConfig(genotype="gdas", batch_size=2)):
-        with pytest.raises(InputError, match=named):
-            config.check_images(images_of(3, *size))
+    with pytest.raises(InputError, match=named):
+        check_size((3, *size), channels=16)
+    with pytest.raises(InputError, match=named):
+        check_images(RetrainConfig(genotype="gdas", batch_size=2), images_of(3, *size))
 
 
 def test_four_pixels_are_enough():

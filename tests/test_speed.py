@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
-from benchmarking.timing import Kernels, fast_iteration
 
-from common.data.datasets import Images, Split
+from benchmarking.timing import Kernels
+from common.data.images import Images
+from common.data.split import Split
 from common.errors import InputError
 from common.networks.genotype import Op
 from common.networks.ops import build
@@ -17,13 +18,14 @@ from common.run.folder import Run
 from common.supernet.candidate import run
 from common.supernet.separable import Separable, joined, phases
 from common.supernet.supernet import SuperNet
+from common.training.bilevel import BilevelTrainer
 from conftest import ROOT
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts.supernet import PRDARTSSuperNet
-from test_bilevel import CONFIG
+from test_bilevel import CONFIG, make
 from test_pr_darts_morphisms import FIRST
 
 SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
@@ -171,7 +173,7 @@ class Few(PCDARTSSuperNet):
     candidates = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
 
 
-def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same():
+def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same(tmp_path, accelerator):
     counters = pytest.importorskip("torch._dynamo.utils").counters
     states = []
     for compiled in (False, True):
@@ -181,9 +183,10 @@ def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same():
             torch._dynamo.reset()
             counters.clear()
             net.compile(backend="aot_eager")
-        iteration = fast_iteration(net)
         batch = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(2)
-        iteration(batch, batch)
+        trainer = make(tmp_path, accelerator, net)
+        trainer.arch_step(batch)
+        trainer.weight_step(batch)
         states.append(net.state_dict())
     assert counters["stats"]["unique_graphs"] == 2 and not counters["graph_break"]
     for name, value in states[0].items():
@@ -282,11 +285,11 @@ def test_the_table_is_of_all_methods_by_default(benchmark):
 def test_costs_grow_with_the_candidates_only_where_all_of_them_run(benchmark):
     def kernels(count):
         sizes = {"channels": 8, "cells": 3, "K": 2, "candidates": count}
-        data, nets = benchmark.batches(2, torch.device("cpu")), benchmark.growing(sizes)
+        nets = benchmark.growing(sizes)
         for alpha in nets["gdas"].arch.values():
             alpha.data[:, 2] = 1e3  # draws, of however many, are always the same
         return {
-            method: benchmark.Timed(nets[method], fast_iteration(nets[method]), data).kernels()
+            method: benchmark.Timed(nets[method], BilevelTrainer, 2).kernels()
             for method in ("darts", "gdas")
         }
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
-from common.data import datasets
-from common.data.batches import Augmentation, order_of_pass
+from common.data import datasets, loader
+from common.data.batches import Augmentation, shuffled
 from common.data.streamed import training_transform
 from common.errors import InputError, UnreadableFile
 
@@ -36,7 +36,7 @@ def root(tmp_path_factory):
 def batches(root, size=4, augmentation=ALL, workers=0, indices=None, **draws):
     images = datasets.load_train("imagenet", root, 32, workers)
     draws = {"seed": 3, "stream": "train", **draws}
-    return images.batches(torch.device("cpu"), indices, size, augmentation, **draws)
+    return loader.batches(images, torch.device("cpu"), indices, size, augmentation, **draws)
 
 
 def equal(batch, other):
@@ -100,7 +100,7 @@ def test_reading_leaves_the_steps_draws_alone(root):
 def test_batches_whose_size_changes(root):
     """As in PR-DARTS: each is cut from a pass as images in memory are."""
     served = batches(root, augmentation=Augmentation())
-    order = order_of_pass((3, "train"), 0, 12)
+    order = shuffled((3, "train"), 0, 12)
     served.cut(0, 0, 0)
     served.batch_size = 2
     _, labels = served.cut(0, 4, 1)

@@ -107,12 +107,12 @@ def test_the_flag_reaches_the_supernet_and_the_genotype(monkeypatch, module, kin
     assert module.PRESETS["digits"].derive_none is False  # the default
     seen = {}
 
-    def stop(**how):
+    def stop(*given, **how):
         seen.update(how)
         raise StopIteration
 
     monkeypatch.setattr(module, kind, stop)
-    monkeypatch.setattr(type(config), "shape", lambda self, images: {})
+    monkeypatch.setattr(module, "shape", lambda config, images: {})
     monkeypatch.setattr(module, "open_search", lambda *_: (config, None, None, None))
     with pytest.raises(StopIteration):
         module.search(config)

@@ -279,7 +279,7 @@ def trained(monkeypatch):
     torch.manual_seed(3)
     run = SimpleNamespace(
         network=Network(load("gdas"), 4, 3, 3, image_channels=1).eval(), genotype=load("gdas"),
-        config=SimpleNamespace(channels=4, cells=3), classes=("a", "b", "c"), shape=(1, 9, 8),
+        config={"channels": 4, "cells": 3}, classes=("a", "b", "c"), shape=(1, 9, 8),
         mean=(0.3,), std=(0.2,),
     )  # fmt: skip
 
@@ -288,7 +288,8 @@ def trained(monkeypatch):
             raise InputError(f"{folder}: no run there")
         return run
 
-    monkeypatch.setitem(sys.modules, "common.networks.trained", SimpleNamespace(load_trained=load_trained))
+    trained = SimpleNamespace(load_trained=load_trained)
+    monkeypatch.setitem(sys.modules, "common.networks.trained", trained)
     return run
 
 

@@ -19,6 +19,7 @@ from conftest import ROOT
 from test_commands import assert_refused
 
 TRAIN = "evaluate/train.py"
+GENOTYPES = ROOT / "common/networks/genotypes"
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_it_is_what_the_run_reports(trained_run):
     train = load_train("digits", "")
     assert (trained.classes, trained.shape) == (train.classes, train.shape)
     assert (trained.mean, trained.std) == (train.mean, train.std)
-    assert trained.genotype == load("gdas_frc") and trained.config.channels == 4
+    assert trained.genotype == load("gdas_frc") and trained.config["channels"] == 4
     assert not trained.network.training
     result = json.loads((trained_run / "result.json").read_text())
     test = load_test("digits", "", train)
@@ -82,7 +83,7 @@ def test_without_a_moving_average_and_without_the_auxiliary_head(tmp_path, comma
     assert status == 0, err
     trained, state = load_trained(tmp_path / "run"), last_state(tmp_path / "run")
     assert state["ema"] is None and any(key.startswith("auxiliary") for key in state["network"])
-    assert trained.network.auxiliary is None and trained.config.auxiliary_weight == 0.4
+    assert trained.network.auxiliary is None and trained.config["auxiliary_weight"] == 0.4
     assert trained.shape == (3, 32, 32) and trained.classes == ("class 0", "class 1")
     for key, value in trained.network.state_dict().items():
         assert torch.equal(value, state["network"][key])
@@ -129,7 +130,7 @@ DAMAGES = {
     ),
     "genotype": (lambda run: (run / "genotype.json").write_text("{"), "genotype.json: not valid"),
     "other cells": (
-        lambda run: shutil.copy(ROOT / "common/networks/genotypes/darts_v1.json", run / "genotype.json"),
+        lambda run: shutil.copy(GENOTYPES / "darts_v1.json", run / "genotype.json"),
         r"does not belong to its genotype.json \(darts_v1\)",
     ),
     "cells of the same weights": (

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from retraining.loop import Retrainer
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from common.networks.genotype import load, save
 from conftest import of_an_older_version
+from retraining.loop import Retrainer
 from test_commands import assert_refused
 from test_resume import figures, identical, last_checkpoint
 from test_retrain import TINY, TRAIN, make_trainer
@@ -63,8 +63,8 @@ def test_labels_are_smoothed_in_both_losses(tmp_path, accelerator):
 def test_the_recipes_schedule_is_the_runs(tmp_path, accelerator):
     changes = {"schedule": "linear", "learning_rate_warmup": 2, "epochs": 10}
     trainer, rates = make_trainer(tmp_path, accelerator, **changes), []
-    for trainer.epoch in range(10):
-        trainer.set_learning_rate()
+    for epoch in range(10):
+        trainer.schedule.step(epoch)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
     expected = [0.05, 0.1, 0.06, 0.04, 0.02, 0.02, 0.016, 0.012, 0.008, 0.004]
     assert rates == pytest.approx(expected)
@@ -73,14 +73,14 @@ def test_the_recipes_schedule_is_the_runs(tmp_path, accelerator):
 def test_compiled_it_is_the_same_run_and_is_not_compiled_anew(tmp_path, command, monkeypatch):
     """Here by a backend that runs the traced network as it stands."""
     counter = CompileCounter()
-    compile_in_place, begin_epoch, counts = nn.Module.compile, Retrainer.begin_epoch, []
+    compile_in_place, batches, counts = nn.Module.compile, Retrainer.batches, []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile_in_place(self, backend=counter))
 
     def counted(self):
         counts.append(counter.frame_count)
-        begin_epoch(self)
+        return batches(self)
 
-    monkeypatch.setattr(Retrainer, "begin_epoch", counted)
+    monkeypatch.setattr(Retrainer, "batches", counted)
     edges = [
         {"from": 0, "to": 2, "op": "dil_conv_3x3"}, {"from": 1, "to": 2, "op": "skip_connect"}
     ]  # fmt: skip

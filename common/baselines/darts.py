@@ -15,7 +15,7 @@ import torch
 from common.errors import InputError, errors_are_messages
 from common.run.cli import parse
 from common.run.config import SearchConfig
-from common.supernet.supernet import SuperNet
+from common.supernet.supernet import SuperNet, shape
 from common.training.bilevel import BilevelTrainer, open_search
 
 METHOD = "darts"
@@ -73,7 +73,7 @@ def search(config: DARTSConfig) -> None:
     config, run, images, split = open_search(config, METHOD)
     if config.order == 2:  # 10 bits of mantissa do not resolve the difference, either
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    supernet = SuperNet(derive_none=config.derive_none, **config.shape(images))
+    supernet = SuperNet(derive_none=config.derive_none, **shape(config, images))
     trainer = BilevelTrainer(config, supernet, run, images, split)
     for _ in trainer.epochs():
         for train, valid in trainer.batches():
@@ -82,6 +82,7 @@ def search(config: DARTSConfig) -> None:
             else:
                 trainer.arch_step(valid)
             trainer.weight_step(train)
+        trainer.validate()
     trainer.finish()
     run.close()
 

@@ -1,4 +1,4 @@
-"""Batches: what they hold (`Passes`), and how they are made on the device (`Batches`).
+"""Batches: what they hold (`Stream`), and how they are made on the device (`Batches`).
 
 What a batch holds is a function of the seed and the step alone. Small images live on the device as
 uint8 and are cropped, flipped and cut there, without worker processes; `streamed_batches` has those
@@ -10,16 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.data.images import Images, LabelledImages
 from common.distributed import generator_of
-
-if TYPE_CHECKING:
-    from common.data.images import Images, LabelledImages
 
 Batch = tuple[Tensor, Tensor]  # images [B, C, H, W], labels [B]
 
@@ -44,8 +41,8 @@ class Augmentation:
     color_jitter: float = 0.0
 
 
-class Passes(ABC):
-    """Passes over some images, each in a random order of its own, cut into batches.
+class Stream(ABC):
+    """Shuffled epochs of some images, split into batches.
 
     Args:
         images: all images.
@@ -81,9 +78,9 @@ class Passes(ABC):
         self._shift = (-mean / std).view(1, -1, 1, 1)
 
     def __len__(self) -> int:
-        """Whole batches in one pass.
+        """Whole batches in one epoch.
 
-        Deviation: the rest of the images waits for another order; the authors' code ends a pass
+        Deviation: the rest of the images waits for another order; the authors' code ends an epoch
         with a smaller batch (98 steps instead of 97 for 25,000 images in batches of 256).
         """
         return len(self.indices) // self.batch_size
@@ -91,20 +88,20 @@ class Passes(ABC):
     def train(self, step: int) -> Batch:
         """This process' share of batch `step`, counted from the run's first: images and labels.
 
-        Passes follow one another, each in its own random order.
+        Epochs follow one another, each in its own random order.
         """
-        turn, position = divmod(step, len(self))
-        return self.cut(turn, position * self.batch_size, step)
+        epoch, position = divmod(step, len(self))
+        return self.cut(epoch, position * self.batch_size, step)
 
     @abstractmethod
-    def cut(self, turn: int, start: int, step: int) -> Batch:
-        """This process' share of the images from `start` on of a pass, drawn for as step `step`."""
+    def cut(self, epoch: int, start: int, step: int) -> Batch:
+        """This process' share of an epoch's images from `start` on, augmented as step `step`'s."""
 
     @abstractmethod
     def evaluate(self) -> Iterator[Batch]:
         """This process' share of all images, once and as they are, normalised."""
 
-    def _in_turn(self) -> tuple[Tensor, ...]:
+    def _evaluated(self) -> tuple[Tensor, ...]:
         """This process' share of all positions, in batches.
 
         They are of about equal size, none of them small, as some are normalised by themselves.
@@ -129,13 +126,13 @@ class Passes(ABC):
         return tensor.to(self.device, non_blocking=True)
 
 
-def order_of_pass(key: tuple[int, str], turn: int, count: int) -> Tensor:
-    """Pass number `turn` over `count` images, as positions among them."""
-    return torch.randperm(count, generator=generator_of(*key, "order", turn))
+def shuffled(key: tuple[int, str], epoch: int, count: int) -> Tensor:
+    """The order of an epoch over `count` images, as positions among them."""
+    return torch.randperm(count, generator=generator_of(*key, "order", epoch))
 
 
-class Batches(Passes):
-    """Batches of images that live on the device; see `Passes` for the arguments."""
+class Batches(Stream):
+    """Batches of images that live on the device; see `Stream` for the arguments."""
 
     def __init__(
         self, images: Images, device: torch.device, indices: Tensor | None, batch_size: int,
@@ -147,22 +144,22 @@ class Batches(Passes):
             pixels, labels = pixels[indices], labels[indices]
         self.labels = self._send(labels)
         self.pixels = F.pad(self._send(pixels), [augmentation.crop_padding] * 4)
-        self._order = (-1, self.indices)  # number of the pass, positions among the indices
+        self._order = (-1, self.indices)  # the epoch, positions among the indices
 
-    def cut(self, turn: int, start: int, step: int) -> Batch:
-        """See `Passes.cut`."""
-        if self._order[0] != turn:
-            self._order = (turn, order_of_pass(self.key, turn, len(self.indices)))
+    def cut(self, epoch: int, start: int, step: int) -> Batch:
+        """See `Stream.cut`."""
+        if self._order[0] != epoch:
+            self._order = (epoch, shuffled(self.key, epoch, len(self.indices)))
         batch = self._order[1][start : start + self.batch_size]
         draws = self._draw(step)
         share = slice(self.rank, None, self.processes)
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
     def evaluate(self) -> Iterator[Batch]:
-        """See `Passes.evaluate`."""
+        """See `Stream.evaluate`."""
         _, height, width = self.shape
         padding = self.augmentation.crop_padding
-        for batch in self._in_turn():
+        for batch in self._evaluated():
             batch = self._send(batch)
             pixels = self.pixels[batch, :, padding : padding + height, padding : padding + width]
             yield self._normalised(pixels), self.labels[batch]

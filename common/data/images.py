@@ -15,10 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.data.batches import Augmentation, Batches
-from common.data.streamed import StreamedBatches
 from common.distributed import generator_of
 from common.errors import InputError
+
+LARGE = 128  # pixels: from here on images stay in their files and get ImageNet's stem
+
+
+def large(shape: tuple[int, int, int]) -> bool:
+    """Whether images [C, H, W] are 128 pixels or more on the smaller side."""
+    return min(shape[1:]) >= LARGE
 
 
 class LabelledImages:
@@ -87,13 +92,6 @@ class Images(LabelledImages):
         digest.update(self.labels.cpu().contiguous().numpy())
         return digest.hexdigest()
 
-    def batches(
-        self, device: torch.device, indices: Tensor | None, batch_size: int,
-        augmentation: Augmentation, **draws,
-    ) -> Batches:
-        """Batches made on the device, colours as they are; see `batches.Passes`."""
-        return Batches(self, device, indices, batch_size, augmentation, **draws)
-
 
 @dataclass(frozen=True)
 class ImageFiles(LabelledImages):
@@ -132,10 +130,3 @@ class ImageFiles(LabelledImages):
         digest.update(np.array(lengths, dtype=np.int64))
         digest.update(self.labels.numpy())
         return digest.hexdigest()
-
-    def batches(
-        self, device: torch.device, indices: Tensor | None, batch_size: int,
-        augmentation: Augmentation, **draws,
-    ) -> StreamedBatches:
-        """Batches read by workers; see `batches.Passes` for the arguments."""
-        return StreamedBatches(self, device, indices, batch_size, augmentation, **draws)

@@ -9,7 +9,6 @@ was resumed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,16 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as T
 
-from common.data.batches import Augmentation, Batch, Passes, order_of_pass
+from common.data.batches import Augmentation, Batch, Stream, shuffled
 from common.data.image_folder import open_image
+from common.data.images import ImageFiles
 from common.distributed import generator_of, seed_of
 from common.errors import InputError, UnreadableFile
 
-if TYPE_CHECKING:
-    from common.data.images import ImageFiles
-
 Request = tuple[int, int]  # an image's index, the seed of its draws
-Position = tuple[int, int, int, int]  # pass, start within it, step, batch size
+Position = tuple[int, int, int, int]  # epoch, start within it, step, batch size
 
 
 def training_transform(size: int, augmentation: Augmentation) -> v2.Transform:
@@ -45,8 +42,8 @@ def evaluation_transform(size: int) -> v2.Transform:
     return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])
 
 
-class StreamedBatches(Passes):
-    """Batches of images that are in files; see `batches.Passes` for the arguments."""
+class StreamedBatches(Stream):
+    """Batches of images that are in files; see `batches.Stream` for the arguments."""
 
     def __init__(
         self, images: ImageFiles, device: torch.device, indices: Tensor | None, batch_size: int,
@@ -58,9 +55,9 @@ class StreamedBatches(Passes):
         self._stream: Iterator = iter(())
         self._next: Position | None = None  # what the stream holds next
 
-    def cut(self, turn: int, start: int, step: int) -> Batch:
-        """See `Passes.cut`; quick where it asks for the batch that follows the last one."""
-        position = (turn, start, step, self.batch_size)
+    def cut(self, epoch: int, start: int, step: int) -> Batch:
+        """See `Stream.cut`; quick where it asks for the batch that follows the last one."""
+        position = (epoch, start, step, self.batch_size)
         if position != self._next:
             self._stream = iter(())  # ends the workers of the old one
             wanted = requests(self.indices, self.key, position, self.rank, self.processes)
@@ -72,8 +69,8 @@ class StreamedBatches(Passes):
         return x, labels
 
     def evaluate(self) -> Iterator[Batch]:
-        """See `Passes.evaluate`; each image is its scaled centre."""
-        wanted = [[(index, 0) for index in self.indices[p].tolist()] for p in self._in_turn()]
+        """See `Stream.evaluate`; each image is its scaled centre."""
+        wanted = [[(index, 0) for index in self.indices[p].tolist()] for p in self._evaluated()]
         for batch in self._loader(wanted, evaluation_transform(self.shape[-1])):
             yield self._received(batch)
 
@@ -100,16 +97,16 @@ class StreamedBatches(Passes):
 def requests(
     indices: Tensor, key: tuple[int, str], position: Position, rank: int, processes: int
 ) -> Iterator[list[Request]]:
-    """A process' share of a batch and, endlessly, of all that follow; see `Passes`.
+    """A process' share of a batch and, endlessly, of all that follow; see `Stream`.
 
     No method of `StreamedBatches`, which would hold itself by its own stream: workers of a stream
     that the garbage collector finds take seconds to end.
     """
-    turn = None
+    epoch = None
     while True:
-        if position[0] != turn:
-            turn = position[0]
-            order = indices[order_of_pass(key, turn, len(indices))]
+        if position[0] != epoch:
+            epoch = position[0]
+            order = indices[shuffled(key, epoch, len(indices))]
         _, start, step, size = position
         yield [
             (index, seed_of(*key, "augment", step, place))
@@ -119,11 +116,11 @@ def requests(
 
 
 def after(position: Position, count: int) -> Position:
-    """The next batch: of the same pass, or the first of another where this one has no more."""
-    turn, start, step, size = position
+    """The next batch: of the same epoch, or the first of another where this one has no more."""
+    epoch, start, step, size = position
     if start + 2 * size > count:
-        return turn + 1, 0, step + 1, size
-    return turn, start + size, step + 1, size
+        return epoch + 1, 0, step + 1, size
+    return epoch, start + size, step + 1, size
 
 
 class _Reader(Dataset):

@@ -23,7 +23,7 @@ from common.draw.search import (
     measures_figure,
     spread_figure,
 )
-from common.errors import InputError, errors_are_messages
+from common.errors import InputError
 from common.files import json_lines, json_object
 from common.networks.genotype import FixedCell, Genotype, load, parse
 
@@ -177,12 +177,6 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(f"{path}.png", dpi=150)
 
 
-def main() -> None:
-    """The command."""
-    with errors_are_messages():
-        tyro.cli(run, prog="python -m common.draw")
-
-
 # --------------------------------------------------------------------------------------- files
 
 
@@ -190,7 +184,3 @@ def _sampled(path: Path) -> list[dict]:
     """The cells that a run ranked, without failed ones; none in another run's result."""
     found = (json_object(path) or {}).get("cells")
     return [cell for cell in found if "failed" not in cell] if isinstance(found, list) else []
-
-
-if __name__ == "__main__":
-    main()

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
 
-from common.distributed import set_gradients
 from common.errors import InputError, NotFinite
 from common.language.model import Dropouts, LanguageModel, chunk_loss, exact_loss, slowness
-from common.language.text import Chunk, Columns, Corpus, TextSource, chunk_starts
-from common.memory import check_memory, of_language_model
+from common.language.text import Chunk, Columns, Corpus, TextSource, chunk_starts, load_corpus
 from common.run.config import LoopConfig
-from common.run.flags import at_least, flag
+from common.run.flags import Between
 from common.run.folder import Run
-from common.training.loop import MEND, Loop, prepare
+from common.run.memory import check_memory, of_language_model
+from common.run.start import main_first
+from common.training.loop import FIX, Loop
+from common.training.steps import descend
 
 DROPOUTS = ("output", "hidden", "input", "embedding", "word")
 
@@ -31,33 +33,28 @@ class TextConfig(LoopConfig):
     """A folder with train.txt, valid.txt and test.txt, or a small language that needs no file."""
     data_root: str = "data/ptb"
     """The folder; PTB's and WikiText's own file names are known, too."""
-    units: int = 300
+    units: Annotated[int, Between(1, 65_536)] = 300
     """Of word vectors and hidden states."""
-    bptt: int = 35
+    bptt: Annotated[int, Between(1, 10_000)] = 35
     """Words of a chunk, through which gradients flow; sometimes half as many."""
-    bptt_deviation: float = 0.0
+    bptt_deviation: Annotated[float, Between(0, 1000)] = 0.0
     """Standard deviation of a chunk's length."""
     learning_rate: float = 20.0
     """Of the weights' SGD for a chunk of --bptt words; of a shorter one in proportion."""
     grad_clip: float = 0.25
     """Largest norm of the weights' gradient; 0: no limit."""
-    slowness: float = 1e-3
+    slowness: Annotated[float, Between(0, 1e6)] = 1e-3
     """Weight of the mean squared change of the hidden state from word to word."""
-    dropout_output: float = 0.75
+    dropout_output: Annotated[float, Between(0, 1, below=True)] = 0.75
     """Of the states that the decoder reads (AWD-LSTM's and DARTS' dropout)."""
-    dropout_hidden: float = 0.25
+    dropout_hidden: Annotated[float, Between(0, 1, below=True)] = 0.25
     """Of the states within the cell (dropouth)."""
-    dropout_input: float = 0.75
+    dropout_input: Annotated[float, Between(0, 1, below=True)] = 0.75
     """Of the word vectors where the cell reads them (dropoutx)."""
-    dropout_embedding: float = 0.2
+    dropout_embedding: Annotated[float, Between(0, 1, below=True)] = 0.2
     """Of the word vectors before that (dropouti)."""
-    dropout_word: float = 0.0
+    dropout_word: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Of whole words of the vocabulary (dropoute)."""
-
-    @property
-    def learning_rate_min(self) -> float:
-        """Where the cosine ends: the learning rate is fixed (4.3)."""
-        return self.learning_rate
 
     @property
     def dropouts(self) -> Dropouts:
@@ -67,16 +64,11 @@ class TextConfig(LoopConfig):
     def check(self) -> None:
         """See `LoopConfig.check`."""
         super().check()
-        at_least(self, 1, "units", "bptt")
         if self.dataset == "small" and self.data_root != TextConfig.data_root:
             raise InputError(
                 f"--data-root {self.data_root}: --dataset small (of --preset text) reads no files; "
                 "add --dataset folder"
             )
-        at_least(self, 0, "bptt_deviation", "slowness", *(f"dropout_{name}" for name in DROPOUTS))
-        for name in DROPOUTS:
-            if (value := getattr(self, f"dropout_{name}")) >= 1:
-                raise InputError(f"{flag(f'dropout_{name}')} {value}: must be below 1")
 
     def check_memory(self, words: int, nodes: int) -> None:
         """Refuse a model that no training could hold.
@@ -110,32 +102,43 @@ class TextConfig(LoopConfig):
         return "small" if self.dataset == "small" else self.data_root.rstrip("/").split("/")[-1]
 
 
+def corpus(config: TextConfig, accelerator: Accelerator) -> Corpus:
+    """The texts that the flags name.
+
+    Raises:
+        InputError: see `text.load_corpus`; on every process.
+    """
+    return main_first(accelerator, lambda: load_corpus(config.dataset, config.data_root))
+
+
 class LanguageLoop(Loop):
     """Trains a language model, chunk by chunk; what an epoch leaves, subclasses say.
 
     Args:
         config: the run's flags.
         run: its folder.
-        model: on the CPU.
+        model: on its device.
         corpus: on the CPU.
+        optimizers: the weights' SGD, whose rate is constant (4.3), and others of the state.
 
     Attributes:
         hidden: of this process' columns of the training text, [S, B, d].
     """
 
     unit, items = "word", "words"
-    quantities = ("loss",)
 
-    def __init__(self, config: TextConfig, run: Run, model: LanguageModel, corpus: Corpus):
+    def __init__(
+        self, config: TextConfig, run: Run, model: LanguageModel, corpus: Corpus,
+        *optimizers: torch.optim.Optimizer,
+    ):
         accelerator = run.accelerator
         self.model, self.corpus = model, corpus
-        self.network = prepare(accelerator, model)
+        self.network = model
         self.valid_text = corpus.valid.to(accelerator.device)
         self.test_text = corpus.test.to(accelerator.device)
         self.hidden = model.initial(config.batch_size // accelerator.num_processes)
-        optimizer, *others = self.new_optimizers(config)
         train = self.columns(config, run, corpus.train, "training")
-        super().__init__(config, run, self.network, optimizer, train, *others)
+        super().__init__(config, run, self.network, optimizers[0], None, train, *optimizers[1:])
 
     @staticmethod
     def columns(config: TextConfig, run: Run, text: Tensor, named: str) -> Columns:
@@ -144,15 +147,6 @@ class LanguageLoop(Loop):
         return Columns(
             text.to(accelerator.device), config.batch_size, named,
             accelerator.process_index, accelerator.num_processes,
-        )
-
-    def new_optimizers(self, config: TextConfig) -> tuple[torch.optim.Optimizer, ...]:
-        """SGD of the weights, without momentum, and whatever else belongs to the state."""
-        self.weights = list(self.model.parameters())
-        return (
-            torch.optim.SGD(
-                self.weights, config.learning_rate, weight_decay=config.weight_decay
-            ),
         )
 
     # ------------------------------------------------------------------- the epoch in its chunks
@@ -166,43 +160,44 @@ class LanguageLoop(Loop):
             config.seed, "chunks", self.epoch,
         )
 
-    @property
-    def items_seen(self) -> int:
-        """See `Loop.items_seen`: words."""
-        return self.starts[self.step] * self.config.batch_size
-
-    def more_steps(self) -> bool:
-        """See `Loop.more_steps`: an epoch has as many as its chunks."""
-        return self.step < len(self.starts) - 1
+    def next_items(self) -> int:
+        """See `Loop.next_items`: words of the next chunk."""
+        if self.step == len(self.starts) - 1:
+            return 0
+        start, end = self.starts[self.step : self.step + 2]
+        return (end - start) * self.config.batch_size
 
     def chunks(self) -> Iterator[Chunk]:
         """The epoch's chunks of the training text still to come."""
+        # Epochs differ in their number of chunks; steps are numbered as if each chunk were a word.
+        self.global_step = self.epoch * len(self.train_batches) + self.step
         for _ in self.steps():
             start, end = self.starts[self.step : self.step + 2]
             yield self.train_batches.chunk(start, end - start)
 
     # --------------------------------------------------------------------------------- its steps
 
-    def training_loss(self, chunk: Chunk) -> tuple[Tensor, Tensor]:
+    def training_loss(self, chunk: Chunk, *drawn: Any) -> tuple[Tensor, Tensor]:
         """What a weight step descends, and of it the mean NLL; the hidden state moves on.
 
         The state is carried from chunk to chunk, its gradient is not.
+
+        Args:
+            chunk: of the training text.
+            *drawn: see `LanguageModel.forward`.
         """
         before = torch.zeros_like(self.hidden) if chunk.first else self.hidden
-        reading = self.network(chunk.words, before)
+        reading = self.network(chunk.words, before, *drawn)
         self.hidden = reading.hidden.detach()
         loss = chunk_loss(reading, chunk.targets)
         return loss + self.config.slowness * slowness(reading.states), loss.detach()
 
     def descend(self, gradients: list[Tensor | None], length: int) -> None:
         """One clipped step of SGD, in proportion to the chunk's length."""
-        set_gradients(self.weights, gradients)
-        if self.config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
         (group,) = self.optimizer.param_groups
         rate = group["lr"]
         group["lr"] = rate * length / self.config.bptt
-        self.optimizer.step()
+        descend(self.optimizer, group["params"], gradients, self.config.grad_clip)
         group["lr"] = rate
 
     def record(self, loss: Tensor, chunk: Chunk) -> None:
@@ -210,7 +205,7 @@ class LanguageLoop(Loop):
         self.meters["loss"].update(loss, chunk.targets.numel())
         self.watch(loss)
 
-    # ------------------------------------------------------------------------------- its figures
+    # ------------------------------------------------------------------------------- its metrics
 
     def exact(self, model: LanguageModel, text: Tensor) -> float:
         """See `exact_loss`.
@@ -231,17 +226,17 @@ class LanguageLoop(Loop):
         """
         if not math.isfinite(loss):
             raise NotFinite(
-                f"the loss on a text held out was not finite after epoch {self.epoch + 1}; {MEND}"
+                f"the loss on a text held out was not finite after epoch {self.epoch + 1}; {FIX}"
             )
         return loss
 
-    def train_figures(self, means: dict[str, float]) -> dict[str, float]:
-        """See `Loop.train_figures`; with the perplexity."""
+    def train_metrics(self, means: dict[str, float]) -> dict[str, float]:
+        """See `Loop.train_metrics`; with the perplexity."""
         return with_perplexity({"train_loss": means["loss"]})
 
-    def summary(self, split: str, figures: dict[str, Any]) -> str:
-        """See `Loop.summary`."""
-        return f"perplexity {figures[f'{split}_perplexity']:.2f}"
+    def in_words(self, split: str, metrics: dict[str, Any]) -> str:
+        """See `Loop.in_words`."""
+        return f"perplexity {metrics[f'{split}_perplexity']:.2f}"
 
     # -------------------------------------------------------------------------------- its state
 

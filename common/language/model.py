@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -69,8 +69,13 @@ class LanguageModel(nn.Module):
         """The state before a text, [S, B, d]."""
         return self.vectors.new_zeros(self.cell.hidden_states, columns, self.units)
 
-    def forward(self, words: Tensor, hidden: Tensor) -> Reading:
+    def forward(self, words: Tensor, hidden: Tensor, *drawn: Any) -> Reading:
         """[T, B] words and the state before them -> what follows each.
+
+        Args:
+            words: of a chunk.
+            hidden: [S, B, d].
+            *drawn: what a searched cell's edges do in this chunk.
 
         Deviation: in several processes, each draws masks for its own columns, those of words too.
         """
@@ -81,15 +86,11 @@ class LanguageModel(nn.Module):
         if kept is not None:
             x = x * kept[words]
         x = self._locked(x, p.embedding)
-        states, hidden = self.read(x, hidden, self.cell.masks(columns, p.input, p.hidden))
+        states, hidden = self.cell(
+            x, hidden, *self.cell.masks(columns, p.input, p.hidden), *drawn
+        )
         logits = F.linear(self._locked(states, p.output), self.vectors, self.bias)
         return Reading(logits, hidden, states)
-
-    def read(
-        self, x: Tensor, hidden: Tensor, masks: tuple[Tensor | None, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """The cell over time; see `RecurrentCell.forward`."""
-        return self.cell(x, hidden, *masks)
 
     @staticmethod
     def _locked(x: Tensor, p: float) -> Tensor:

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from common.data.images import large
 from common.errors import InputError
 from common.networks.genotype import Cell, Genotype
-from common.networks.macro import check_size, large
+from common.networks.macro import check_size
 from common.networks.network import Network
 
 

@@ -170,7 +170,7 @@ def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
 
 def published() -> list[str]:
     """The names that `load` knows, sorted."""
-    folder = resources.files("common") / "genotypes"
+    folder = resources.files("common.networks") / "genotypes"
     names = [entry.name for entry in folder.iterdir()]
     return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
@@ -183,7 +183,7 @@ def load(what: str | Path) -> Genotype:
     """
     if str(what) in published():
         name = f"{what}.json"
-        return parse((resources.files("common") / "genotypes" / name).read_text(), name)
+        return parse((resources.files("common.networks") / "genotypes" / name).read_text(), name)
     try:
         path = Path(what)
         if path.is_dir():

@@ -7,16 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from common.data.images import large
 from common.errors import InputError
 from common.networks import ops
 
-LARGE = 128  # pixels: from here on images get ImageNet's stem, which divides their size by 8
 LEAST = 4  # pixels: what is left to each of the two reductions is 2 or more
-
-
-def large(shape: tuple[int, int, int]) -> bool:
-    """Whether images [C, H, W] get ImageNet's stem: 128 pixels or more on the smaller side."""
-    return min(shape[1:]) >= LARGE
 
 
 def check_size(shape: tuple[int, int, int], channels: int) -> None:

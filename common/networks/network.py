@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.data.images import large
 from common.errors import InputError
 from common.networks import ops
 from common.networks.drop_path import DropPath
@@ -198,6 +199,17 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, DropPath):
                 module.set(probability)
+
+
+def build(
+    genotype: Genotype, channels: int, cells: int, classes: int, shape: tuple[int, int, int],
+    auxiliary: bool,
+) -> Network:
+    """The network of a genotype for images [C, H, W], which say what stem it has."""
+    return Network(
+        genotype, channels, cells, classes,
+        image_channels=shape[0], large_images=large(shape), auxiliary=auxiliary,
+    )
 
 
 def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:

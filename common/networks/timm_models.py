@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from common.data.datasets import STATISTICS
+from common.data.images import large
 from common.networks import zoo
 from common.networks.genotype import Genotype, load
-from common.networks.macro import check_size, large
+from common.networks.macro import check_size
 from common.networks.network import Network
 
 __all__ = ["TimmNetwork", "retrained_nas"]  # timm adds the names of its entry points
@@ -259,7 +260,7 @@ def retrained_nas(pretrained: bool = True, *, folder: str | Path, **kwargs: Any)
         trained.shape, num_classes=len(trained.classes), label_names=trained.classes,
         mean=trained.mean, std=trained.std, state_dict=trained.network.state_dict(),
     )  # fmt: skip
-    channels, cells = trained.config.channels, trained.config.cells
+    channels, cells = trained.config["channels"], trained.config["cells"]
     shape = (kwargs.pop("in_chans", trained.shape[0]), *trained.shape[1:])
     model = build(
         "retrained_nas", trained.genotype, shape, True,

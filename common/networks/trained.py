@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, get_args
 
 import torch
-from retraining.config import RetrainConfig
-from retraining.loop import METHOD, build
 
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.files import digest, json_object
 from common.networks.genotype import Genotype, parse
-from common.networks.network import Network
+from common.networks.network import Network, build
 from common.run import checkpoint
-from common.run.config import config_digest, described, saved
+from common.run.config import config_digest, described
+
+METHOD = "retrain"  # of a run of evaluate/train.py, in its config.json
+SIZES = ("epochs", "channels", "cells", "auxiliary_weight")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Trained:
             [B, C, H, W] to logits [B, classes]. Its weights are those that the run reports: the
             moving average where it kept one.
         genotype: of its cells.
-        config: the flags of the run.
+        config: its config.json, the flags among the rest.
         classes: their names, in the order of the logits.
         shape: channels, height and width of the images that it was trained on.
         mean: of each channel, 0 to 1; what is subtracted from an image.
@@ -38,7 +39,7 @@ class Trained:
 
     network: Network
     genotype: Genotype
-    config: RetrainConfig
+    config: dict[str, Any]
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -54,7 +55,7 @@ def load_trained(folder: str | Path) -> Trained:
     """
     folder = Path(folder)
     _finished(folder)
-    config = replace(saved(RetrainConfig, folder, METHOD), resume=None)
+    config = described(folder)
     genotype = parse(_text(folder, "genotype.json"), str(folder / "genotype.json"))
     images = _read(folder, "images.json")
     try:
@@ -64,10 +65,14 @@ def load_trained(folder: str | Path) -> Trained:
             f"{folder}: its images.json does not say what the images were like (classes, shape, "
             "mean, std); train it again"
         ) from None
-    state = _last_state(folder, config.epochs)
+    try:
+        epochs, channels, cells, auxiliary = (config[k] for k in SIZES)
+    except KeyError as error:
+        raise InputError(f"{folder}: its config.json lacks {error.args[0]}") from None
+    state = _last_state(folder, epochs)
     _check_unchanged(folder, images, state)
     with torch.device("meta"):  # no weights are drawn
-        network = build(config, genotype, len(classes), shape)
+        network = build(genotype, channels, cells, len(classes), shape, auxiliary > 0)
     network = network.to_empty(device="cpu")
     network.set_drop_path(0.0)  # which is in no checkpoint
     try:

@@ -12,7 +12,7 @@ import tyro
 
 from common.errors import InputError, is_main_process
 from common.run.config import ConfigT, saved
-from common.run.flags import at_most, flag
+from common.run.flags import flag
 
 # Flags that name files or folders: a `~` at their start is the home folder, as a shell would have
 # it, which leaves the one in --output=~/runs alone.
@@ -60,7 +60,6 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
                 "on, or start a new run without --resume"
             )
     try:
-        at_most(config)
         config.check()
     except TypeError:  # a value of another type; flags cannot give one
         if resume is None:

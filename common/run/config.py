@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from common.data.datasets import Dataset, Images, Split
+from common.data.datasets import Dataset
 from common.errors import InputError
 from common.files import digest
-from common.memory import check_memory, of_network, of_padded
-from common.networks.macro import check_size, large
-from common.run.flags import at_least, flag
-from common.training.collapse import Rule
+from common.run.flags import Between, check_bounds
 
 MOST_EDGES = 10_000  # of a supernet, all cells together; EDAS' 20 cells have 280
 
@@ -38,24 +34,24 @@ class LoopConfig:
     """The run folder to make; without it, one under runs/."""
     resume: str | None = None
     """Go on with this run folder; needs no other flag."""
-    seed: int = 2
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 2
     """Of initial weights, split, order, augmentation and every draw."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads of this process; by default the usable cores divided by the processes here."""
-    checkpoint_steps: int = 50
+    checkpoint_steps: Annotated[int, Between(1, 10**9)] = 50
     """Within an epoch, save a checkpoint after every so many steps."""
     log_with: Literal["tensorboard"] | None = None
     """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
 
-    epochs: int = 50
+    epochs: Annotated[int, Between(1, 10**6)] = 50
     """Passes over the training data."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Between(1, 2**20)] = 64
     """Of a step, over all processes together."""
-    learning_rate: float = 0.025
+    learning_rate: Annotated[float, Between(0, 1e38, above=True)] = 0.025
     """Of the weights' SGD at the start."""
-    weight_decay: float = 3e-4
+    weight_decay: Annotated[float, Between(0, 1e3)] = 3e-4
     """Of the weights."""
-    grad_clip: float = 5.0
+    grad_clip: Annotated[float, Between(0, 1e9)] = 5.0
     """Largest norm of the weights' gradient; 0: no limit."""
 
     def check(self) -> None:
@@ -64,12 +60,7 @@ class LoopConfig:
         Raises:
             InputError: naming the flag and what it takes.
         """
-        at_least(self, 1, "epochs", "batch_size", "checkpoint_steps", "threads")
-        if self.threads is not None and self.threads > 1024:
-            raise InputError(f"--threads {self.threads}: must be 1024 or less")
-        at_least(self, 0, "seed", "grad_clip", "weight_decay")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"--learning-rate {self.learning_rate}: must be above 0")
+        check_bounds(self)
 
     def check_precision(self, precision: str) -> None:
         """Refuse one of accelerate's precisions that the run cannot use.
@@ -109,85 +100,46 @@ class RunConfig(LoopConfig):
     data_root: str = "data"
     """Where CIFAR or SVHN lies (or is downloaded to), or the image folder: train/ with test/ or
     val/, of CINIC-10 train/, valid/ and test/, of ImageNet train/ and val/."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, Between(4, 4096)] = None
     """Scale and crop the images of a folder to this many pixels, ImageNet's to 224 by default; from
     128 on they are read when needed, and the networks begin with ImageNet's stem."""
-    workers: int | None = None
+    workers: Annotated[int | None, Between(0, 1024)] = None
     """Processes that read large images, for each process and stream of batches; 0: none; by default
     this process' share of the cores, at most 16."""
-    limit_images: int | None = None
+    limit_images: Annotated[int | None, Between(1, 10**9)] = None
     """Use only this many training images (a seeded choice)."""
 
     epochs: int = 50
     """Passes over the training images."""
     batch_size: int = 64
     """Images of a step, over all processes together."""
-    crop_padding: int = 4
+    crop_padding: Annotated[int, Between(0, 1024)] = 4
     """Pad by this many pixels, then crop back at random; large images are cropped at a random size
     and aspect instead."""
     flip: bool = True
     """Mirror images at random."""
-    cutout: int = 0
+    cutout: Annotated[int, Between(0, 4096)] = 0
     """Side of the square cut out of each training image; 0: none."""
 
-    channels: int = 16
+    channels: Annotated[int, Between(1, 4096)] = 16
     """Of the first cell's nodes; they double at each reduction cell."""
-    cells: int = 8
+    cells: Annotated[int, Between(1, 200)] = 8
     """How many are stacked; the reduction cells are at a third and at two thirds."""
     learning_rate: float = 0.025
     """Of the weights' SGD at the start; a cosine (--schedule, in a retraining) takes it down epoch
     by epoch."""
-    learning_rate_min: float = 0.0
+    learning_rate_min: Annotated[float, Between(0, 1e38)] = 0.0
     """Where the cosine ends."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Between(0, 1, below=True)] = 0.9
     """Of the weights' SGD."""
 
     def check(self) -> None:
         """See `LoopConfig.check`."""
         super().check()
-        at_least(self, 1, "channels", "cells", "limit_images")
-        at_least(self, 4, "image_size")  # two reduction cells halve it
-        at_least(self, 0, "crop_padding", "cutout", "learning_rate_min", "momentum", "workers")
-        if self.momentum >= 1:
-            raise InputError(f"--momentum {self.momentum}: must be below 1")
         if self.cells < 3:
             raise InputError(
                 f"--cells {self.cells}: 3 or more are needed, as two of them halve the resolution"
             )
-
-    def check_images(self, images: Images) -> None:
-        """Refuse flags that do not go together with these training images.
-
-        Raises:
-            InputError: naming the flag and what fits, or they are too small for any network.
-        """
-        check_size(images.shape, self.channels)
-        padding, side = self.crop_padding, max(images.shape[1:])
-        if isinstance(images, Images) and padding > side:
-            raise InputError(
-                f"--crop-padding {padding}: some crops would see nothing of images of {side} "
-                f"pixels; {side} or less"
-            )
-        self.check_memory(images.shape)
-        if isinstance(images, Images):
-            needed = of_padded(len(images), images.shape, padding)
-            check_memory(f"--crop-padding {padding}: {len(images)} padded images", needed)
-
-    def check_memory(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a network that no training could hold, for images [C, H, W].
-
-        Raises:
-            InputError: naming the flags that make it smaller.
-        """
-        needed = of_network(
-            shape, self.channels, self.cells, self.batch_size // getattr(self, "accumulate", 1),
-            *self.least_size(),
-        )
-        flags = ", ".join(
-            f"{flag(name)} {getattr(self, name)}"
-            for name in ("batch_size", "channels", "cells", "nodes") if hasattr(self, name)
-        )
-        check_memory(f"{flags}: images of {shape[1]}x{shape[2]} pixels", needed)
 
     def least_size(self) -> tuple[float, float]:
         """Of a cell with C channels: maps [C, H, W] that a step keeps, and weights by C^2.
@@ -196,32 +148,28 @@ class RunConfig(LoopConfig):
         """
         return 8, 2
 
-    def split(self, images: Images) -> Split:
-        """Which training images train the weights, and which the architecture."""
-        return Split.halves(len(images), self.seed)
-
-
 @dataclass(frozen=True)
 class SearchConfig(RunConfig):
     """What every search asks for beside that."""
 
     static: ClassVar[bool] = True  # every step runs the same operations
+    largest_batch: ClassVar[str] = "batch_size"  # the flag that no part may have fewer images than
 
-    nodes: int = 6
+    nodes: Annotated[int, Between(3, 32)] = 6
     """N of a cell, its two inputs counted: 6 are 4 computed nodes and 14 edges."""
-    arch_learning_rate: float = 6e-4
+    arch_learning_rate: Annotated[float, Between(0, 1e38)] = 6e-4
     """Of the architecture parameters' Adam."""
-    arch_beta1: float = 0.5
+    arch_beta1: Annotated[float, Between(0, 1, below=True)] = 0.5
     """Adam's decay of the first moment."""
-    arch_beta2: float = 0.999
+    arch_beta2: Annotated[float, Between(0, 1, below=True)] = 0.999
     """Adam's decay of the second moment."""
-    arch_weight_decay: float = 1e-3
+    arch_weight_decay: Annotated[float, Between(0, 1e3)] = 1e-3
     """Of the architecture parameters (added to the gradient, as Adam does)."""
-    arch_grad_clip: float = 0.0
+    arch_grad_clip: Annotated[float, Between(0, 1e9)] = 0.0
     """Largest norm of the architecture parameters' gradient; 0: no limit."""
-    train_share: float | None = None
+    train_share: Annotated[float | None, Between(0, 1)] = None
     """Share of each class's training images that trains the weights; by default a half of all."""
-    valid_share: float | None = None
+    valid_share: Annotated[float | None, Between(0, 1)] = None
     """Share of each class's training images, others, that trains the architecture; by default the
     other half."""
     compile: bool = False
@@ -233,7 +181,7 @@ class SearchConfig(RunConfig):
     hessian: bool = False
     """Each epoch, also record the dominant eigenvalue of the validation loss' Hessian in alpha, of
     one batch with every edge mixed by all its candidates (as costly as up to 50 arch steps)."""
-    stop_on_collapse: Rule = "off"
+    stop_on_collapse: Literal["off", "skips", "eigenvalue"] = "off"
     """End where a search has collapsed, with the cells from before. skips: half of the normal
     cell's edges are skip connections; eigenvalue: that of --hessian has risen by a third."""
 
@@ -245,12 +193,6 @@ class SearchConfig(RunConfig):
                 "--compile: this method runs other operations from step to step, and each of its "
                 "networks would be compiled anew; leave it out"
             )
-        at_least(self, 3, "nodes")
-        at_least(self, 0, "arch_weight_decay", "arch_beta1", "arch_beta2", "arch_learning_rate")
-        at_least(self, 0, "arch_grad_clip", "train_share", "valid_share")
-        for name in ("arch_beta1", "arch_beta2"):
-            if getattr(self, name) >= 1:
-                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
         edges = (self.nodes - 2) * (self.nodes + 1) // 2 * self.cells
         if edges > MOST_EDGES:
             raise InputError(
@@ -278,20 +220,6 @@ class SearchConfig(RunConfig):
         """
         edges = (self.nodes - 2) * (self.nodes + 1) / 2
         return (15 if self.static else 2.5) * edges, 8 * edges
-
-    def split(self, images: Images) -> Split:
-        """See `RunConfig.split`."""
-        if self.train_share is None:
-            return super().split(images)
-        return Split.per_class(images, (self.train_share, self.valid_share), self.seed)
-
-    def shape(self, images: Images) -> dict[str, Any]:
-        """The supernet's size and stem for these images: see `SuperNet`."""
-        return {
-            "channels": self.channels, "cells": self.cells, "nodes": self.nodes - 2,
-            "classes": len(images.classes), "image_channels": images.shape[0],
-            "large_images": large(images.shape),
-        }
 
     def provenance(self) -> dict[str, Any]:
         """What tells this method's cells apart, for a genotype's provenance."""

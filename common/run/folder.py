@@ -40,7 +40,6 @@ from accelerate.utils import broadcast_object_list
 
 from common.errors import InputError
 from common.files import digest, first_lines, json_lines, json_object, write_whole
-from common.networks.genotype import Genotype, load, save
 from common.run import checkpoint
 from common.run.cli import module_form
 from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, described, unknown, younger
@@ -172,44 +171,14 @@ class Run:
         otherwise = "the text at --data-root, or its vocabulary, is not the one"
         self._pin("text.json", content, otherwise)
 
-    def genotype(self, asked: str) -> Genotype:
-        """That in the run's folder; where it is not there yet or damaged, the one asked for.
-
-        Raises:
-            InputError: see `genotype.load`.
-        """
-        own = self.folder / "genotype.json"
-        if own.is_file():
-            try:
-                return load(own)
-            except InputError:
-                if self._recorded("genotype.json") is None:
-                    raise
-        return load(asked)
-
-    def pin_genotype(self, genotype: Genotype) -> None:
-        """Write down the cells that the run trains, or see that a resumed one trains the same.
-
-        Raises:
-            InputError: it does not.
-        """
-        self.pinned["genotype.json"] = ours = digest(genotype.to_json())
-        if self._recorded("genotype.json") not in (None, ours):
-            raise InputError(
-                f"--resume {self.folder}: its checkpoints are of another genotype than "
-                f"{genotype.name}; put back the genotype.json that it began with, or start a new "
-                "run with --genotype"
-            )
-        if self.accelerator.is_main_process:
-            save(genotype, self.folder / "genotype.json")
-
-    def _recorded(self, name: str) -> str | None:
+    def recorded(self, name: str) -> str | None:
+        """The digest of a file that the checkpoint to resume from stands on; None: it has none."""
         return self.stands_on.get("pinned", {}).get(name)
 
     def _pin(self, name: str, content: dict[str, Any], otherwise: str) -> None:
         path = self.folder / name
         self.pinned[name] = ours = digest(content)
-        recorded, was, there = self._recorded(name), json_object(path), os.path.lexists(path)
+        recorded, was, there = self.recorded(name), json_object(path), os.path.lexists(path)
         if recorded == ours or (recorded is None and not there):
             if was != content:
                 if recorded == ours:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,17 +11,15 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from retraining import recipes
 
 from common.data import datasets
-from common.data.datasets import Images
+from common.data.images import Images
 from common.distributed import seed_of
 from common.errors import InputError
 from common.files import json_object
-from common.language.text import Corpus, load_corpus
-from common.run.config import ConfigT, LoopConfig, RunConfig, described
+from common.run.config import ConfigT, RunConfig, described
 
-Loaded = TypeVar("Loaded", Images, Corpus)
+Loaded = TypeVar("Loaded")
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
@@ -78,7 +75,7 @@ def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
     Raises:
         InputError: see `data.load_train`; on every process.
     """
-    images = _main_first(
+    images = main_first(
         accelerator,
         lambda: datasets.load_train(
             config.dataset, config.data_root, config.image_size,
@@ -94,22 +91,13 @@ def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> I
     Raises:
         InputError: see `data.load_test`; on every process.
     """
-    return _main_first(
+    return main_first(
         accelerator,
         lambda: datasets.load_test(config.dataset, config.data_root, train, config.image_size),
     )
 
 
-def corpus(config: LoopConfig, accelerator: Accelerator) -> Corpus:
-    """The texts that the flags name.
-
-    Raises:
-        InputError: see `text.load_corpus`; on every process.
-    """
-    return _main_first(accelerator, lambda: load_corpus(config.dataset, config.data_root))
-
-
-def _main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:
+def main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:
     """One process of each machine loads (and downloads) before its others; all hear of errors."""
     loaded = error = None
     for mine in (accelerator.is_local_main_process, not accelerator.is_local_main_process):
@@ -146,30 +134,3 @@ def share_of_cores() -> int:
     knows = hasattr(os, "sched_getaffinity")
     usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
     return max(1, usable // processes)
-
-
-def retrain_command(config: RunConfig, method: str, folder: Path, images: int) -> str:
-    """The command line that trains what a search left in its folder, by its own paper's recipe.
-
-    Args:
-        config: the search's.
-        method: the search's.
-        folder: of its run.
-        images: how many there are to train on.
-    """
-    words = ["python", "evaluate/train.py"]
-    if config.dataset == "digits":
-        return shlex.join([*words, "--preset", "digits", "--genotype", str(folder)])
-    own_images = config.dataset == "folder"
-    recipe = recipes.of_method(method, None if own_images else config.dataset)
-    preset = recipes.of_folder(recipe, config.image_size) if own_images else config.dataset
-    words += ["--recipe", recipe]
-    if config.dataset != "cifar10":
-        words += ["--dataset", config.dataset]
-    if config.data_root != RunConfig.data_root:
-        words += ["--data-root", config.data_root]
-    if config.image_size is not None:
-        words += ["--image-size", str(config.image_size)]
-    if own_images and images < 2 * recipes.settings(recipe, preset)["batch_size"]:
-        words += ["--batch-size", str(config.batch_size)]
-    return shlex.join([*words, "--genotype", str(folder)])

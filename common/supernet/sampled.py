@@ -107,12 +107,14 @@ class SampledSuperNet(SuperNet):
         """A cell called as cell(s0, s1, sample)."""
         return SampledCell(place, self.nodes, self.candidates)
 
-    def relaxed(self) -> list[Sample | None]:
+    def relaxed(self, generator: torch.Generator | None = None) -> list[Sample | None]:
         """See `SuperNet.relaxed`: all candidates run."""
         every = [list(range(len(self.candidates)))] * len(self.edges)
         samples = {kind: Sample(every, self.mix(kind).op.unbind()) for kind in self.kinds}
         return [samples.get(place.kind) for place in self.places]
 
-    def per_cell(self, by_kind: dict[str, Mix]) -> list[Sample | None]:
+    def per_cell(
+        self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
+    ) -> list[Sample | None]:
         """The sample of each cell's kind that a cut mix amounts to."""
         return super().per_cell({kind: Sample.of(mix) for kind, mix in by_kind.items()})

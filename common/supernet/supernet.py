@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.data.images import Images, large
 from common.networks.genotype import CANDIDATES, Cell, Edge, FixedCell, Op
 from common.networks.macro import LargeStem, Place, SmallStem, places
+from common.run.config import SearchConfig
 from common.supernet.cell import Mix, SearchCell, cell_edges
 
 KINDS = ("normal", "reduction")
@@ -52,8 +54,6 @@ class SuperNet(nn.Module):
         super().__init__()
         self.nodes, self.derive_none = nodes, derive_none
         self.edges = cell_edges(nodes)
-        # What is drawn in a pass comes from here; the trainer seeds it alike on every process.
-        self.generator = torch.Generator()
         # Three times the channels on ImageNet, too, as in PC-DARTS' authors' supernet (24, 48, 48).
         self.stem = (
             LargeStem(image_channels, 3 * channels) if large_images
@@ -91,13 +91,19 @@ class SuperNet(nn.Module):
         """The weights of a cell of this kind: softmax over the candidates (DARTS, Eq. 2)."""
         return Mix(self.arch[f"alpha_{kind}"].softmax(-1))
 
-    def mixes(self) -> list[Mix | None]:
-        """One mix a cell in this pass; cells of a kind share theirs."""
-        return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
+    def mixes(self, generator: torch.Generator | None = None) -> list[Mix | None]:
+        """One mix a cell in this pass; cells of a kind share theirs.
 
-    def relaxed(self) -> list[Mix | None]:
-        """The mix of each cell with every edge mixed by all its candidates, nothing drawn."""
-        return self.per_cell({kind: self.mix(kind) for kind in self.kinds})
+        Methods whose passes need to be told more, as a temperature, take it as further arguments.
+
+        Args:
+            generator: of what is drawn; None: torch's own.
+        """
+        return self.relaxed(generator)
+
+    def relaxed(self, generator: torch.Generator | None = None) -> list[Mix | None]:
+        """The mix of each cell with every edge mixed by all its candidates, none sampled."""
+        return self.per_cell({kind: self.mix(kind) for kind in self.kinds}, generator)
 
     def strengths(self, kind: str) -> Tensor:
         """[edges, candidates]: what derivation ranks by."""
@@ -115,7 +121,12 @@ class SuperNet(nn.Module):
     # ------------------------------------------------------------------------- what all share
 
     def forward(self, images: Tensor, mixes: Sequence[Mix] | None = None) -> Tensor:
-        """[B, image channels, H, W] -> logits [B, classes]; other mixes than its own if given."""
+        """[B, image channels, H, W] -> logits [B, classes].
+
+        Args:
+            images: normalised.
+            mixes: of this pass, one a cell; None: as `mixes` gives them untold.
+        """
         images = images.contiguous(memory_format=self.memory_format)  # of one channel, both
         stem = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
         s0, s1 = (F.relu(s) for s in stem)
@@ -125,21 +136,30 @@ class SuperNet(nn.Module):
         # The mean of each channel, as a pool: its gradient lies in memory as the maps do.
         return self.classifier(F.avg_pool2d(out, out.shape[2:]).flatten(1))
 
-    def per_cell(self, by_kind: dict[str, Mix]) -> list[Mix | None]:
+    def per_cell(
+        self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
+    ) -> list[Mix | None]:
         """The mix of each cell's kind; None where the kind is not searched."""
         return [by_kind.get(place.kind) for place in self.places]
 
-    def figures(self) -> dict[str, float]:
-        """What a method records of itself in an epoch's line, beside what all record."""
+    def metrics(self, **given: Any) -> dict[str, float]:
+        """What a method records of itself in an epoch's line, beside what all record.
+
+        Args:
+            **given: what `mixes` was told.
+        """
         return {}
 
     def recorded(self, kind: str) -> dict[str, Any]:
         """What a method records of a kind of cell in an epoch, beside its mixing weights."""
         return {}
 
-    def loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(
+        self, images: Tensor, labels: Tensor, mixes: Sequence[Mix] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cross-entropy (a scalar) and the logits [B, classes] it comes from."""
-        logits = self(images, self.mixes())  # drawn out here: what is compiled computes only
+        # Drawn out here: what is compiled computes only.
+        logits = self(images, self.mixes() if mixes is None else mixes)
         return F.cross_entropy(logits, labels), logits
 
     def arch_parameters(self) -> list[nn.Parameter]:
@@ -149,6 +169,15 @@ class SuperNet(nn.Module):
     def weight_parameters(self) -> list[nn.Parameter]:
         """What the weight step trains."""
         return [p for name, p in self.named_parameters() if not name.startswith("arch.")]
+
+
+def shape(config: SearchConfig, images: Images) -> dict[str, Any]:
+    """The size and stem of a supernet for these images, as `SuperNet` takes them."""
+    return {
+        "channels": config.channels, "cells": config.cells, "nodes": config.nodes - 2,
+        "classes": len(images.classes), "image_channels": images.shape[0],
+        "large_images": large(images.shape),
+    }
 
 
 def small_noise(*shape: int) -> nn.Parameter:

@@ -1,40 +1,52 @@
-"""The verbs of a differentiable search; a method's `search.py` says their order.
+"""The steps of a bilevel search; each search.py orders them.
 
     trainer = BilevelTrainer(config, supernet, run, images, split)
-    for epoch in trainer.epochs():                  # resumes, logs, derives, saves
+    for epoch in trainer.epochs():                  # resumes, sets the learning rate, saves
         for train, valid in trainer.batches():
             trainer.arch_step(valid)
             trainer.weight_step(train)
+        trainer.validate()                          # measures, derives, logs
     trainer.finish()
-    run.close()
+
+Whatever a method's supernet must be told for a pass (a temperature, a sampled edge) is handed to
+these verbs, and from them to `SuperNet.mixes`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.data.batches import Augmentation, Batch, Passes
-from common.data.datasets import Images, Split
-from common.distributed import average, seed_of, set_gradients
+from common.data import loader
+from common.data.batches import Augmentation, Batch, Stream
+from common.data.images import Images
+from common.data.split import Split
+from common.distributed import average, seed_of
 from common.draw import pictures
 from common.errors import InputError
+from common.networks.fits import check_images
 from common.networks.genotype import Genotype, parse, save
-from common.run.config import ConfigT, SearchConfig
+from common.run.config import ConfigT, RunConfig, SearchConfig
+from common.run.flags import flag
 from common.run.folder import Run
-from common.run.start import retrain_command, start, training_images
+from common.run.start import start, training_images
 from common.supernet.measures import Measures, cut_to_best, cut_to_cell
 from common.supernet.supernet import SuperNet
 from common.training.collapse import epoch_before, filled
 from common.training.hessian import dominant_eigenvalue
-from common.training.loop import Loop, prepare
+from common.training.images import ImageLoop
+from common.training.loop import prepare
 from common.training.running_statistics import kept_statistics
+from common.training.schedules import LearningRate
+from common.training.steps import descend, frozen
 from common.training.unrolled import second_order
 
 
@@ -46,17 +58,28 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     """
     config, accelerator = start(config)
     images = training_images(config, accelerator)
-    split = config.split(images)
-    least = min(len(split.train), len(split.valid))
-    if config.batch_size > least:
+    check_images(config, images)
+    split = split_of(config, images)
+    least, largest = min(len(split.train), len(split.valid)), getattr(config, config.largest_batch)
+    if largest > least:
         raise InputError(
-            f"--batch-size {config.batch_size}: a part of the {len(images)} training images, "
+            f"{flag(config.largest_batch)} {largest}: a part of the {len(images)} training images, "
             f"{least}, is less than one batch"
         )
-    config.check_images(images)
     run = Run.open(config, method, accelerator)
     pin_split(run, images, split)
     return config, run, images, split
+
+
+def split_of(config: RunConfig, images: Images) -> Split:
+    """Which training images train the weights, and which the architecture.
+
+    Raises:
+        InputError: see `Split.per_class`.
+    """
+    if isinstance(config, SearchConfig) and config.train_share is not None:
+        return Split.per_class(images, (config.train_share, config.valid_share), config.seed)
+    return Split.halves(len(images), config.seed)
 
 
 def pin_split(run: Run, images: Images, split: Split) -> None:
@@ -70,7 +93,7 @@ def pin_split(run: Run, images: Images, split: Split) -> None:
     })
 
 
-class BilevelTrainer(Loop):
+class BilevelTrainer(ImageLoop):
     """Trains a supernet's weights on some of the images, its architecture on others.
 
     Each step computes the gradient of what it trains and of nothing else (first order). Gradients
@@ -82,21 +105,31 @@ class BilevelTrainer(Loop):
         run: its folder.
         images: all training images.
         split: the two parts.
+        rate_warmup: epochs at the start in which the weights' learning rate rises.
+
+    Attributes:
+        generator: of what is drawn in a pass; alike on every process.
+        valid_at: the epoch over the second part, and the images of it that were seen.
     """
 
     def __init__(
-        self, config: SearchConfig, supernet: SuperNet, run: Run, images: Images, split: Split
+        self, config: SearchConfig, supernet: SuperNet, run: Run, images: Images, split: Split,
+        rate_warmup: int = 0,
     ):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
+        self.generator, self.valid_at = torch.Generator(), (0, 0)
         network = prepare(accelerator, supernet)
         if config.compile:
             supernet.compile()
-        weight_optimizer, arch_optimizer = self.new_optimizers(config, accelerator.device)
+        self.weights, self.arch = supernet.weight_parameters(), supernet.arch_parameters()
+        optimizer, self.arch_optimizer = optimizers(
+            config, self.weights, self.arch, accelerator.device.type in ("cpu", "cuda")
+        )
 
-        def batches(indices: Tensor, stream: str) -> Passes:
-            return images.batches(
-                accelerator.device, indices, config.batch_size,
+        def batches(indices: Tensor, stream: str) -> Stream:
+            return loader.batches(
+                images, accelerator.device, indices, config.batch_size,
                 Augmentation(config.crop_padding, config.flip, config.cutout),
                 seed=config.seed, stream=stream,
                 rank=accelerator.process_index, processes=accelerator.num_processes,
@@ -104,61 +137,55 @@ class BilevelTrainer(Loop):
 
         self.valid_batches = batches(split.valid, "valid")
         super().__init__(
-            config, run, network, weight_optimizer, batches(split.train, "train"),
-            arch_optimizer,
+            config, run, network, optimizer, self.schedule_of(config, optimizer, rate_warmup),
+            batches(split.train, "train"), self.arch_optimizer,
         )
 
-    def new_optimizers(
-        self, config: SearchConfig, device: torch.device
-    ) -> tuple[torch.optim.SGD, torch.optim.Adam]:
-        """Of the supernet's weights and architecture as they are now; they have no past."""
-        fused = device.type in ("cpu", "cuda")
-        self.weights = self.supernet.weight_parameters()
-        self.arch = self.supernet.arch_parameters()
-        weight_optimizer = torch.optim.SGD(
-            self.weights, config.learning_rate, config.momentum,
-            weight_decay=config.weight_decay, fused=fused,
-        )
-        self.arch_optimizer = torch.optim.Adam(
-            self.arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
-            weight_decay=config.arch_weight_decay, fused=fused,
-        )
-        # Zeros change nothing, but a fused step fails where some weights have a buffer already and
-        # others, of operations that never ran before, do not.
-        for weight in self.weights:
-            weight_optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        return weight_optimizer, self.arch_optimizer
+    def schedule_of(
+        self, config: SearchConfig, sgd: torch.optim.SGD, warmup: int = 0
+    ) -> LearningRate:
+        """A cosine from the learning rate down to its least."""
+        return LearningRate("cosine", sgd, config.epochs, config.learning_rate_min, warmup)
+
+    # ---------------------------------------------------------------------------------- the steps
 
     def batches(self, valid: bool = True) -> Iterator[tuple[Batch, Batch | None]]:
         """Pairs of a batch that trains the weights and one that trains the architecture.
 
-        An epoch is a pass over the images of the first kind. Deviation: the second ones follow from
-        endless shuffled passes over theirs; DARTS' code shuffles anew for each.
+        An epoch is one over the images of the first kind. Deviation: the second ones follow from
+        endless shuffled epochs over theirs; DARTS' code shuffles anew for each.
 
         Args:
             valid: whether the second is wanted; None stands for it otherwise.
         """
         for step in self.steps():
-            yield self.train_batches.train(step), self.valid_batches.train(step) if valid else None
+            epoch, start = self.valid_at
+            size = self.valid_batches.batch_size
+            if start + size > len(self.valid_batches.indices):
+                epoch, start = epoch + 1, 0
+            self.valid_at = epoch, start + size
+            yield (
+                self.train_batches.cut(self.epoch, self.seen, step),
+                self.valid_batches.cut(epoch, start, step) if valid else None,
+            )
 
-    def arch_step(self, batch: Batch, move_idle: bool = True) -> None:
+    def arch_step(self, batch: Batch, move_idle: bool = True, **given: Any) -> None:
         """One step on alpha (and all that `arch_parameters` names); the weights stay.
 
         Args:
             batch: of validation images.
             move_idle: let momentum and decay move parameters on which the loss did not depend, too.
+            **given: see `SuperNet.mixes`.
         """
-        loss, _, gradients = self._gradients(batch, self.arch, draw="arch")
+        loss, _, gradients = self._gradients(batch, self.arch, "arch", given)
         self.watch(loss)
-        if move_idle:
-            gradients = _zero_where_none(self.arch, gradients)
-        self._move_arch(gradients)
+        self._move_arch(_zero_where_none(self.arch, gradients) if move_idle else gradients)
 
-    def unrolled_arch_step(self, train: Batch, valid: Batch) -> None:
+    def unrolled_arch_step(self, train: Batch, valid: Batch, **given: Any) -> None:
         """The same by DARTS' second-order gradient; weights and running statistics stay."""
 
         def gradients(batch: Batch, of: Sequence[nn.Parameter]) -> list[Tensor]:
-            loss, _, values = self._gradients(batch, of, draw="arch")
+            loss, _, values = self._gradients(batch, of, "arch", given)
             self.watch(loss)
             return values
 
@@ -169,112 +196,116 @@ class BilevelTrainer(Loop):
         self._move_arch(values)
 
     def _move_arch(self, gradients: Sequence[Tensor | None]) -> None:
-        set_gradients(self.arch, gradients)
-        if self.config.arch_grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.arch, self.config.arch_grad_clip)
-        self.arch_optimizer.step()
+        descend(self.arch_optimizer, self.arch, gradients, self.config.arch_grad_clip)
 
-    def weight_step(self, batch: Batch, move_idle: bool = False) -> None:
+    def weight_step(self, batch: Batch, move_idle: bool = False, **given: Any) -> None:
         """One clipped step on the weights; the architecture stays.
 
         Args:
             batch: of training images.
             move_idle: let momentum and decay move weights of operations that did not run, too.
+            **given: see `SuperNet.mixes`.
         """
-        loss, logits, gradients = self._gradients(batch, self.weights, draw="weight")
+        loss, logits, gradients = self._gradients(batch, self.weights, "weight", given)
         if move_idle:
             gradients = _zero_where_none(self.weights, gradients)
-        set_gradients(self.weights, gradients)
-        if self.config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
-        self.optimizer.step()
+        descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         self.record(loss, logits, batch[1])
 
     @torch.enable_grad()
     def _gradients(
-        self, batch: Batch, of: Sequence[nn.Parameter], draw: str
+        self, batch: Batch, of: Sequence[nn.Parameter], draw: str, given: dict[str, Any]
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Loss, logits, and the gradients of some parameters, averaged over the processes.
 
         The gradient of what the loss does not depend on, as weights of operations that did not run,
         is None.
         """
-        wanted = {id(parameter) for parameter in of}
-        frozen = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
-        for parameter in frozen:  # so that nothing is computed, or kept, for their gradients
-            parameter.requires_grad_(False)
-        self.supernet.generator.manual_seed(seed_of(self.config.seed, pictures, self.global_step))
-        loss, logits = self.supernet.loss(*batch)
-        gradients = [None] * len(of)
-        if loss.requires_grad:  # not where a draw cut all of them off
-            gradients = torch.autograd.grad(loss, of, allow_unused=True)
-        gradients = average(self.accelerator, gradients)
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        return loss.detach(), logits.detach(), gradients
+        supernet, wanted = self.supernet, {id(parameter) for parameter in of}
+        rest = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
+        self.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
+        with frozen(rest):
+            loss, logits = supernet.loss(*batch, supernet.mixes(self.generator, **given))
+            gradients = [None] * len(of)
+            if loss.requires_grad:  # not where a draw cut all of them off
+                gradients = torch.autograd.grad(loss, of, allow_unused=True)
+        return loss.detach(), logits.detach(), average(self.accelerator, gradients)
 
-    def report(self) -> dict[str, Any]:
-        """Validate and measure; write the architecture and the genotype it stands for."""
-        self._draw_anew()
-        loss, top1, _ = self.held_out(self.network, self.valid_batches)
-        figures = {
+    # --------------------------------------------------------------------------- what it measures
+
+    def held_out_metrics(self, **given: Any) -> dict[str, Any]:
+        """Validate and measure; write the architecture and the genotype it stands for.
+
+        Args:
+            **given: see `SuperNet.mixes`.
+        """
+        network, mixes = self.network.eval(), self._mixes(**given)
+        loss, top1, _ = self.held_out(lambda x: network(x, mixes()), self.valid_batches)
+        metrics = {
             "valid_loss": loss, "valid_top1": top1,
-            **self._cut_accuracies(), **self.measures.epoch(self.supernet),
+            **self._cut_accuracies(**given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
-            **self.supernet.figures(),
+            **self.supernet.metrics(**given),
         }
         for kind, cell in self.supernet.derive().items():
             if filled(cell):
-                skips = figures[f"skips_{kind}"]
+                skips = metrics[f"skips_{kind}"]
                 self.run.say(f"warning: the {kind} cell fills with skip connections ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
         )
-        return figures
+        return metrics
+
+    def _mixes(self, **given: Any) -> Callable[[], list]:
+        """The mixes of one pass after another; each of an epoch's validations sees the same draws.
+
+        So does every process.
+        """
+        self.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
+        return functools.partial(self.supernet.mixes, self.generator, **given)
 
     @torch.no_grad()
-    def _cut_accuracies(self) -> dict[str, Any]:
+    def _cut_accuracies(self, **given: Any) -> dict[str, Any]:
         """Top-1 on the validation half of these weights, whole and cut, all normalised alike.
 
         The running statistics stay.
         """
         state, supernet = self.config.cut_accuracy, self.supernet
-        figures = dict.fromkeys(("uncut_top1", "cut_top1", "derived_top1", "cut_statistics"))
+        metrics = dict.fromkeys(("uncut_top1", "cut_top1", "derived_top1", "cut_statistics"))
         if state == "off":
-            return figures
-        self.network.train(state == "batch")
-        mixes = {kind: supernet.mix(kind) for kind in supernet.kinds}
+            return metrics
+        network = self.network.train(state == "batch")
+        relaxed = {kind: supernet.mix(kind) for kind in supernet.kinds}
         cells, candidates = supernet.derive(), supernet.candidates
-        best = {k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in mixes.items()}
+        best = {
+            k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in relaxed.items()
+        }
         derived = {
-            k: cut_to_cell(mix, cells[k], supernet.edges, candidates) for k, mix in mixes.items()
+            k: cut_to_cell(mix, cells[k], supernet.edges, candidates) for k, mix in relaxed.items()
         }
         with kept_statistics(supernet):
             for name, cut in (
                 ("uncut_top1", None), ("cut_top1", best), ("derived_top1", derived)
             ):
-                self._draw_anew()
-                mixes = None if cut is None else supernet.per_cell(cut)
-                forward = functools.partial(self.network, mixes=mixes)
-                _, figures[name], _ = self.evaluate(forward, self.valid_batches)
-        return {**figures, "cut_statistics": state}
+                mixes = self._mixes(**given)
+                if cut is not None:
+                    mixes = functools.partial(supernet.per_cell, cut, self.generator)
+                _, metrics[name], _ = self.evaluate(
+                    lambda x, mixes=mixes: network(x, mixes()), self.valid_batches
+                )
+        return {**metrics, "cut_statistics": state}
 
     def _eigenvalue(self) -> float:
         """See `dominant_eigenvalue`; of the first validation batch, normalised by itself."""
         images, labels = next(self.valid_batches.evaluate())
-        self.network.train()
-        for weight in self.weights:
-            weight.requires_grad_(False)
-        with kept_statistics(self.supernet), torch.enable_grad():
-            logits = self.network(images, mixes=self.supernet.relaxed())
-            value = dominant_eigenvalue(
+        network, supernet = self.network.train(), self.supernet
+        with frozen(self.weights), kept_statistics(supernet), torch.enable_grad():
+            logits = network(images, supernet.relaxed(self.generator))
+            return dominant_eigenvalue(
                 F.cross_entropy(logits.float(), labels), self.arch, self.config.seed,
                 functools.partial(average, self.accelerator),
             )
-        for weight in self.weights:
-            weight.requires_grad_(True)
-        return value
 
     def ends_early(self) -> bool:
         """See `Loop.ends_early`: the search has collapsed, and is to stop there."""
@@ -286,17 +317,19 @@ class BilevelTrainer(Loop):
             return None
         return epoch_before(rule, self.run.lines("metrics.jsonl"), self.supernet.nodes)
 
-    def _draw_anew(self) -> None:
-        """Each of an epoch's validations sees the same draws, and so does every process."""
-        self.supernet.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
+    # ---------------------------------------------------------------------------- what it leaves
 
     def state(self) -> dict[str, Any]:
         """See `Loop.state`."""
-        return {**super().state(), "best_operations": self.measures.best}
+        return {
+            **super().state(), "valid_at": list(self.valid_at),
+            "best_operations": self.measures.best,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """See `Loop.load_state`."""
         super().load_state(state)
+        self.valid_at = tuple(state["valid_at"])
         self.measures.best = state["best_operations"]
 
     def genotype(self) -> Genotype:
@@ -310,11 +343,12 @@ class BilevelTrainer(Loop):
         }
         return Genotype(name, self.supernet.derive(), provenance)
 
-    def finish(self, **found: Any) -> None:
-        """Write the genotype, pictures and result; say what was found and what to do with it.
+    def finish(self, own_pictures: Callable[[Path], None] | None = None, **found: Any) -> None:
+        """Write the genotype, pictures and result; say what was found and what to do next.
 
         Args:
-            found: what else the result holds.
+            own_pictures: draws what only this method has, of a run folder.
+            **found: what else the result holds.
         """
         genotype, folder = self.genotype(), self.run.folder
         collapsed = self._epoch_before_collapse()
@@ -326,6 +360,8 @@ class BilevelTrainer(Loop):
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
             pictures.run(folder)
+            if own_pictures is not None:
+                own_pictures(folder)
         epochs = self.run.lines("metrics.jsonl")
         self.run.write("result.json", {
             "genotype": genotype.name,
@@ -337,8 +373,8 @@ class BilevelTrainer(Loop):
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
         self.run.say(f"\n{genotype}\n\nrun folder: {folder} (pictures of both cells inside)")
-        images = len(self.split.train) + len(self.split.valid)
-        self.run.say(f"next: {retrain_command(self.config, self.run.method, folder, images)}")
+        command = shlex.join(["python", "evaluate/train.py", "--genotype", str(folder)])
+        self.run.say(f"next: {command}")
 
     @torch.no_grad()
     def architecture(self) -> dict[str, Any]:
@@ -364,3 +400,23 @@ def _zero_where_none(
 ) -> list[Tensor]:
     pairs = zip(parameters, gradients, strict=True)
     return [torch.zeros_like(p) if g is None else g for p, g in pairs]
+
+
+def optimizers(
+    config: SearchConfig, weights: Sequence[nn.Parameter], arch: Sequence[nn.Parameter],
+    fused: bool,
+) -> tuple[torch.optim.SGD, torch.optim.Adam]:
+    """Of a supernet's weights and of its architecture; they have no past."""
+    sgd = torch.optim.SGD(
+        weights, config.learning_rate, config.momentum, weight_decay=config.weight_decay,
+        fused=fused,
+    )
+    # Zeros change nothing, but a fused step fails where some weights have a buffer already and
+    # others, of operations that never ran before, do not.
+    for weight in weights:
+        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    adam = torch.optim.Adam(
+        arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
+        weight_decay=config.arch_weight_decay, fused=fused,
+    )
+    return sgd, adam

@@ -1,4 +1,4 @@
-"""What a search and a retraining share: epochs, progress, figures, checkpoints, resuming.
+"""What a search and a retraining share: epochs, progress, metrics, checkpoints, resuming.
 
 All randomness follows from the seed and the step (see `distributed.seed_of`), and everything else
 that changes is in a checkpoint; so a run that was killed and resumed ends in the bits of one that
@@ -8,144 +8,128 @@ at the same steps.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil  # accelerate brings it
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from timm.scheduler.scheduler import Scheduler
-from timm.utils import AverageMeter, accuracy
+from timm.utils import AverageMeter
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from common.data.batches import Passes
+from common.data.batches import Stream
 from common.distributed import average, seed_of
 from common.errors import InputError, NotFinite
-from common.run.config import RunConfig
+from common.run.config import LoopConfig
 from common.run.folder import Run
 from common.training.running_statistics import average_statistics
-from common.training.schedules import schedule
+from common.training.schedules import LearningRate
 
-MEND = "no checkpoint was written since. A smaller --learning-rate is the usual mend."
+FIX = "no checkpoint was written since. A smaller --learning-rate usually helps."
 
 
 class Loop:
-    """Trains one network for some epochs. Subclasses say what a step is and what an epoch leaves.
+    """Trains one network for some epochs; whoever uses it orders its steps.
+
+        for epoch in loop.epochs():          # resumes, sets the learning rate, saves
+            for step in loop.steps():        # what is left of the epoch
+                ...
+            loop.validate()                  # measures, writes a line of metrics.jsonl
+
+    Its position in the data is a count of items: a step has no fixed number of them.
 
     Args:
         config: the run's flags.
         run: its folder.
         network: on its device already.
         optimizer: of the weights.
-        batches: of training images.
+        schedule: of its learning rate: `step(epoch)` sets it. None: it is constant.
+        stream: of training batches; the progress bar takes its length from it.
         optimizers: further ones that belong to the state.
 
     Attributes:
         unit: what the progress bar counts.
         items: what `metrics.jsonl` counts.
         quantities: of a step, averaged over an epoch.
+        epoch, step, global_step, seen: where the run is: the epoch, steps and items within it,
+            and steps since the run's first.
     """
 
     unit, items = "img", "images"
-    quantities = ("loss", "top1")
+    quantities = ("loss",)
 
     def __init__(
-        self, config: RunConfig, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer,
-        batches: Passes, *optimizers: torch.optim.Optimizer,
+        self, config: LoopConfig, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer,
+        schedule: LearningRate | None, stream: Stream, *optimizers: torch.optim.Optimizer,
     ):
         self.config, self.run, self.accelerator = config, run, run.accelerator
-        self.network, self.optimizer, self.train_batches = network, optimizer, batches
-        self.optimizers = (optimizer, *optimizers)
-        self.schedule = self.new_schedule()
-        self.steps_per_epoch = len(batches)
-        self.epoch = self.step = 0  # the step counts within the epoch
+        self.network, self.optimizer, self.train_batches = network, optimizer, stream
+        self.optimizers, self.schedule = (optimizer, *optimizers), schedule
+        self.epoch = self.step = self.global_step = self.seen = 0
         self.seconds = 0.0  # that the epoch has taken so far, in runs before this one too
+        self.peak_before = 0.0  # MiB, before a GPU's peak was last reset
         self.meters = {name: AverageMeter() for name in self.quantities}
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
         self.averaged = [network]  # whose running statistics differ between processes
         self.bar = self.arriving = None
+        self.validated = False
         self._resume()
 
     # --------------------------------------------------------------------- what subclasses say
 
-    def new_schedule(self) -> Scheduler:
-        """Of the weights' learning rate, from `self.optimizer`'s on."""
-        config = self.config
-        return schedule("cosine", self.optimizer, config.epochs, config.learning_rate_min)
+    def next_items(self) -> int:
+        """Items of the next step, of all processes together; 0: the epoch is over."""
+        raise NotImplementedError
 
-    def begin_epoch(self) -> None:
-        """Before an epoch's first step, also when resuming within it."""
+    def held_out_metrics(self, **given: Any) -> dict[str, Any]:
+        """After an epoch's last step: what held-out data say, and whatever files an epoch leaves.
 
-    def set_learning_rate(self) -> None:
-        """That of this epoch; constant within it."""
-        self.schedule.step(self.epoch)  # timm counts from 0
+        Args:
+            **given: what `validate` was told.
+        """
+        raise NotImplementedError
 
-    def more_steps(self) -> bool:
-        """Whether the epoch has steps left."""
-        return self.step < self.steps_per_epoch
+    def train_metrics(self, means: dict[str, float]) -> dict[str, float]:
+        """What `metrics.jsonl` says of the means of the steps' quantities."""
+        return {f"train_{name}": mean for name, mean in means.items()}
+
+    def in_words(self, split: str, metrics: dict[str, Any]) -> str:
+        """What a person reads of a split's metrics."""
+        return f"loss {metrics[f'{split}_loss']:.3f}"
 
     def ends_early(self) -> bool:
         """Between epochs: whether the run is over before its last one."""
         return False
 
-    def next_epoch(self) -> None:
-        """Count on, at an epoch's end."""
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-
-    def peak_memory_mib(self) -> float:
-        """The most memory used so far."""
-        return peak_memory_mib(self.accelerator.device)
-
-    def train_figures(self, means: dict[str, float]) -> dict[str, float]:
-        """What `metrics.jsonl` says of the means of the steps' quantities."""
-        return {f"train_{name}": mean for name, mean in means.items()}
-
-    def summary(self, split: str, figures: dict[str, Any]) -> str:
-        """What a person reads of a split's figures."""
-        return f"loss {figures[f'{split}_loss']:.3f} top-1 {figures[f'{split}_top1']:5.2f} %"
-
-    def report(self) -> dict[str, Any]:
-        """After an epoch's last step: its figures, and whatever files an epoch leaves."""
-        raise NotImplementedError
-
     # ----------------------------------------------------------------------------------- epochs
 
-    @property
-    def global_step(self) -> int:
-        """Steps since the run's first."""
-        return self.epoch * self.steps_per_epoch + self.step
-
-    @property
-    def items_seen(self) -> int:
-        """In this epoch so far, by all processes together."""
-        return self.step * self.config.batch_size
-
     def epochs(self, until: int | None = None) -> Iterator[int]:
-        """The epochs still to run; after each one's body its figures and state are saved.
+        """The epochs still to run; the state is saved after each one's body.
 
         Args:
             until: stop before this one; None: run all.
         """
         until = self.config.epochs if until is None else until
-        per_epoch = self.steps_per_epoch * self.config.batch_size
+        per_epoch = len(self.train_batches) * self.config.batch_size
         self.bar = tqdm(
-            total=self.config.epochs * per_epoch, initial=self.epoch * per_epoch + self.items_seen,
+            total=self.config.epochs * per_epoch, initial=self.epoch * per_epoch + self.seen,
             unit=self.unit, unit_scale=True, dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10, smoothing=0.1,
         )
         try:
             while self.epoch < until and not self.ends_early():
-                self.set_learning_rate()
-                self.begin_epoch()
+                if self.schedule is not None:
+                    self.schedule.step(self.epoch)
                 self.bar.set_description(f"epoch {self.epoch + 1}/{self.config.epochs}")
-                self.started = time.perf_counter() - self.seconds
+                self.started, self.validated = time.perf_counter() - self.seconds, False
                 yield self.epoch
-                self._end_epoch()
+                if not self.validated:
+                    raise RuntimeError("an epoch ends with validate()")
+                self.epoch, self.step, self.seen, self.seconds = self.epoch + 1, 0, 0, 0.0
+                self._save()
         finally:
             self.bar.close()
 
@@ -153,107 +137,75 @@ class Loop:
         """The epoch's steps still to run, as numbers since the run's first."""
         self.network.train()
         shown = time.perf_counter()
-        while self.more_steps():
+        while (items := self.next_items()) > 0:
             torch.manual_seed(
                 seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
             )
-            seen = self.items_seen
             yield self.global_step
-            self.step += 1
+            self.step, self.global_step = self.step + 1, self.global_step + 1
+            self.seen += items
             if time.perf_counter() - shown > 0.5:
                 shown = time.perf_counter()
                 self._show()
-            self.bar.update(self.items_seen - seen)
-            if self.more_steps() and self.step % self.config.checkpoint_steps == 0:
+            self.bar.update(items)
+            if self.step % self.config.checkpoint_steps == 0 and self.next_items() > 0:
                 self.seconds = time.perf_counter() - self.started
                 self._save()
 
-    def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a training step's loss and accuracy, on the device."""
-        loss = loss.detach()
-        self.meters["loss"].update(loss, len(labels))
-        self.meters["top1"].update(accuracy(logits.detach(), labels)[0], len(labels))
-        self.watch(loss)
+    def validate(self, **given: Any) -> None:
+        """End an epoch: measure on held-out data, write and say the metrics.
+
+        Args:
+            **given: what the network needs to be told, see `held_out_metrics`.
+        """
+        self._synchronise()  # which waits for the device
+        trained = time.perf_counter() - self.started
+        means = {name: float(meter.avg) for name, meter in self.meters.items()}
+        metrics = {
+            "epoch": self.epoch,
+            **self.train_metrics(means),
+            **self.held_out_metrics(**given),
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+            "seconds": round(time.perf_counter() - self.started, 3),
+            f"{self.items}_per_second": round(self.seen / trained, 1),
+            "peak_memory_mib": round(self.peak_memory_mib(), 1),
+        }
+        self.run.append("metrics.jsonl", metrics)
+        self.accelerator.log(metrics, step=self.epoch)
+        self._say(metrics)
+        for meter in self.meters.values():
+            meter.reset()
+        self.validated = True
+
+    def peak_memory_mib(self) -> float:
+        """The most memory used so far."""
+        return max(self.peak_before, peak_memory_mib(self.accelerator.device))
 
     def watch(self, loss: Tensor) -> None:
         """Remember the first step whose loss is not finite, without waiting for the device."""
         bad = ~loss.detach().isfinite() & (self.first_bad_step < 0)
         self.first_bad_step = torch.where(bad, self.global_step, self.first_bad_step)
 
-    @torch.no_grad()
-    def evaluate(
-        self, network: Callable[[Tensor], Tensor], batches: Passes
-    ) -> tuple[float, float, float]:
-        """Mean loss, top-1 and top-5 accuracy (percent) over all images.
-
-        Args:
-            network: images to logits, in the mode (train or eval) that the caller put it in.
-            batches: of the images.
-        """
-        sums = torch.zeros(4, device=self.accelerator.device)
-        for images, labels in batches.evaluate():
-            logits = network(images)
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            first = (logits.argmax(1) == labels).sum()
-            five = logits.topk(min(5, logits.shape[1])).indices  # [B, 5]
-            among_five = (five == labels[:, None]).sum()
-            sums += torch.stack([loss, first, among_five, torch.full_like(loss, len(labels))])
-        loss, top1, top5, count = self.accelerator.reduce(sums).tolist()
-        return loss / count, 100 * top1 / count, 100 * top5 / count
-
-    def held_out(self, network: nn.Module, batches: Passes) -> tuple[float, float, float]:
-        """Mean loss, top-1 and top-5 accuracy (percent) by running statistics.
-
-        Raises:
-            NotFinite: the loss is not.
-        """
-        loss, top1, top5 = self.evaluate(network.eval(), batches)
-        if not math.isfinite(loss):
-            raise NotFinite(
-                f"the loss on held-out images was not finite after epoch {self.epoch + 1}; {MEND}"
-            )
-        return loss, top1, top5
-
-    def _end_epoch(self) -> None:
-        self._synchronise()  # which waits for the device
-        trained = time.perf_counter() - self.started
-        figures = {
-            "epoch": self.epoch,
-            **self.train_figures({k: float(meter.avg) for k, meter in self.meters.items()}),
-            **self.report(),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": round(time.perf_counter() - self.started, 3),
-            f"{self.items}_per_second": round(self.items_seen / trained, 1),
-            "peak_memory_mib": round(self.peak_memory_mib(), 1),
-        }
-        self.run.append("metrics.jsonl", figures)
-        self.accelerator.log(figures, step=self.epoch)
-        self._say(figures)
-        for meter in self.meters.values():
-            meter.reset()
-        self.next_epoch()
-        self._save()
-
-    def _say(self, figures: dict[str, Any]) -> None:
+    def _say(self, metrics: dict[str, Any]) -> None:
         parts = [f"epoch {self.epoch + 1:>3}/{self.config.epochs}"]
         for split in ("train", "valid", "test"):
-            if figures.get(f"{split}_loss") is not None:
-                parts.append(f"{split} {self.summary(split, figures)}")
-        rate = figures[f"{self.items}_per_second"]
+            if metrics.get(f"{split}_loss") is not None:
+                parts.append(f"{split} {self.in_words(split, metrics)}")
+        rate = metrics[f"{self.items}_per_second"]
         parts.append(
-            f"{figures['seconds']:.1f} s   {rate:,.0f} {self.unit}/s   "
-            f"{figures['peak_memory_mib']:,.0f} MiB"
+            f"{metrics['seconds']:.1f} s   {rate:,.0f} {self.unit}/s   "
+            f"{metrics['peak_memory_mib']:,.0f} MiB"
         )
         if self.accelerator.is_main_process:
             self.bar.write("   ".join(parts))
 
     def _show(self) -> None:
-        """The figures that were on their way last time; reading those of now would wait."""
+        """The metrics that were on their way last time; reading those of now would wait."""
         if self.arriving is not None:
             means, copied = self.arriving
             if copied is None or copied.query():
-                figures = self.train_figures(dict(zip(self.meters, means.tolist(), strict=True)))
-                self.bar.set_postfix_str(self.summary("train", figures), refresh=False)
+                metrics = self.train_metrics(dict(zip(self.meters, means.tolist(), strict=True)))
+                self.bar.set_postfix_str(self.in_words("train", metrics), refresh=False)
         means = torch.stack([meter.avg for meter in self.meters.values()])
         copied = torch.cuda.Event() if means.is_cuda else None
         self.arriving = means.to("cpu", non_blocking=True), copied
@@ -267,6 +219,8 @@ class Loop:
         return {
             "epoch": self.epoch,
             "step": self.step,
+            "global_step": self.global_step,
+            "seen": self.seen,
             "seconds": self.seconds,  # of the epoch so far
             "network": self.network.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -277,8 +231,18 @@ class Loop:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
-        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        """The inverse of `state`.
+
+        Raises:
+            InputError: it is of an older version.
+        """
+        if "global_step" not in state:
+            raise InputError(
+                f"--resume {self.run.folder}: was begun by an older version, whose checkpoints "
+                "do not say where in the data it was; start a new run"
+            )
+        for name in ("epoch", "step", "global_step", "seen", "seconds"):
+            setattr(self, name, state[name])
         self.network.load_state_dict(state["network"])
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
@@ -314,12 +278,12 @@ class Loop:
             step = int(bad.min()) - (self.global_step - self.step)  # looked at in each epoch
             raise NotFinite(
                 f"the loss was not finite at step {int(bad.min())} (epoch {self.epoch + 1}, step "
-                f"{step + 1} of it); {MEND}"
+                f"{step + 1} of it); {FIX}"
             )
         # A finite loss can still have made weights that are not.
         if not torch.stack([p.isfinite().all() for p in self.network.parameters()]).all():
             raise NotFinite(
-                f"a parameter was not finite after epoch {self.epoch + 1}, step {self.step}; {MEND}"
+                f"a parameter was not finite after epoch {self.epoch + 1}, step {self.step}; {FIX}"
             )
         for network in self.averaged:
             average_statistics(self.accelerator, network)

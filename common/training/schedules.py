@@ -34,26 +34,38 @@ class LinearLRScheduler(Scheduler):
         return [value * share for value in self.base_values]
 
 
-def schedule(
-    name: Schedule, optimizer: torch.optim.Optimizer, epochs: int, lowest: float = 0.0
-) -> Scheduler:
-    """From the optimizer's learning rate to `lowest` (of the cosine only).
+class LearningRate:
+    """From the optimizer's learning rate to `lowest` (of the cosine only), epoch by epoch.
 
     cosine: lr(e) = lowest + (lr - lowest) (1 + cos(pi e / E)) / 2, as in DARTS; linear: PC-DARTS'
-    on ImageNet; exponential: lr(e) = lr 0.97^e, as DARTS' and GDAS' on ImageNet.
+    on ImageNet; exponential: lr(e) = lr 0.97^e, as DARTS' and GDAS' on ImageNet. In the first
+    `warmup` epochs it rises instead: lr(e) = lr (e + 1) / warmup. (In some versions of PC-DARTS'
+    code it is the schedule's own rate that is multiplied so.)
+
+    Args:
+        name: of the schedule.
+        optimizer: whose learning rate it sets.
+        epochs: E.
+        lowest: where the cosine ends.
+        warmup: epochs at the start in which the rate rises.
     """
-    if name == "linear":
-        return LinearLRScheduler(optimizer, epochs)
-    if name == "exponential":
-        return StepLRScheduler(optimizer, decay_t=1, decay_rate=0.97)
-    return CosineLRScheduler(optimizer, t_initial=epochs, lr_min=lowest)
 
+    def __init__(
+        self, name: Schedule, optimizer: torch.optim.Optimizer, epochs: int, lowest: float = 0.0,
+        warmup: int = 0,
+    ):
+        self.optimizer, self.warmup = optimizer, warmup
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        if name == "linear":
+            self.scheduler = LinearLRScheduler(optimizer, epochs)
+        elif name == "exponential":
+            self.scheduler = StepLRScheduler(optimizer, decay_t=1, decay_rate=0.97)
+        else:
+            self.scheduler = CosineLRScheduler(optimizer, t_initial=epochs, lr_min=lowest)
 
-def warm_up(optimizer: torch.optim.Optimizer, rate: float, epoch: int, epochs: int) -> None:
-    """In the first `epochs` epochs the rate rises instead: lr(e) = rate (e + 1) / epochs.
-
-    (In some versions of PC-DARTS' code it is the schedule's own rate that is multiplied so.)
-    """
-    if epoch < epochs:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * (epoch + 1) / epochs
+    def step(self, epoch: int) -> None:
+        """Set the learning rate of this epoch, counted from 0."""
+        self.scheduler.step(epoch)
+        if epoch < self.warmup:
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * (epoch + 1) / self.warmup

@@ -1,13 +1,10 @@
-"""Forms of one search side by side: how long an iteration takes, what it keeps, what it launches.
-
-An iteration is an arch step and a weight step, with clipping and both optimisers.
-"""
+"""How long steps take side by side, what they keep, what they launch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,68 +13,26 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.data.batches import Batch
-from common.distributed import set_gradients
-
-Iteration = Callable[[Batch, Batch], None]  # of a training and a validation batch
+from common.training.steps import descend, frozen
 
 # Neither computes anything: new memory, and other names for old.
 NO_KERNEL = ("aten::empty", "aten::new_empty", "aten::detach", "aten::_unsafe_view")
 
 
-def fast_iteration(supernet: nn.Module) -> Iteration:
-    """As `common.training.bilevel` does it: each step computes its own gradients and no others."""
-    weights, arch = supernet.weight_parameters(), supernet.arch_parameters()
-    sgd, adam = optimizers(weights, arch, fused=True)
-    for weight in weights:  # as common.training.bilevel does
-        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-
-    def gradients(batch: Batch, of: list, frozen: list) -> None:
-        with resting(frozen):
-            loss, _ = supernet.loss(*batch)
-            set_gradients(of, torch.autograd.grad(loss, of, allow_unused=True))
-
-    def iteration(train: Batch, valid: Batch) -> None:
-        gradients(valid, arch, weights)
-        adam.step()
-        gradients(train, weights, arch)
-        nn.utils.clip_grad_norm_(weights, 5)
-        sgd.step()
-
-    return iteration
-
-
-def equation_iteration(supernet: nn.Module) -> Iteration:
-    """As the authors' code does it: everything gets a gradient in both steps."""
-    weights, arch = supernet.weight_parameters(), supernet.arch_parameters()
-    sgd, adam = optimizers(weights, arch, fused=False)
-
-    def iteration(train: Batch, valid: Batch) -> None:
-        adam.zero_grad()
-        supernet.loss(*valid)[0].backward()
-        adam.step()
-        sgd.zero_grad()
-        supernet.loss(*train)[0].backward()
-        nn.utils.clip_grad_norm_(weights, 5)
-        sgd.step()
-
-    return iteration
-
-
-def weight_step(network: nn.Module) -> Iteration:
-    """The second half of `fast_iteration`, of any network with a `loss`."""
+def weight_step(network: nn.Module) -> Callable[[Batch], None]:
+    """A clipped step of SGD on the weights of any network with a `loss`."""
     weights = network.weight_parameters()
-    sgd, _ = optimizers(weights, [nn.Parameter(torch.zeros(1))], fused=True)
+    sgd = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=3e-4, fused=True)
     for weight in weights:
         sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
-    def iteration(train: Batch, valid: Batch) -> None:
-        with resting(network.arch_parameters()):
-            loss, _ = network.loss(*train)
-            set_gradients(weights, torch.autograd.grad(loss, weights, allow_unused=True))
-        nn.utils.clip_grad_norm_(weights, 5)
-        sgd.step()
+    def step(batch: Batch) -> None:
+        with frozen(network.arch_parameters()):
+            loss, _ = network.loss(*batch)
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        descend(sgd, weights, gradients, clip=5.0)
 
-    return iteration
+    return step
 
 
 def retraining_step(network: nn.Module, fast: bool) -> Callable[[Batch], None]:
@@ -104,25 +59,6 @@ def retraining_step(network: nn.Module, fast: bool) -> Callable[[Batch], None]:
         sgd.step()
 
     return step
-
-
-def optimizers(
-    weights: Sequence[nn.Parameter], arch: Sequence[nn.Parameter], fused: bool
-) -> tuple[torch.optim.SGD, torch.optim.Adam]:
-    """PC-DARTS' (4.2)."""
-    sgd = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=3e-4, fused=fused)
-    adam = torch.optim.Adam(arch, 6e-4, (0.5, 0.999), weight_decay=1e-3, fused=fused)
-    return sgd, adam
-
-
-@contextmanager
-def resting(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Parameters that get no gradient in here."""
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    yield
-    for parameter in parameters:
-        parameter.requires_grad_(True)
 
 
 # ------------------------------------------------------------------------------------- measuring
@@ -152,13 +88,16 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def saved_mib(network: nn.Module, batch: Batch, frozen: Sequence[nn.Parameter] = ()) -> float:
+def saved_mib(
+    network: nn.Module, batch: Batch, rest: Sequence[nn.Parameter] = (), **given: Any
+) -> float:
     """MiB that a forward pass keeps for its backward pass, parameters apart.
 
     Args:
         network: with a `loss`.
         batch: of images.
-        frozen: parameters whose gradient the step does not ask for.
+        rest: parameters whose gradient the step does not ask for.
+        **given: of a supernet's `mixes`.
     """
     own, kept = {p.data_ptr() for p in network.parameters()}, {}
 
@@ -168,8 +107,9 @@ def saved_mib(network: nn.Module, batch: Batch, frozen: Sequence[nn.Parameter] =
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with resting(frozen), saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, _ = network.loss(*batch)  # alive until all is counted
+    with frozen(rest), saved_tensors_hooks(keep, lambda tensor: tensor):
+        mixes = [network.mixes(**given)] if given else []
+        loss, _ = network.loss(*batch, *mixes)  # alive until all is counted
     del loss  # it held what was kept
     return sum(kept.values()) / 2**20
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
 
 from common.draw.cell import INK
@@ -35,7 +34,7 @@ def write(report: Report, folder: Path) -> None:
 def page(report: Report) -> str:
     """The whole of it."""
     style, script = (
-        (resources.files("common.comparison") / name).read_text()
+        Path(__file__).with_name(name).read_text()
         for name in ("report.css", "report.js")
     )
     body = "\n".join(_body(report))

@@ -53,7 +53,7 @@ METHODS = {
     ),
     "darts": Method(DARTS, "darts", {"--order": "1"}, {"order": 1}, (published.DARTS,)),
     "darts2": Method(DARTS, "darts", {"--order": "2"}, {"order": 2}, (published.DARTS2,)),
-    "random": Method(("-m", "retraining.random_cells"), "random_search"),
+    "random": Method(("evaluate/random_search.py",), "random_search"),
 }  # fmt: skip
 
 

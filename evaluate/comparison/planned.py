@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from retraining.random_cells import random_genotype
-
 from common.networks.genotype import save
 from comparison.budget import search_flags, words
 from comparison.jobs import Cells, Job
@@ -15,6 +13,7 @@ from comparison.methods import METHODS
 from comparison.plan import Plan, Row, Search
 from comparison.reading import Result, RunFolder, run_folder
 from comparison.settings import CompareConfig
+from retraining.random_cells import random_genotype
 
 TRAIN = ("evaluate/train.py",)
 RANDOM = "random cells"

@@ -9,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retraining.loop import METHOD as RETRAIN
-
 from common.errors import InputError
 from common.files import json_lines
 from common.networks.genotype import Genotype, load
 from comparison.jobs import tail, wall_seconds
 from comparison.methods import name_of
+from retraining.loop import METHOD as RETRAIN
 
 # Of config.json: what may differ between runs that are compared.
 OF_A_RUN = {

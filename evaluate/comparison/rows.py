@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from common.data.images import large
 from common.networks.complexity import multiply_adds
 from common.networks.genotype import Cell, FixedCell, Genotype, parse
-from common.networks.macro import large
 from common.networks.network import Network
 from common.networks.ops import POOLS
 from common.training.collapse import filled

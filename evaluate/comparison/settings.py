@@ -7,20 +7,19 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from retraining.config import chosen_preset
-from retraining.loop import METHOD as RETRAIN
+from typing import Annotated, Any, Literal
 
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.run.cli import given, parse
-from common.run.flags import at_most
+from common.run.flags import Between, check_bounds
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
 from comparison.methods import METHODS, known
 from comparison.paired import MOST_SEEDS
 from comparison.plan import Plan, plan_of
 from comparison.studies import study
+from retraining.config import chosen_preset
+from retraining.loop import METHOD as RETRAIN
 
 # May differ between two starts of one comparison; whatever else does would mix budgets.
 MAY_CHANGE = {
@@ -41,13 +40,13 @@ class CompareConfig:
     """Start nothing: read these run folders, or folders that hold some."""
     output: str | None = None
     """Where runs and report go; the same command with the same folder goes on."""
-    seeds: int = 3
+    seeds: Annotated[int, Between(1, 1000)] = 3
     """Each method with the seeds 0, 1, ... so many of them."""
-    jobs: int | None = None
+    jobs: Annotated[int | None, Between(1, 1024)] = None
     """Runs at a time; by default one a GPU, or one."""
-    threads: int | None = None
+    threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads of each; by default the usable cores divided by the runs at a time."""
-    random_cells: int = 2
+    random_cells: Annotated[int, Between(0, 1000)] = 2
     """Random cells a seed that are retrained, not chosen: what a gain is over. 0: none."""
     hessian: bool = False
     """Let every search record the Hessian's dominant eigenvalue in alpha (costly)."""
@@ -62,21 +61,21 @@ class CompareConfig:
     """In place of the preset's."""
     data_root: str | None = None
     """Where it lies: see the searches' own flag."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, Between(4, 4096)] = None
     """Scale and crop the images of a folder to this many pixels."""
-    limit_images: int | None = None
+    limit_images: Annotated[int | None, Between(1, 10**9)] = None
     """Search on only this many training images."""
-    search_epochs: int | None = None
+    search_epochs: Annotated[int | None, Between(1, 10**6)] = None
     """Passes of each search over its images (matched; by default digits 9, cifar10 50)."""
-    search_batch_size: int | None = None
+    search_batch_size: Annotated[int | None, Between(1, 2**20)] = None
     """Images of a step (matched; 32, 64)."""
-    search_channels: int | None = None
+    search_channels: Annotated[int | None, Between(1, 4096)] = None
     """Of the supernets' first cell (matched; 16)."""
-    search_cells: int | None = None
+    search_cells: Annotated[int | None, Between(1, 200)] = None
     """Of the supernets (matched; 3, 8)."""
-    search_learning_rate: float | None = None
+    search_learning_rate: Annotated[float | None, Between(0, 1e38, above=True)] = None
     """Of the supernets' weights (matched; 0.05, 0.025)."""
-    search_arch_learning_rate: float | None = None
+    search_arch_learning_rate: Annotated[float | None, Between(0, 1e38)] = None
     """Of all alphas but EDAS', which move edge by edge (matched; by default each method's)."""
     train_flags: str = ""
     """Further flags of every retraining, in one string: --train-flags='--epochs 6 --channels 8'."""
@@ -91,24 +90,17 @@ class CompareConfig:
             raise InputError("--runs, --study: a study starts runs of its own; choose one")
         if self.runs:
             return
-        at_most(self)
+        check_bounds(self)
         self.plan()
         if self.study is not None and self.methods not in ((), tuple(METHODS)):
             raise InputError("--methods, --study: a study has methods of its own; choose one")
         if self.output is None:
             raise InputError("--output: say where runs and report go")
-        counts = "seeds", "jobs", "threads", "image_size", "limit_images"
-        for name in (*counts, *(f"search_{n}" for n in ("epochs", "batch_size", "channels"))):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: must be 1 or more")
         if self.seeds > MOST_SEEDS:
             raise InputError(
                 f"--seeds {self.seeds}: must be {MOST_SEEDS} or less, as the exact test goes "
                 "through all patterns of signs"
             )
-        if self.random_cells < 0:
-            raise InputError(f"--random-cells {self.random_cells}: must be 0 or more")
         if self.budget == "paper":
             for name, value in self.given().items():
                 if value is not None:

@@ -81,7 +81,7 @@ class TrainBatches:
     def from_step(self, first: int, end: int) -> Iterator[Batch | UnreadableFile]:
         """This process' shares of batches `first` to `end` - 1, counted from the run's first.
 
-        Passes follow one another, each in its own random order; the workers read ahead across.
+        Stream follow one another, each in its own random order; the workers read ahead across.
 
         Yields:
             Images and their boxes and labels; see `received`.

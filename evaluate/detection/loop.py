@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection.ssd import SSD
 
-from common.distributed import average, set_gradients
+from common.distributed import average
 from common.draw import pictures
 from common.run.config import RunConfig
 from common.run.folder import Run
 from common.run.start import workers
-from common.training.loop import Loop, prepare
+from common.training.images import ImageLoop
+from common.training.loop import prepare
+from common.training.schedules import LearningRate
+from common.training.steps import descend
 from detection.average_precision import METRICS, Found, average_precision
 from detection.coco import Coco, read_image
 from detection.coco_batches import Target, TrainBatches, plain_batches, received
@@ -24,7 +27,7 @@ from detection.draw import Scene, detections
 SHOWN = 4  # validation images in the picture
 
 
-class DetectorTrainer(Loop):
+class DetectorTrainer(ImageLoop):
     """The loop of a detector.
 
     Args:
@@ -47,13 +50,14 @@ class DetectorTrainer(Loop):
             self.weights, config.learning_rate, config.momentum,
             weight_decay=config.weight_decay, fused=accelerator.device.type in ("cpu", "cuda"),
         )
-        super().__init__(config, run, network, optimizer, batches)
+        rate = LearningRate("cosine", optimizer, config.epochs, config.learning_rate_min)
+        super().__init__(config, run, network, optimizer, rate, batches)
 
     def batches(self) -> Iterator[tuple[Tensor, list[Target]]]:
         """The epoch's batches: images [B, 3, S, S], 0 to 1, and what is on each."""
         for step in self.steps():
             if self.stream is None:  # one for the whole run: its workers outlive the epochs
-                end = self.config.epochs * self.steps_per_epoch
+                end = self.config.epochs * len(self.train_batches)
                 self.stream = self.train_batches.from_step(step, end)
             images, targets = received(next(self.stream))
             yield self._send(images), [
@@ -70,23 +74,25 @@ class DetectorTrainer(Loop):
         loss = losses["classification"] + losses["bbox_regression"]
         # A written cell need not use all its inputs; what it leaves out has gradient zero.
         gradients = torch.autograd.grad(loss, self.weights, materialize_grads=True)
-        set_gradients(self.weights, average(self.accelerator, gradients))
-        if self.config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
-        self.optimizer.step()
+        gradients = average(self.accelerator, gradients)
+        descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         self.meters["loss"].update(loss.detach(), len(images))
         self.watch(loss)
 
-    def report(self) -> dict[str, Any]:
+    def next_items(self) -> int:
+        """See `Loop.next_items`: an epoch is all whole batches."""
+        return self.config.batch_size if self.step < len(self.train_batches) else 0
+
+    def held_out_metrics(self) -> dict[str, Any]:
         """Average precisions in percent; None in epochs that are not scored."""
         done = self.epoch + 1
         scored = done % self.config.score_epochs == 0 or done == self.config.epochs
         values = self.score() if scored else dict.fromkeys(METRICS)
         return {f"valid_{name}": value for name, value in values.items()}
 
-    def summary(self, split: str, figures: dict[str, Any]) -> str:
-        """See `Loop.summary`."""
-        text, found = f"loss {figures[f'{split}_loss']:.3f}", figures.get("valid_AP")
+    def in_words(self, split: str, metrics: dict[str, Any]) -> str:
+        """See `Loop.in_words`."""
+        text, found = f"loss {metrics[f'{split}_loss']:.3f}", metrics.get("valid_AP")
         return text if found is None else f"{text}   AP {found:.2f} %"
 
     def score(self) -> dict[str, float | None]:

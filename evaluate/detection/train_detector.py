@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -18,10 +18,11 @@ import tyro
 from common.distributed import seed_of
 from common.errors import InputError
 from common.networks.complexity import multiply_adds, parameters
+from common.networks.fits import check_network
 from common.networks.genotype import Genotype, load
 from common.networks.network import Network, check_genotype
 from common.run.config import RunConfig
-from common.run.flags import at_least
+from common.run.flags import Between
 from common.run.folder import Run
 from common.run.start import start, workers
 from detection.average_precision import check_installed
@@ -29,6 +30,7 @@ from detection.coco import read_split
 from detection.coco_batches import TrainBatches
 from detection.loop import DetectorTrainer
 from detection.ssd import STRIDE, detector, detector_multiply_adds
+from retraining.pinned import pin_genotype
 
 METHOD = "detect"
 PAPER = "pc_darts_imagenet"  # Table 5's backbone
@@ -54,7 +56,7 @@ class DetectConfig(RunConfig):
     --weights, without these pc_darts_imagenet, Table 5's."""
     weights: str | None = None
     """Start from the network of this finished run of evaluate/train.py."""
-    score_epochs: int = 10
+    score_epochs: Annotated[int, Between(1, 10**6)] = 10
     """Score after every so many epochs; after the last one always."""
     count: bool = False
     """Print the multiply-adds of backbone and detector for COCO's 80 classes, and stop."""
@@ -88,7 +90,6 @@ class DetectConfig(RunConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        at_least(self, 1, "score_epochs")
         if self.image_size < 2 * STRIDE or self.image_size % STRIDE:
             raise InputError(
                 f"--image-size {self.image_size}: must be a multiple of {STRIDE}, {2 * STRIDE} or "
@@ -98,7 +99,7 @@ class DetectConfig(RunConfig):
             raise InputError(f"--channels {self.channels}: must be 2 or more")
         if self.resume is None:  # a run holds its own
             check_genotype(load(self.genotype), self.channels)
-        self.check_memory((3, self.image_size, self.image_size))
+        check_network(self, (3, self.image_size, self.image_size))
 
 
 def detect(config: DetectConfig) -> None:
@@ -127,7 +128,7 @@ def detect(config: DetectConfig) -> None:
     genotype, network = backbone(config)
     run = Run.open(config, METHOD, accelerator)
     run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
-    run.pin_genotype(genotype)
+    pin_genotype(run, genotype)
     size = counts(genotype, config, len(train.categories))
     run.say(in_words(size))
     ssd = detector(network, len(train.categories), config.image_size)
@@ -135,6 +136,7 @@ def detect(config: DetectConfig) -> None:
     for _ in trainer.epochs():
         for images, targets in trainer.batches():
             trainer.weight_step(images, targets)
+        trainer.validate()
     trainer.finish({"genotype": genotype.name, **size})
     run.close()
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from common.data.images import ImageFiles, Images
+from common.data.datasets import Dataset
 from common.errors import InputError
 from common.networks.genotype import Genotype, load, published
 from common.networks.network import check_genotype
+from common.networks.trained import METHOD
 from common.run.cli import given
-from common.run.config import RunConfig
-from common.run.flags import at_least, flag
+from common.run.config import RunConfig, described
+from common.run.flags import Between, flag
 from common.training.schedules import Schedule
 from retraining import recipes
 
@@ -21,23 +24,23 @@ from retraining import recipes
 class TrainConfig(RunConfig):
     """What training a derived network asks for."""
 
-    drop_path: float = 0.0
+    drop_path: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
-    auxiliary_weight: float = 0.0
+    auxiliary_weight: Annotated[float, Between(0, 1000)] = 0.0
     """Weight of the auxiliary head's loss; 0: no such head."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Share of each label that is spread over all classes, in both losses."""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, Between(0, 10)] = 0.0
     """Change brightness, contrast and saturation by up to this share, hue by half of it (of images
     that are read from their files as they are needed)."""
     schedule: Schedule = "cosine"
     """Of the learning rate: DARTS' cosine, PC-DARTS' line to 0 on ImageNet, or 0.97 times an epoch,
     as DARTS and GDAS on ImageNet."""
-    learning_rate_warmup: int = 0
+    learning_rate_warmup: Annotated[int, Between(0, 10**6)] = 0
     """Epochs at the start in which the learning rate rises linearly instead."""
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Report an exponential moving average of the weights with this decay; 0: off."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Between(1, 2**20)] = 1
     """Go through each batch in this many parts, for less memory; a step still is on all of it."""
     compile: bool = False
     """Compile the network by torch.compile: minutes at first; meant for a GPU."""
@@ -45,12 +48,6 @@ class TrainConfig(RunConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        at_least(self, 0, "drop_path", "auxiliary_weight", "label_smoothing", "color_jitter")
-        at_least(self, 0, "learning_rate_warmup", "ema_decay")
-        at_least(self, 1, "accumulate")
-        for name in ("drop_path", "label_smoothing", "ema_decay"):
-            if getattr(self, name) >= 1:
-                raise InputError(f"{flag(name)} {getattr(self, name)}: must be below 1")
         if self.schedule != "cosine" and self.learning_rate_min > 0:
             raise InputError(
                 f"--learning-rate-min {self.learning_rate_min}: is where --schedule cosine ends, "
@@ -66,19 +63,6 @@ class TrainConfig(RunConfig):
                 f"--accumulate {self.accumulate}: --batch-size {self.batch_size}, shared by "
                 f"{processes} processes, must be a multiple of {parts} and give each part at "
                 "least 2 images to normalise over"
-            )
-
-    def check_images(self, images: Images | ImageFiles) -> None:
-        """See `RunConfig.check_images`: a batch must fit, too, and colours change in files only."""
-        super().check_images(images)
-        if self.color_jitter > 0 and not isinstance(images, ImageFiles):
-            raise InputError(
-                f"--color-jitter {self.color_jitter}: is for images that stay in their files "
-                "(ImageNet's, or --image-size 128 or more); --color-jitter 0 for these"
-            )
-        if self.batch_size > len(images):
-            raise InputError(
-                f"--batch-size {self.batch_size}: there are only {len(images)} training images"
             )
 
 
@@ -98,15 +82,13 @@ class RetrainConfig(TrainConfig):
     held_out: Literal["test", "valid"] = "test"
     """Train on all training images and report on the test split, or hold out a share of them and
     report on that; then no test image is looked at."""
-    held_out_share: float = 0.5
+    held_out_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.5
     """Of the training images, with --held-out valid: one half (the halves of a search with this
     seed), or 0.1 as in PC-DARTS' choice among its searches."""
 
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
-        if not 0 < self.held_out_share < 1:
-            raise InputError(f"--held-out-share {self.held_out_share}: must be between 0 and 1")
         if self.held_out == "test" and self.held_out_share != 0.5:
             raise InputError(
                 f"--held-out-share {self.held_out_share}: is of --held-out valid; --held-out test "
@@ -130,6 +112,8 @@ def preset(recipe: str | None, name: str, genotype: Genotype | None = None) -> R
     )
 
 
+FEW_BATCHES = 2  # of a recipe: a folder with fewer images keeps its search's batch size
+
 PRESETS = {"cifar10": preset("pc_darts", "cifar10"), "digits": preset(None, "digits")}
 
 
@@ -147,13 +131,33 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
     if unknown or given(argv, "--resume") is not None:
         return PRESETS  # `parse` says what is known, or takes the run's own config
-    images = name or dataset or "cifar10"
+    searched = {} if what is None or name or dataset else images_of_search(what)
+    images = name or dataset or searched.get("dataset", "cifar10")
     if images == "digits" and recipe is None:
         return {images: PRESETS[images]}
     genotype = None if what is None else load(what)
+    own = None if images == "folder" else searched.get("dataset")
     if recipe is None:
-        recipe = "pc_darts" if genotype is None else recipes.of_genotype(genotype)
+        recipe = "pc_darts" if genotype is None else recipes.of_genotype(genotype, own)
     if images == "folder":
-        known_size = re.fullmatch("[0-9]{1,9}", size or "")  # `parse` refuses what is none
-        images = recipes.of_folder(recipe, int(size) if known_size else None)
-    return {images: preset(recipe, images, genotype)}
+        pixels = size or str(searched.get("image_size"))
+        known = re.fullmatch("[0-9]{1,9}", pixels)  # `parse` refuses what is none
+        images = recipes.of_folder(recipe, int(pixels) if known else None)
+    return {images: replace(preset(recipe, images, genotype), **searched)}
+
+
+def images_of_search(what: str) -> dict[str, Any]:
+    """The flags that say which images a search was on; none where that is no search's folder.
+
+    A folder with few images keeps the search's batch size, too.
+    """
+    if not (Path(what) / "config.json").is_file():
+        return {}
+    run = described(Path(what))
+    if run["method"] == METHOD or run.get("dataset") not in get_args(Dataset):
+        return {}
+    found = {name: run.get(name) for name in ("dataset", "data_root", "image_size")}
+    images = load(what).provenance.get("images", math.inf)
+    if found["dataset"] == "folder" and images < FEW_BATCHES * recipes.CIFAR["batch_size"]:
+        found["batch_size"] = run["batch_size"]
+    return found

@@ -14,7 +14,7 @@ from typing import Any
 from common.errors import InputError
 from common.files import json_object
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def result(folder: Path, script: str, words: Sequence[str], launcher: str = "") -> dict[str, Any]:

@@ -11,26 +11,29 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from common.data import loader
 from common.data.batches import Augmentation, Batch
-from common.data.datasets import Images, Split
-from common.distributed import average, seed_of, set_gradients
+from common.data.images import ImageFiles, Images
+from common.data.split import Split
+from common.distributed import average, seed_of
 from common.draw import pictures
 from common.errors import InputError
+from common.networks import fits
 from common.networks.genotype import Genotype, parse
-from common.networks.macro import large
-from common.networks.network import Network
+from common.networks.network import Network, build
+from common.networks.trained import METHOD
 from common.run.folder import Run
 from common.run.start import start, test_images, training_images
-from common.training.loop import Loop, prepare
-from common.training.schedules import schedule, warm_up
-from retraining.config import RetrainConfig
-
-METHOD = "retrain"
+from common.training.images import ImageLoop
+from common.training.loop import prepare
+from common.training.schedules import LearningRate
+from common.training.steps import descend
+from retraining.config import RetrainConfig, TrainConfig
+from retraining.pinned import genotype_of, pin_genotype
 
 
 def retrain(config: RetrainConfig) -> None:
@@ -46,43 +49,55 @@ def retrain(config: RetrainConfig) -> None:
         images, held_out = images.subset(split.train), images.subset(split.valid)
     else:
         held_out = test_images(config, accelerator, images)
-    config.check_images(images)
+    check_images(config, images)
     run = Run.open(config, METHOD, accelerator)
-    train(config, run, run.genotype(config.genotype), images, held_out)
+    train(config, run, genotype_of(run, config.genotype), images, held_out)
     run.close()
+
+
+def check_images(config: TrainConfig, images: Images | ImageFiles) -> None:
+    """Refuse flags that do not go together with these training images.
+
+    Raises:
+        InputError: naming the flag and what fits, or they are too small for any network.
+    """
+    fits.check_images(config, images)
+    if config.color_jitter > 0 and not isinstance(images, ImageFiles):
+        raise InputError(
+            f"--color-jitter {config.color_jitter}: is for images that stay in their files "
+            "(ImageNet's, or --image-size 128 or more); --color-jitter 0 for these"
+        )
+    if config.batch_size > len(images):
+        raise InputError(
+            f"--batch-size {config.batch_size}: there are only {len(images)} training images"
+        )
 
 
 def train(
     config: RetrainConfig, run: Run, genotype: Genotype, images: Images, held_out: Images
 ) -> None:
     """Begin a run or go on with it, to its result."""
-    config.check_images(images)
+    check_images(config, images)
     run.pin_images("images.json", {
         "dataset": config.dataset, **images.described(),
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
     })
-    run.pin_genotype(genotype)
+    pin_genotype(run, genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
-    network = build(config, genotype, len(images.classes), images.shape)
+    network = build(
+        genotype, config.channels, config.cells, len(images.classes), images.shape,
+        auxiliary=config.auxiliary_weight > 0,
+    )
     trainer = Retrainer(config, genotype, network, run, images, held_out)
-    for _ in trainer.epochs():
+    for epoch in trainer.epochs():
+        network.set_drop_path(config.drop_path * epoch / config.epochs)  # linear (authors' code)
         for batch in trainer.batches():
             trainer.weight_step(batch)
+        trainer.validate()
     trainer.finish()
 
 
-def build(
-    config: RetrainConfig, genotype: Genotype, classes: int, shape: tuple[int, int, int]
-) -> Network:
-    """The network that a retraining trains, for images [C, H, W]."""
-    return Network(
-        genotype, config.channels, config.cells, classes,
-        image_channels=shape[0], large_images=large(shape),
-        auxiliary=config.auxiliary_weight > 0,
-    )
-
-
-class Retrainer(Loop):
+class Retrainer(ImageLoop):
     """The loop of a derived network.
 
     Args:
@@ -115,48 +130,33 @@ class Retrainer(Loop):
         augmentation = Augmentation(
             config.crop_padding, config.flip, config.cutout, config.color_jitter
         )
-        self.held_out_batches = held_out.batches(
-            accelerator.device, None, config.batch_size, Augmentation(),
+        self.held_out_batches = loader.batches(
+            held_out, accelerator.device, None, config.batch_size, Augmentation(),
             seed=config.seed, stream="held out", **ours,
         )
         super().__init__(
             config, run, network, optimizer,
-            images.batches(
-                accelerator.device, None, config.batch_size, augmentation,
+            LearningRate(
+                config.schedule, optimizer, config.epochs, config.learning_rate_min,
+                config.learning_rate_warmup,
+            ),
+            loader.batches(
+                images, accelerator.device, None, config.batch_size, augmentation,
                 seed=config.seed, stream="train", **ours,
             ),
         )
         if self.ema is not None:
             self.averaged.append(self.ema.module)
 
-    def new_schedule(self) -> Scheduler:
-        """See `Loop.new_schedule`."""
-        config = self.config
-        return schedule(config.schedule, self.optimizer, config.epochs, config.learning_rate_min)
-
-    def set_learning_rate(self) -> None:
-        """See `Loop.set_learning_rate`."""
-        super().set_learning_rate()
-        config = self.config
-        warm_up(self.optimizer, config.learning_rate, self.epoch, config.learning_rate_warmup)
-
-    def begin_epoch(self) -> None:
-        """Drop-path grows linearly: p(e) = p e / E (authors' code)."""
-        share = self.epoch / self.config.epochs
-        self.derived.set_drop_path(self.config.drop_path * share)
-
     def batches(self) -> Iterator[Batch]:
         """The epoch's batches."""
         for step in self.steps():
-            yield self.train_batches.train(step)
+            yield self.train_batches.cut(self.epoch, self.seen, step)
 
     def weight_step(self, batch: Batch) -> None:
         """One clipped step of SGD."""
-        gradients = self.gradients(batch)
-        set_gradients(self.weights, average(self.accelerator, gradients))
-        if self.config.grad_clip > 0:
-            nn.utils.clip_grad_norm_(self.weights, self.config.grad_clip)
-        self.optimizer.step()
+        gradients = average(self.accelerator, self.gradients(batch))
+        descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         if self.ema is not None:
             self.ema.update(self.network)
 
@@ -182,10 +182,10 @@ class Retrainer(Loop):
             self.watch(loss)
         return loss
 
-    def report(self) -> dict[str, Any]:
-        """Figures on the images held out; those of the other split are None."""
+    def held_out_metrics(self) -> dict[str, Any]:
+        """Metrics on the images held out; those of the other split are None."""
         network = self.network if self.ema is None else self.ema.module
-        found = self.held_out(network, self.held_out_batches)
+        found = self.held_out(network.eval(), self.held_out_batches)
         names = ("loss", "top1", "top5")
         none = {f"{part}_{name}": None for part in ("valid", "test") for name in names}
         part = self.config.held_out

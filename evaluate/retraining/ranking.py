@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from common.data.datasets import Images
+from common.data.images import Images
 from common.draw import pictures
 from common.errors import InputError, NotFinite
 from common.networks.genotype import Genotype, save

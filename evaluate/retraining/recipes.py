@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from common.data.images import LARGE
 from common.errors import InputError
 from common.networks.genotype import FixedCell, Genotype
-from common.networks.macro import LARGE
 
 Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts"]
 Preset = Literal["cifar10", "cifar100", "svhn", "cinic10", "imagenet", "digits"]
@@ -127,7 +127,7 @@ def of_method(method: str, images: str | None = None) -> str:
     return next(name for name, sets in RECIPES.items() if images in sets)
 
 
-def of_genotype(genotype: Genotype) -> str:
+def of_genotype(genotype: Genotype, images: str | None = None) -> str:
     """The recipe of the paper that a genotype comes from, see `of_method`."""
     method = genotype.provenance.get("method")
-    return of_method(method if isinstance(method, str) else genotype.name)
+    return of_method(method if isinstance(method, str) else genotype.name, images)

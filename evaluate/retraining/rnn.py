@@ -7,8 +7,9 @@ AWD-LSTM's code, which it follows).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,15 +19,19 @@ from common.distributed import average, seed_of
 from common.draw import pictures
 from common.errors import InputError
 from common.language.cell import RecurrentCell, recurrent_cell
-from common.language.loop import LanguageLoop, TextConfig, with_perplexity
+from common.language.loop import LanguageLoop, TextConfig, corpus, with_perplexity
 from common.language.lstm import LSTM
 from common.language.lstm import NAME as LSTM_NAME
 from common.language.model import LanguageModel
-from common.language.text import Chunk, Columns, Corpus
+from common.language.text import Chunk, Columns, Corpus, TextSource
 from common.networks.genotype import Genotype, load, published
-from common.run.flags import at_least
+from common.run.cli import given
+from common.run.config import described
+from common.run.flags import Between
 from common.run.folder import Run
-from common.run.start import corpus, start
+from common.run.start import start
+from common.training.loop import prepare
+from retraining.pinned import genotype_of, pin_genotype
 
 METHOD = "retrain_rnn"
 
@@ -39,7 +44,7 @@ class RNNTrainConfig(TextConfig):
     """ptb, wikitext2: the paper's recipes (4.3); text: minutes on two CPU cores, no download."""
     genotype: str | None = None
     """What to train: a published name, a genotype file, a search's run folder, or `lstm`."""
-    trigger: int = 5
+    trigger: Annotated[int, Between(0, 10**6)] = 5
     """Average the weights from the epoch on whose validation loss is above the lowest before, the
     last so many epochs not counted."""
     epochs: int = 2000
@@ -60,7 +65,6 @@ class RNNTrainConfig(TextConfig):
     def check(self) -> None:
         """See `TextConfig.check`."""
         super().check()
-        at_least(self, 0, "trigger")
         if self.genotype is None:
             recurrent = [name for name in published() if "recurrent" in load(name).cells]
             raise InputError(
@@ -86,6 +90,20 @@ PRESETS = {
 }
 
 
+def chosen_preset(argv: list[str]) -> dict[str, RNNTrainConfig]:
+    """The presets for `parse`; the text of the search first, where --genotype is its folder."""
+    what = given(argv, "--genotype")
+    named = given(argv, "--preset") or given(argv, "--dataset") or given(argv, "--resume")
+    if named or what is None or not (Path(what) / "config.json").is_file():
+        return PRESETS
+    run = described(Path(what))
+    if run["method"] == METHOD or run.get("dataset") not in get_args(TextSource):
+        return PRESETS
+    if run["dataset"] == "small":
+        return {"text": PRESETS["text"]}
+    return {"ptb": replace(PRESETS["ptb"], data_root=run["data_root"])}
+
+
 def retrain_rnn(config: RNNTrainConfig) -> None:
     """Train the language model of a genotype's cell; validation and test perplexity."""
     config, accelerator = start(config)
@@ -96,13 +114,14 @@ def retrain_rnn(config: RNNTrainConfig) -> None:
     run.pin_text(texts.digests())
     genotype = None
     if config.genotype != LSTM_NAME:
-        genotype = run.genotype(config.genotype)
-        run.pin_genotype(genotype)
+        genotype = genotype_of(run, config.genotype)
+        pin_genotype(run, genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     trainer = LanguageTrainer(config, genotype, run, texts)
     for _ in trainer.epochs():
         for chunk in trainer.batches():
             trainer.weight_step(chunk)
+        trainer.validate()
     trainer.finish()
     run.close()
 
@@ -140,7 +159,10 @@ class LanguageTrainer(LanguageLoop):
         if config.compile:
             cell.compile_steps()
         model = LanguageModel(len(texts.words), config.units, cell, config.dropouts)
-        super().__init__(config, run, model, texts)
+        model = prepare(run.accelerator, model)
+        self.weights = list(model.parameters())
+        sgd = torch.optim.SGD(self.weights, config.learning_rate, weight_decay=config.weight_decay)
+        super().__init__(config, run, model, texts, sgd)
 
     def batches(self) -> Iterator[Chunk]:
         """The epoch's chunks."""
@@ -156,7 +178,7 @@ class LanguageTrainer(LanguageLoop):
         self.record(loss, chunk)
         self.watch(total)
 
-    def report(self) -> dict[str, Any]:
+    def held_out_metrics(self) -> dict[str, Any]:
         """Both perplexities, of the average where there is one; whether it begins now.
 
         Deviation: the authors' code uses `torch.optim.ASGD`, whose rate lags a step behind the
@@ -167,12 +189,12 @@ class LanguageTrainer(LanguageLoop):
             "valid_loss": self.exact(model, self.valid_text),
             "test_loss": self.exact(model, self.test_text),
         }
-        figures = {**with_perplexity(losses), "averaged": self.average is not None}
+        metrics = {**with_perplexity(losses), "averaged": self.average is not None}
         if self.average is None:
             if triggered(losses["valid_loss"], self.valid_losses, self.config.trigger):
                 self.average = AveragedModel(self.model)
             self.valid_losses.append(losses["valid_loss"])
-        return figures
+        return metrics
 
     def state(self) -> dict[str, Any]:
         """See `Loop.state`."""

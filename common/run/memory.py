@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from common.data.images import large
 from common.errors import InputError
-from common.networks.macro import large
 
 CGROUP = (  # the limits of a container, of either version
     Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")

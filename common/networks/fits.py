@@ -1,0 +1,46 @@
+"""Whether a config's network and these images fit each other, and this machine's memory."""
+
+from __future__ import annotations
+
+from common.data.images import ImageFiles, Images
+from common.errors import InputError
+from common.networks.macro import check_size
+from common.run.config import RunConfig
+from common.run.flags import flag
+from common.run.memory import check_memory, of_network, of_padded
+
+
+def check_images(config: RunConfig, images: Images | ImageFiles) -> None:
+    """Refuse flags that do not go together with these training images.
+
+    Raises:
+        InputError: naming the flag and what fits, or they are too small for any network.
+    """
+    check_size(images.shape, config.channels)
+    padding, side = config.crop_padding, max(images.shape[1:])
+    if isinstance(images, Images) and padding > side:
+        raise InputError(
+            f"--crop-padding {padding}: some crops would see nothing of images of {side} "
+            f"pixels; {side} or less"
+        )
+    check_network(config, images.shape)
+    if isinstance(images, Images):
+        needed = of_padded(len(images), images.shape, padding)
+        check_memory(f"--crop-padding {padding}: {len(images)} padded images", needed)
+
+
+def check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    """Refuse a network that no training could hold, for images [C, H, W].
+
+    Raises:
+        InputError: naming the flags that make it smaller.
+    """
+    needed = of_network(
+        shape, config.channels, config.cells,
+        config.batch_size // getattr(config, "accumulate", 1), *config.least_size(),
+    )
+    flags = ", ".join(
+        f"{flag(name)} {getattr(config, name)}"
+        for name in ("batch_size", "channels", "cells", "nodes") if hasattr(config, name)
+    )
+    check_memory(f"{flags}: images of {shape[1]}x{shape[2]} pixels", needed)

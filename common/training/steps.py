@@ -1,0 +1,41 @@
+"""What every step on parameters is made of: who rests, and one clipped step of an optimizer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common.distributed import set_gradients
+
+
+@contextlib.contextmanager
+def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Nothing is computed, or kept, for the gradients of these parameters."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def descend(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter],
+    gradients: Sequence[Tensor | None], clip: float = 0.0,
+) -> None:
+    """One step of an optimizer.
+
+    Args:
+        optimizer: of the parameters.
+        parameters: in the order of their gradients.
+        gradients: already averaged over the processes; None: that parameter does not move.
+        clip: the largest norm of all gradients together; 0: no limit.
+    """
+    set_gradients(parameters, gradients)
+    if clip > 0:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()

@@ -1,0 +1,73 @@
+"""The flags of gdas/search.py: the paper's settings, presets, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from common.errors import InputError
+from common.networks.network import FixedReductionCell
+from common.run.config import SearchConfig
+from common.run.flags import Between
+
+METHOD = "gdas"
+
+
+@dataclass(frozen=True)
+class GDASConfig(SearchConfig):
+    """Section 4.2: CIFAR-10, 8 cells (N = 2), 16 channels, 240 epochs."""
+
+    static: ClassVar[bool] = False
+
+    preset: Literal["cifar10", "digits"] = "cifar10"
+    """cifar10: the paper's search (4.2); digits: a minute on two CPU cores."""
+    reduction: Literal["searched", "fixed"] = "searched"
+    """Search both kinds of cell, or normal cells only between fixed reduction cells (FRC, 3.3)."""
+    draw: Literal["cell", "kind"] = "cell"
+    """Every cell draws its own operations (3.2), or all cells of a kind share one draw."""
+    tau_max: Annotated[float, Between(0, 1e6, above=True)] = 10.0
+    """Temperature of the first epoch (4.2)."""
+    tau_min: Annotated[float, Between(0, 1e6, above=True)] = 0.1
+    """Temperature of the last epoch; between them it is linear."""
+    derive_none: bool = False
+    """Let `none` be derived, as the paper's Omega does (3.2); such an edge sends zeros."""
+    move_idle: bool = False
+    """Let momentum and decay move the weights of operations that did not run in a step."""
+    epochs: int = 240
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images of a step, over all processes together."""
+    learning_rate_min: float = 0.001
+    """Where the cosine ends."""
+    arch_learning_rate: float = 3e-4
+    """Of the architecture parameters' Adam."""
+
+    def provenance(self) -> dict[str, Any]:
+        """See `SearchConfig.provenance`."""
+        return {
+            "reduction": self.reduction, "draw": self.draw, "derive_none": self.derive_none,
+        }
+
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; a fixed reduction cell has far fewer weights."""
+        return (8, 1) if self.reduction == "fixed" else super().least_size()
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        super().check()
+        groups = FixedReductionCell.groups
+        if self.reduction == "fixed" and 2 * self.channels % groups:
+            raise InputError(
+                f"--reduction fixed: its convolutions have {groups} groups and its first cell "
+                f"2 x {self.channels} channels; --channels must be a multiple of {groups // 2}"
+            )
+
+
+PRESETS = {
+    "cifar10": GDASConfig(),
+    "digits": GDASConfig(
+        preset="digits", dataset="digits", epochs=14, batch_size=32, channels=16, cells=3,
+        crop_padding=1, flip=False, learning_rate=0.05, arch_learning_rate=6e-3,
+        cut_accuracy="batch",
+    ),
+}

@@ -1,0 +1,138 @@
+"""The flags of pr_darts/search.py: the paper's settings, presets, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from common.errors import InputError
+from common.networks.genotype import Op
+from common.run.config import SearchConfig
+from common.run.flags import Between
+from pr_darts.cycles import check
+from pr_darts.morphisms import SPACES, candidate, is_convolution, reachable
+
+METHOD = "pr_darts"
+FIRST = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3(dilation 1, [])")
+
+
+@dataclass(frozen=True)
+class PRDARTSConfig(SearchConfig):
+    """Section IV-A and Table I: CIFAR-10, 8 cells, 16 channels, nine cycles of 100 epochs."""
+
+    static: ClassVar[bool] = False
+    largest_batch: ClassVar[str] = "batch_max"
+
+    preset: Literal["cifar10", "digits"] = "cifar10"
+    """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""
+    space: Literal["dl", "dr", "ur"] = "dl"
+    """What convolutions can become (Table II): DARTS-like, depth-restricted or unrestricted."""
+    candidates: tuple[str, ...] = FIRST
+    """What every edge begins with (IV-A), a convolution among them."""
+    cycle_epochs: Annotated[tuple[int, ...], Between(most=10**6)] = (
+        15, 15, 10, 10, 10, 10, 10, 10, 10
+    )  # fmt: skip
+    """Epochs of each cycle (Table I)."""
+    grace_epochs: Annotated[tuple[int, ...], Between(most=10**6)] = (5, 5, 3, 3, 3, 3, 3, 3, 3)
+    """Of these, how many at the start in which alpha rests (Table I)."""
+    morphisms: Annotated[tuple[int, ...], Between(most=1000)] = (3, 3, 3, 3, 3, 0, 0, 0, 0)
+    """Morphed children that each edge gets after each cycle (Table I)."""
+    kept: Annotated[tuple[int, ...], Between(most=1000)] = (6, 6, 6, 6, 6, 4, 3, 2, 1)
+    """Candidates that an edge has after each cycle, children counted (Table I)."""
+    cell_output: Literal["concat", "mean"] = "concat"
+    """Of a cell's nodes: concatenated (authors' code, Table III) or averaged (III-A)."""
+    epochs: int | None = None
+    """Follows from --cycle-epochs."""
+    batch_size: int = 24
+    """Images of a step, over all processes together, at the least (b_min, III-C)."""
+    batch_step: Annotated[int, Between(1, 2**20)] = 8
+    """What it changes by (b_mult)."""
+    batch_max: Annotated[int, Between(1, 2**20)] = 128
+    """And at the most (b_max). On a GPU a cycle begins with the least, and every five steps takes
+    what the memory allows; on a CPU it has b_max times the first cycle's number of candidates over
+    its own."""
+    memory_threshold: Annotated[float, Between(0, 1, above=True)] = 0.95
+    """Share of a GPU's memory that a batch may be expected to use (III-C)."""
+    memory_gib: Annotated[float | None, Between(0, 1e6, above=True)] = None
+    """Take a GPU's memory to be this large, where it is larger: 11 is the paper's card. By default
+    all of it, so that a larger GPU may keep to the largest batch in every cycle."""
+    learning_rate_min: float = 0.01
+    """Where the cosine of each cycle ends."""
+
+    def resolved(self) -> PRDARTSConfig:
+        """The epochs are those of all cycles."""
+        epochs = sum(self.cycle_epochs) if self.epochs is None else self.epochs
+        return dataclasses.replace(self, epochs=epochs)
+
+    def provenance(self) -> dict[str, Any]:
+        """See `SearchConfig.provenance`."""
+        return {"space": self.space}
+
+    def first(self) -> list[Op]:
+        """What every edge begins with.
+
+        Raises:
+            InputError: an operation is unknown.
+        """
+        return [candidate(name) for name in self.candidates]
+
+    def least_size(self) -> tuple[float, float]:
+        """See `SearchConfig.least_size`; what the candidates are is free but for a convolution."""
+        edges = (self.nodes - 2) * (self.nodes + 1) / 2
+        return 2 * edges, edges
+
+    def check(self) -> None:
+        """See `RunConfig.check`."""
+        first = self.first()
+        names = " ".join(self.candidates)
+        if len(set(first)) < len(first):
+            raise InputError(f"--candidates {names}: names an operation twice")
+        if not any(map(is_convolution, first)):
+            raise InputError(
+                f"--candidates {names}: no convolution, so nothing could be morphed; add one, as "
+                f"'{FIRST[-1]}'"
+            )
+        for op in first:
+            if is_convolution(op) and not SPACES[self.space].holds(op):
+                raise InputError(
+                    f"--candidates '{op}': lies outside of --space {self.space}, which has "
+                    f"{SPACES[self.space]} (Table II)"
+                )
+        check(self, first, SPACES[self.space])
+        super().check()
+        if self.stop_on_collapse != "off":
+            raise InputError(
+                f"--stop-on-collapse {self.stop_on_collapse}: its cells come of the last cycle's "
+                "pruning, so there is nothing to stop with before"
+            )
+        if self.epochs != sum(self.cycle_epochs):
+            raise InputError(
+                f"--epochs {self.epochs}: the cycles have {sum(self.cycle_epochs)} in all; "
+                "change --cycle-epochs"
+            )
+        if self.batch_max < self.batch_size:
+            raise InputError(
+                f"--batch-max {self.batch_max}: must be --batch-size {self.batch_size} or more"
+            )
+        if (self.batch_max - self.batch_size) % self.batch_step:
+            raise InputError(
+                f"--batch-max {self.batch_max}: must be --batch-size {self.batch_size} and a "
+                f"multiple of --batch-step {self.batch_step}"
+            )
+
+
+PRESETS = {
+    "cifar10": PRDARTSConfig(),
+    "digits": PRDARTSConfig(
+        preset="digits", dataset="digits", cycle_epochs=(2,) * 9, grace_epochs=(1,) * 9,
+        batch_size=32, batch_step=16, batch_max=192, channels=8, cells=3, crop_padding=1,
+        flip=False, learning_rate=0.05, learning_rate_min=0.02, arch_learning_rate=2e-2,
+    ),
+}
+
+
+def discoverable(config: PRDARTSConfig) -> set[Op]:
+    """What an edge could come to within the morphing cycles (Table II's total and Table III)."""
+    steps = sum(count > 0 for count in config.morphisms)
+    return reachable(config.first(), SPACES[config.space], steps)

@@ -1,0 +1,130 @@
+"""What READMEs name exists: files, headings, commands, their flags, classes and their methods."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+READMES = [
+    path.relative_to(ROOT) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/**/*.md")])
+    if not any(part.startswith((".", "runs")) for part in path.relative_to(ROOT).parts)
+]  # fmt: skip
+CODE = [path for path in ROOT.rglob("*.py") if ".git" not in path.parts]
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*\.(?:py|md|json|svg))`")
+SYMBOL = re.compile(r"`([A-Z]\w+)\.(\w+)`")
+
+
+def anchors(text):
+    """The anchors of a Markdown file's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", READMES, ids=str)
+def test_links_lead_somewhere(path):
+    text = (ROOT / path).read_text()
+    for link in LINK.findall(text):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = (ROOT / path).parent / file if file else ROOT / path
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("path", READMES, ids=str)
+def test_files_that_are_named_exist(path):
+    for name in PATH.findall((ROOT / path).read_text()):
+        run_folder = name.startswith(("pictures/", "checkpoints/", "runs/"))  # of a run
+        assert run_folder or any(
+            (base / name).exists() for base in (ROOT, (ROOT / path).parent, ROOT / "evaluate")
+        ), name
+
+
+def classes():
+    """Class name -> names of its attributes and methods, and of its bases."""
+    found = {}
+    for path in CODE:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                own = {n.name for n in node.body if isinstance(n, ast.FunctionDef)}
+                own |= {n.target.id for n in node.body
+                        if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+                own |= {t.id for n in node.body if isinstance(n, ast.Assign) for t in n.targets
+                        if isinstance(t, ast.Name)}
+                bases = {b.id for b in node.bases if isinstance(b, ast.Name)}
+                found[node.name] = own, bases
+    return found
+
+
+def test_methods_that_are_named_exist():
+    known = classes()
+
+    def has(name, attribute):
+        own, bases = known[name]
+        return attribute in own or any(has(b, attribute) for b in bases if b in known)
+
+    for path in READMES:
+        for name, attribute in SYMBOL.findall((ROOT / path).read_text()):
+            if name in known:
+                assert has(name, attribute), f"{path}: {name}.{attribute}"
+
+
+def commands():
+    """(README, script, flags) of every command line in a code block."""
+    for path in READMES:
+        for block in re.findall(r"^```\w*\n(.*?)^```", (ROOT / path).read_text(), re.M | re.S):
+            lines = re.sub(r"\\\n\s*", " ", block).splitlines()
+            for line in lines:
+                line = re.sub(r"\s#.*", "", line).split("&&")[-1].strip()
+                try:
+                    words = shlex.split(line)
+                except ValueError:
+                    continue
+                yield from ((path, *found) for found in [script_of(words)] if found)
+
+
+def script_of(words):
+    """The script of a command line, and the names of its flags."""
+    flags = {w.partition("=")[0] for w in words if w.startswith("--")}
+    for n, word in enumerate(words):
+        if word.endswith(".py") and n > 0 and words[0] in ("python", "accelerate", "torchrun"):
+            after = {w.partition("=")[0] for w in words[n:] if w.startswith("--")}
+            return word, after
+        if word == "-m" and n + 1 < len(words):
+            return words[n + 1], flags
+    return None
+
+
+def test_commands_in_readmes_are_there_with_their_flags():
+    from test_limits import CONFIGS
+
+    checked = 0
+    for path, script, flags in commands():
+        if "/" in script:
+            assert (ROOT / script).is_file(), f"{path}: {script}"
+        if script not in CONFIGS:
+            continue
+        names = set(vars(CONFIGS[script])) | {"help"}
+        for flag in flags:
+            name = flag.removeprefix("--").replace("-", "_")
+            assert name in names or name.removeprefix("no_") in names or name == "k", (
+                f"{path}: {script} {flag}"
+            )
+        checked += 1
+    assert checked > 40
+
+
+def test_scripts_in_messages_exist():
+    """`python evaluate/...` in any string of ours."""
+    for path in CODE:
+        if Path("tests") in path.relative_to(ROOT).parents:
+            continue
+        for name in re.findall(r"(?:python|launch) ([a-z_]+/[a-z_]+\.py)", path.read_text()):
+            assert (ROOT / name).is_file(), f"{path.relative_to(ROOT)}: {name}"
