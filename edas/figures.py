@@ -9,7 +9,6 @@ beside each other:
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from common.draw.pictures import save_figure
 from common.draw.search import epoch_axis, palette
 from common.errors import InputError
 from common.files import json_lines
+from common.run.config import described
 
 RECORDED = ("metrics", "architecture")  # line by line, an epoch each
 SHOWN = 6  # edges, of 28
@@ -64,12 +64,12 @@ class Record:
             InputError: there is none.
         """
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = described(folder)
             metrics, history = (json_lines(folder / f"{name}.jsonl") for name in RECORDED)
             # A kill between the two leaves one a line ahead.
             metrics, history = zip(*zip(metrics, history, strict=False), strict=True)
             label, last = config.get("variant", config["method"]), history[-1]
-        except (OSError, KeyError, ValueError):
+        except (OSError, KeyError, ValueError):  # an InputError is a ValueError
             raise InputError(
                 f"{folder}: is not the folder of a search that has finished an epoch"
             ) from None

@@ -94,7 +94,7 @@ def test(options: Options) -> None:
     network = prepare(accelerator, trained.network.to(memory_format=torch.channels_last))
     measured, confusion = measure(network, batches, trained.classes, accelerator)
     if accelerator.is_main_process:
-        figures = {
+        metrics = {
             "genotype": trained.genotype.name,
             "dataset": config.dataset,
             **measured,
@@ -105,8 +105,8 @@ def test(options: Options) -> None:
             "torch": torch.__version__,
             "commit": commit(),
         }
-        print(json.dumps(figures) if options.json else report(options.run, figures))
-        write(options.run, figures, confusion)
+        print(json.dumps(metrics) if options.json else report(options.run, metrics))
+        write(options.run, metrics, confusion)
         if not options.json:
             print(f"\nwritten: {options.run}/test.json, pictures/confusion.svg and .png")
     accelerator.end_training()
@@ -140,7 +140,7 @@ def like(trained: Trained, config: RetrainConfig) -> Images | ImageFiles:
 def measure(
     network: nn.Module, batches: Stream, classes: Sequence[str], accelerator: Accelerator
 ) -> tuple[dict[str, Any], list[list[int]]]:
-    """The figures, accuracies in percent, and the confusion matrix, a row for each true class.
+    """The metrics, accuracies in percent, and the confusion matrix, a row for each true class.
 
     Top-5 is None where there are not more classes than five.
     """
@@ -156,7 +156,7 @@ def measure(
     confusion = accelerator.reduce(confusion).view(count, count).tolist()
     right = [row[k] for k, row in enumerate(confusion)]
     every = sum(map(sum, confusion))
-    figures = {
+    metrics = {
         "images": every,
         "top1": 100 * sum(right) / every,
         "top5": 100 * accelerator.reduce(among_five).item() / every if count > 5 else None,
@@ -166,25 +166,25 @@ def measure(
             for k, (name, row) in enumerate(zip(classes, confusion, strict=True))
         },
     }
-    return figures, confusion
+    return metrics, confusion
 
 
-def report(run: Path, figures: dict[str, Any]) -> str:
-    """What a person reads: the figures, and the classes, the hardest first."""
+def report(run: Path, metrics: dict[str, Any]) -> str:
+    """What a person reads: the metrics, and the classes, the hardest first."""
     known = json.loads((run / "images.json").read_text()).get("test_sha256")
-    if known == figures["test_sha256"]:
+    if known == metrics["test_sha256"]:
         top1 = json.loads((run / "result.json").read_text())["test_top1"]
         compared = f"(the run's result: {top1:.2f} %)"
     else:
         compared = "(the run's result is about other images)"
     lines = [
-        f"{figures['genotype']} on {figures['images']:,} test images",
-        f"  top-1  {figures['top1']:6.2f} %   {compared}",
+        f"{metrics['genotype']} on {metrics['images']:,} test images",
+        f"  top-1  {metrics['top1']:6.2f} %   {compared}",
     ]
-    if figures["top5"] is not None:
-        lines.append(f"  top-5  {figures['top5']:6.2f} %")
-    lines += [f"  loss   {figures['loss']:8.4f}", "", "top-1 of each class, the lowest first"]
-    per_class = {k: v for k, v in figures["per_class"].items() if v is not None}
+    if metrics["top5"] is not None:
+        lines.append(f"  top-5  {metrics['top5']:6.2f} %")
+    lines += [f"  loss   {metrics['loss']:8.4f}", "", "top-1 of each class, the lowest first"]
+    per_class = {k: v for k, v in metrics["per_class"].items() if v is not None}
     ranked = sorted(per_class, key=per_class.get)
     width = max(map(len, ranked[:SHOWN]))
     lines += [f"  {name:<{width}}  {per_class[name]:6.2f} %" for name in ranked[:SHOWN]]
@@ -193,17 +193,17 @@ def report(run: Path, figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write(run: Path, figures: dict[str, Any], confusion: list[list[int]]) -> None:
+def write(run: Path, metrics: dict[str, Any], confusion: list[list[int]]) -> None:
     """test.json, a row of the matrix a line, and the picture.
 
     Raises:
         InputError: the run folder cannot be written.
     """
-    head = json.dumps(figures, indent=2, allow_nan=False).removesuffix("\n}")
+    head = json.dumps(metrics, indent=2, allow_nan=False).removesuffix("\n}")
     rows = ",\n".join(f"    {row}" for row in confusion)
     try:
         write_whole(run / "test.json", f'{head},\n  "confusion": [\n{rows}\n  ]\n}}\n'.encode())
-        pictures.confusion({**figures, "confusion": confusion}, run / "pictures")
+        pictures.confusion({**metrics, "confusion": confusion}, run / "pictures")
     except OSError as error:
         raise InputError(f"{run}: cannot be written ({error.strerror})") from None
 

@@ -80,7 +80,7 @@ def test_names_are_sorted_by_their_numbers(tmp_path):
 def test_killed_while_writing(tmp_path):
     """SIGKILL at arbitrary moments of a program that does nothing but write checkpoints."""
     program = (
-        "import sys, torch; from pathlib import Path; from common import checkpoint\n"
+        "import sys, torch; from pathlib import Path; from common.run import checkpoint\n"
         "folder, k = Path(sys.argv[1]), 0\n"
         "while True:\n"
         "    weights = torch.full((200_000,), float(k))\n"

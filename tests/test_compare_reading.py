@@ -15,8 +15,8 @@ from common.networks.genotype import FixedCell, Genotype, load
 from comparison import html_report, rows
 from comparison.conduct import compare
 from comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
-from comparison.reading import run_folder
 from comparison.rows import adds_of, cell_counts, changes, mean_of
+from comparison.run_folders import run_folder
 from comparison.settings import CompareConfig
 
 

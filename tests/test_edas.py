@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from benchmarking.timing import saved_mib
 from common.data.datasets import load_train
@@ -13,6 +12,7 @@ from common.networks.genotype import CANDIDATES
 from common.supernet.candidate import run
 from common.supernet.measures import cut_to_best
 from edas.config import PRESETS, EDASConfig
+from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
 from edas_cost import NETWORKS
 from test_bilevel import CONFIG, make
@@ -95,47 +95,25 @@ def test_counts():
 # ------------------------------------------------------------------------------------ the equations
 
 
-def slow_form(net, images, sampled, sigma):
-    """Eq. 2 (sigma = +1) and Eq. 3 (-1), edge by edge as printed; alpha clamped by hand."""
-    s0, s1 = net.stem(images)
-    for cell, place in zip(net.cells, net.places, strict=True):
-        x = list(cell.inputs(s0, s1))
-        for j in range(2, 2 + net.nodes):
-            f = []
-            for i in range(j):
-                name = f"alpha_{place.kind}_{i}-{j}"
-                alpha = dict(zip(net.candidates, net.arch[name].unbind(), strict=True))
-                o = cell.edges[f"{i}-{j}"]
-                if name == sampled:
-                    total = sum((sigma * alpha[n]).exp() for n in net.candidates)
-                    f.append(
-                        sum((sigma * alpha[n]).exp() / total * o[n](x[i]) for n in net.candidates)
-                    )
-                else:
-                    known = [n for n in net.candidates if n != "none"]
-                    f.append(o[max(known, key=lambda n: sigma * alpha[n].item())](x[i]))
-            x.append(sum(f))
-        s0, s1 = s1, torch.cat(x[2:], 1)
-    return net.classifier(s1.mean((2, 3)))
-
-
 @pytest.mark.parametrize("candidates", [7, 8])
 @pytest.mark.parametrize("sigma", [1, -1])
 def test_equations_2_and_3(candidates, sigma):
-    """Every edge in turn is the sampled one: logits, and all gradients."""
+    """Every edge in turn is the sampled one: logits and all gradients of the equations' form."""
     net, images, labels = net_and_batch(candidates=candidates)
-    parameters = list(net.parameters())
-    for sampled, name in [*enumerate(net.arch), (None, None)]:
-        edges = () if sampled is None else (sampled,)
-        loss, logits = net.loss(images, labels, net.mixes(sampled=edges, sigma=sigma))
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        expected = slow_form(net, images, name, sigma)
-        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-11)
-        slow = torch.autograd.grad(
-            F.cross_entropy(expected, labels), parameters, allow_unused=True
-        )
-        for gradient, wanted in zip(found, slow, strict=True):
-            assert (gradient is None) == (wanted is None)
+    slow = EquationEDAS(candidates, **SMALL).double()
+    slow.load_state_dict(net.state_dict())
+    for sampled in [(), *((n,) for n in range(len(net.arch)))]:
+        logits, gradients = [], []
+        for form in (net, slow):
+            loss, out = form.loss(images, labels, form.mixes(sampled=sampled, sigma=sigma))
+            found = torch.autograd.grad(loss, list(form.parameters()), allow_unused=True)
+            names = [name for name, _ in form.named_parameters()]
+            gradients.append(dict(zip(names, found, strict=True)))
+            logits.append(out)
+        torch.testing.assert_close(*logits, rtol=0, atol=1e-11)
+        for name, gradient in gradients[0].items():
+            wanted = gradients[1][name]
+            assert (gradient is None) == (wanted is None), name
             if gradient is not None:
                 torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-11)
 

@@ -13,6 +13,7 @@ from common.run.folder import Run
 from common.supernet.candidate import run
 from pr_darts.config import PRESETS, PRDARTSConfig, discoverable
 from pr_darts.cycles import check, cycles
+from pr_darts.equation_form import EquationPRDARTS
 from pr_darts.morphisms import SPACES, morphisms
 from pr_darts.pools import Pool
 from pr_darts.search import prune_and_morph
@@ -113,38 +114,29 @@ def test_tables_that_cannot_work(changes, named):
 # ------------------------------------------------------------------------------------ the supernet
 
 
-def slow_form(net, images):
-    """II-B as printed, over each edge's own pool."""
-    s0, s1 = net.stem(images)
-    for cell, place in zip(net.cells, net.places, strict=True):
-        x, row = list(cell.inputs(s0, s1)), 0
-        for j in range(2, 2 + net.nodes):
-            total = 0
-            for i in range(j):
-                pool = net.pools[place.kind][row].candidates
-                alpha = net.arch[f"alpha_{place.kind}"][row]
-                own = [alpha[net.candidates.index(str(op))].exp() for op in pool]
-                modules = cell.edges[f"{i}-{j}"]
-                assert list(modules) == [str(op) for op in pool]
-                for a, o in zip(own, pool, strict=True):
-                    total += a / sum(own) * modules[str(o)](x[i])
-                row += 1
-            x.append(total)
-        joined = torch.cat(x[2:], 1) if net.cell_output == "concat" else sum(x[2:]) / len(x[2:])
-        s0, s1 = s1, joined
-    return net.classifier(s1.mean((2, 3)))
+def equation_form(net):
+    """The supernet as its equations are written, with the pools and weights of this one."""
+    classes = net.classifier.out_features
+    slow = EquationPRDARTS(
+        FIRST, net.nodes, cell_output=net.cell_output, channels=net.places[0].channels,
+        cells=len(net.cells), classes=classes,
+    ).to(net.classifier.weight)
+    slow.rebuild(net.pools)
+    slow.load_state_dict(net.state_dict())
+    return slow
 
 
 @pytest.mark.parametrize("cell_output", ["concat", "mean"])
 def test_the_mixture_over_ragged_pools(cell_output):
     net, images, labels = ragged_net(cell_output=cell_output)
-    torch.testing.assert_close(net(images), slow_form(net, images), rtol=0, atol=1e-11)
-    loss, _ = net.loss(images, labels)
-    parameters = list(net.parameters())
-    found = torch.autograd.grad(loss, parameters)
-    slow = torch.nn.functional.cross_entropy(slow_form(net, images), labels)
-    for gradient, wanted in zip(found, torch.autograd.grad(slow, parameters), strict=True):
-        torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-11)
+    slow = equation_form(net)
+    torch.testing.assert_close(net(images), slow(images), rtol=0, atol=1e-11)
+    gradients = []
+    for form in (net, slow):
+        found = torch.autograd.grad(form.loss(images, labels)[0], list(form.parameters()))
+        gradients.append(dict(zip(dict(form.named_parameters()), found, strict=True)))
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=0, atol=1e-11)
     for kind in net.kinds:
         op, absent = net.mix(kind).op, net.get_buffer(f"absent_{kind}")
         assert (op[absent] == 0).all() and (op[~absent] > 0).all()

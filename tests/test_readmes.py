@@ -76,6 +76,20 @@ def test_methods_that_are_named_exist():
                 assert has(name, attribute), f"{path}: {name}.{attribute}"
 
 
+IN_FILE = re.compile(
+    r"`([\w.]+)`(?: and `([\w.]+)`)? in \[[^]]*\]\(([^)#]+\.py)\)"
+)
+
+
+@pytest.mark.parametrize("path", READMES, ids=str)
+def test_symbols_are_in_the_file_beside_them(path):
+    """Where a README says "`symbol` in [file.py](file.py)"."""
+    for *symbols, file in IN_FILE.findall((ROOT / path).read_text()):
+        text = ((ROOT / path).parent / file).read_text()
+        for symbol in filter(None, symbols):
+            assert re.search(rf"\b{symbol.rpartition('.')[2]}\b", text), f"{symbol} in {file}"
+
+
 def commands():
     """(README, script, flags) of every command line in a code block."""
     for path in READMES:

@@ -261,9 +261,9 @@ class LanguageLoop(Loop):
 
 def with_perplexity(losses: dict[str, float | None]) -> dict[str, float | None]:
     """Losses in nats a word, each with its perplexity beside it."""
-    figures: dict[str, float | None] = {}
+    metrics: dict[str, float | None] = {}
     for name, loss in losses.items():
-        figures[name] = loss
+        metrics[name] = loss
         what = name.replace("_loss", "_perplexity")
-        figures[what] = None if loss is None else math.exp(min(loss, 700.0))
-    return figures
+        metrics[what] = None if loss is None else math.exp(min(loss, 700.0))
+    return metrics

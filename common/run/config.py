@@ -41,7 +41,7 @@ class LoopConfig:
     checkpoint_steps: Annotated[int, Between(1, 10**9)] = 50
     """Within an epoch, save a checkpoint after every so many steps."""
     log_with: Literal["tensorboard"] | None = None
-    """Also log each epoch's figures there (pip install -e '.[tensorboard]')."""
+    """Also log each epoch's metrics there (pip install -e '.[tensorboard]')."""
 
     epochs: Annotated[int, Between(1, 10**6)] = 50
     """Passes over the training data."""

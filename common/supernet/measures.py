@@ -53,7 +53,7 @@ def cut_to_cell(
 
 
 class Measures:
-    """Figures of the architecture itself, epoch by epoch.
+    """Metrics of the architecture itself, epoch by epoch.
 
     Attributes:
         best: of each kind of cell, every edge's best operation an epoch ago, [edges].
@@ -69,15 +69,15 @@ class Measures:
         The entropy is of an edge's weights, in nats, averaged over the edges: ln(candidates) at
         first, 0 where every edge has decided.
         """
-        figures, cells, best = {}, supernet.derive(), self._best(supernet)
+        metrics, cells, best = {}, supernet.derive(), self._best(supernet)
         for kind in supernet.kinds:
             op, names = supernet.mix(kind).op, [edge.op.name for edge in cells[kind].edges]
-            figures[f"entropy_{kind}"] = torch.special.entr(op).sum(-1).mean().item()
-            figures[f"skips_{kind}"] = names.count("skip_connect")
-            figures[f"pools_{kind}"] = sum(name in POOLS for name in names)
-            figures[f"changed_edges_{kind}"] = int((best[kind] != self.best[kind]).sum())
+            metrics[f"entropy_{kind}"] = torch.special.entr(op).sum(-1).mean().item()
+            metrics[f"skips_{kind}"] = names.count("skip_connect")
+            metrics[f"pools_{kind}"] = sum(name in POOLS for name in names)
+            metrics[f"changed_edges_{kind}"] = int((best[kind] != self.best[kind]).sum())
         self.best = best
-        return figures
+        return metrics
 
     @torch.no_grad()
     def _best(self, supernet: SuperNet) -> dict[str, Tensor]:

@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from common.draw.cell import INK, OTHER, STYLE, cell_figure
 from common.draw.search import LOOKS, alone, architecture_figure, epoch_axis
 from comparison.progress import duration
-from comparison.reading import Result, RunFolder
 from comparison.rows import Summary
+from comparison.run_folders import Result, RunFolder
 
 COLOURS = (
     "#2f6db5", "#e0912f", "#2f8f6b", "#b5505c", "#8d57b0", "#7a6a4f", "#c25fa0", "#5f7383",

@@ -20,8 +20,8 @@ from comparison.paired import pairs
 from comparison.plan import Row
 from comparison.planned import RANDOM, jobs_of, results_of_plan
 from comparison.progress import View
-from comparison.reading import Result, RunFolder, found, results_of
 from comparison.rows import mean_of, summaries
+from comparison.run_folders import Result, RunFolder, found, results_of
 from comparison.running import devices, disk_full, run_all
 from comparison.settings import CompareConfig
 from comparison.text_report import Report, markdown

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from common.errors import InputError
 from common.run.config import RunConfig, SearchConfig
-from comparison.reading import Result, RunFolder, differences
+from comparison.run_folders import Result, RunFolder, differences
 
 
 def check(results: Sequence[Result], random: Sequence[RunFolder], varied: bool) -> list[str]:

@@ -11,8 +11,8 @@ from common.draw.search import LOOKS
 from common.files import write_whole
 from comparison import charts
 from comparison.paired import preamble, sentence
-from comparison.reading import Result
 from comparison.rows import Mean, Summary
+from comparison.run_folders import Result
 from comparison.text_report import (
     COLUMNS,
     PRINTED,

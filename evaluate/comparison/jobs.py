@@ -18,6 +18,7 @@ import psutil  # accelerate brings it
 from common.errors import InputError
 from common.files import json_lines, json_object
 from common.networks.genotype import Genotype, load, parse, save
+from common.run.config import described
 from comparison.methods import ROOT
 
 TAIL = 8  # lines of a failed run's log that are shown
@@ -122,7 +123,7 @@ class Job:
     def progress(self) -> float:
         """Share of its epochs that are behind it."""
         with contextlib.suppress(OSError, ValueError, KeyError):
-            config = json.loads((self.folder / "config.json").read_text())
+            config = described(self.folder)
             epochs, folders = config["epochs"], [self.folder]
             if "samples" in config:  # of random search, of each cell
                 epochs *= config["samples"]
@@ -165,7 +166,7 @@ class Job:
             return False
         with contextlib.suppress(OSError):  # on a full disk
             with open(self.clock, "a") as file:
-                file.write(f"{time.time() - self.started:.1f}\n")
+                file.write(f"{time.time() - self.started:.3f}\n")
             _pid(self.folder).unlink(missing_ok=True)
         self.process = None
         self.state = "done" if status == 0 and self.finished() else "failed"
@@ -217,7 +218,7 @@ def settle_clocks(jobs: Sequence[Job]) -> None:
         with contextlib.suppress(OSError):
             seconds = job.log.stat().st_mtime - pid.stat().st_mtime
             with open(job.clock, "a") as file:
-                file.write(f"{max(0.0, seconds):.1f}\n")
+                file.write(f"{max(0.0, seconds):.3f}\n")
             pid.unlink()
 
 

@@ -11,7 +11,7 @@ from comparison.budget import search_flags, words
 from comparison.jobs import Cells, Job
 from comparison.methods import METHODS
 from comparison.plan import Plan, Row, Search
-from comparison.reading import Result, RunFolder, run_folder
+from comparison.run_folders import Result, RunFolder, run_folder
 from comparison.settings import CompareConfig
 from retraining.random_cells import random_genotype
 

@@ -15,7 +15,7 @@ from common.networks.genotype import Cell, FixedCell, Genotype, parse
 from common.networks.network import Network
 from common.networks.ops import POOLS
 from common.training.collapse import filled
-from comparison.reading import Result, RunFolder
+from comparison.run_folders import Result, RunFolder
 
 LAST = 3  # epochs at the end of a search over which changes of the genotype are counted
 

@@ -13,8 +13,8 @@ from common.files import write_whole
 from comparison.paired import Pair, preamble, sentence
 from comparison.plan import Row
 from comparison.progress import duration
-from comparison.reading import Result, RunFolder
 from comparison.rows import Mean, Summary
+from comparison.run_folders import Result, RunFolder
 
 NOTHING = "\u2014"
 TEST = (

@@ -21,7 +21,7 @@ from retraining.config import RetrainConfig, TrainConfig
 
 
 def check_log(config: RunConfig) -> None:
-    """Refuse a tracker: one cell's figures would be logged over another's.
+    """Refuse a tracker: one cell's metrics would be logged over another's.
 
     Raises:
         InputError: naming the flag.
@@ -29,7 +29,7 @@ def check_log(config: RunConfig) -> None:
     if config.log_with is not None:
         raise InputError(
             f"--log-with {config.log_with}: would log all cells over one another; leave it out, "
-            "each cell's figures are in its own metrics.jsonl"
+            "each cell's metrics are in its own metrics.jsonl"
         )
 
 
