@@ -27,7 +27,7 @@ def search(config: RandomSearchConfig) -> None:
     split = split_of(config, images)
     check_images(config, images.subset(split.train))
     run = Run.open(config, METHOD, accelerator)
-    pin_split(run, images, split)
+    pin_split(run, images, split, config.accept_images)
     train, valid = images.subset(split.train), images.subset(split.valid)
     nodes = config.nodes - 2
     genotypes = [random_genotype(nodes, config.seed, number) for number in range(config.samples)]

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import os
 import pickle
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -16,9 +18,12 @@ from torchvision.datasets import CIFAR10, SVHN
 
 from common.data import datasets, loader
 from common.data.batches import Augmentation
+from common.data.image_folder import open_image, read_images
 from common.data.images import ImageFiles, Images
 from common.data.split import Split
 from common.errors import InputError
+from common.run.config import RunConfig
+from common.run.start import training_images
 from retraining.config import chosen_preset
 from test_streamed_batches import make_files
 
@@ -95,7 +100,7 @@ def test_what_is_wrong_with_a_folder(tmp_path, spoil, message):
 
 def test_test_split_problems_are_named(tmp_path):
     train = datasets.load_train("folder", make_folder(tmp_path, splits=("train",)))
-    with pytest.raises(InputError, match="no test/ and no val/"):
+    with pytest.raises(InputError, match="no test/ and no val/ and no valid/"):
         datasets.load_test("folder", tmp_path, train)
     (tmp_path / "test" / "cat").mkdir(parents=True)
     (tmp_path / "test" / "owl").mkdir()
@@ -188,9 +193,9 @@ def test_large_images_of_a_folder_stay_in_their_files_too(tmp_path, mode, channe
     ("spoil", "message"),
     [
         (lambda root: None, "no folder train/"),
-        (lambda root: make_files(root, splits=("train",)), "holds no val/, where its test images"),
+        (lambda root: make_files(root, splits=("train",)), "holds no val/ with class"),
         (lambda root: make_files(root, splits=("train",)) and (root / "val").mkdir(),
-         "val/ holds 0 class folders"),
+         "holds no val/ with class folders"),
         (lambda root: [f.unlink() for f in make_files(root).glob("val/n01/*")],
          "no image in .*val/n01"),
     ],
@@ -410,3 +415,98 @@ def test_limited_images_are_a_seeded_choice():
     assert images.limited(None, seed=0) is images
     with pytest.raises(InputError, match=r"--limit-images 5000: .* 1438"):
         images.limited(5000, seed=0)
+
+
+# ------------------------------------------------------------------------- what users' folders hold
+
+
+def test_photographs_are_upright_wherever_they_are_read(tmp_path):
+    """EXIF says how the camera was held; orientation 6: the top is on the right."""
+    lying = np.zeros((4, 6), dtype=np.uint8)
+    lying[:, 0] = 255  # the left column is the bottom row, once upright
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(open_image(tmp_path / "a.png", None))
+    assert upright.shape == (6, 4) and (upright[0] == 255).all() and (upright[1:] == 0).all()
+    pixels = read_images(tmp_path, np.array([b"a.png"]), None)
+    assert np.array_equal(pixels[0, 0].numpy(), upright)
+
+
+def test_hidden_folders_links_pipes_and_other_formats(tmp_path, capsys):
+    root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
+    before = len(datasets.load_train("folder", root))
+    cat = root / "train" / "cat"
+    (cat / ".ipynb_checkpoints").mkdir()
+    (cat / "@linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "b.JFIF", format="JPEG")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
+    Image.new("RGB", (8, 8)).save(cat / ".ipynb_checkpoints" / "a.png")
+    os.mkfifo(cat / "pipe.png")
+    (cat / "raw.heic").touch()
+    capsys.readouterr()
+    assert len(datasets.load_train("folder", root)) == before + 1  # the linked one
+    assert "left out" in (err := capsys.readouterr().err) and "1 .heic" in err
+
+
+def test_the_split_that_tests(tmp_path, capsys):
+    """A flat test/ is passed over; a flag chooses; classes may be missing, others may not be."""
+    root = make_folder(tmp_path, splits=("train", "valid"), size=(8, 8))
+    (root / "test").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "test" / "0001.png")
+    train = datasets.load_train("folder", root)
+    whole = datasets.load_test("folder", root, train)
+    assert "has no class folders" in capsys.readouterr().err and len(whole) > 0
+    shutil.rmtree(root / "valid" / train.classes[0])
+    some = datasets.load_test("folder", root, train, split="valid")
+    assert train.classes[0] in capsys.readouterr().err
+    assert some.classes == train.classes and 0 not in some.labels
+    assert torch.equal(some.labels, whole.labels[whole.labels > 0])
+    (root / "valid" / "zebra").mkdir()
+    with pytest.raises(InputError, match="other classes than the training images: zebra"):
+        datasets.load_test("folder", root, train)
+    with pytest.raises(InputError, match="holds no nowhere/"):
+        datasets.load_test("folder", root, train, split="nowhere")
+
+
+@pytest.mark.parametrize("size", [None, 128])
+def test_all_damaged_files_are_named_at_once(tmp_path, accelerator, size):
+    root = make_folder(tmp_path, splits=("train",), size=(130, 130) if size else (8, 8))
+    files = sorted((root / "train").rglob("*.png"))
+    for path in files[1:3]:
+        path.write_bytes(path.read_bytes()[:40])
+    config = RunConfig(dataset="folder", data_root=str(root), image_size=size, workers=0)
+    with pytest.raises(InputError) as error:
+        training_images(config, accelerator)
+    assert all(str(path) in str(error.value) for path in files[1:3])
+    assert str(files[0]) not in str(error.value)
+
+
+def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
+    Image.new("LAB", (4, 4)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="mode LAB, other colours; save it as RGB"):
+        open_image(tmp_path / "a.tif", None)
+    Image.new("L", (40, 40)).save(tmp_path / "b.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match="over 200 pixels; scale it down"):
+        open_image(tmp_path / "b.png", None)
+
+
+def test_a_class_that_is_not_named_in_utf_8(tmp_path):
+    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    os.mkdir(os.fsencode(root / "train") + b"/caf\xe9")
+    with pytest.raises(InputError, match="is not named in UTF-8; rename it"):
+        datasets.load_train("folder", root)
+
+
+def test_one_coloured_image_among_many_grey_ones_makes_large_images_coloured(tmp_path, monkeypatch):
+    """Also where the sample that is measured has none."""
+    monkeypatch.setattr(datasets, "MEASURED", 1)
+    root = make_folder(tmp_path, splits=("train",), size=(130, 130), mode="L")
+    files = sorted((root / "train").rglob("*.png"))
+    for coloured in files[:2]:
+        Image.open(coloured).convert("RGB").save(coloured)
+        assert datasets.load_train("folder", root, 128).shape[0] == 3
+        Image.open(coloured).convert("L").save(coloured)
+    assert datasets.load_train("folder", root, 128).shape[0] == 1

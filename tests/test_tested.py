@@ -114,7 +114,7 @@ BAD = {
     "threads": (lambda d, run: [run, "--threads", 0], "--threads 0: must be 1"),
     "no folder": (
         lambda d, run: [run, "--dataset", "folder", "--data-root", d / "no"],
-        "--data-root .*holds no test/ and no val/",
+        "--data-root .*holds no test/ and no val/ and no valid/",
     ),
     "classes": (
         lambda d, run: [run, "--dataset", "folder", "--data-root",

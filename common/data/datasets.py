@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,21 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as T
 
-from common.data.image_folder import class_names, has_split, list_images, open_image, read_images
+from common.data.image_folder import (
+    any_coloured,
+    check_files,
+    class_folders,
+    class_names,
+    has_split,
+    list_images,
+    open_image,
+    read_images,
+)
 from common.data.images import ImageFiles, Images, large
 from common.data.normalization import STATISTICS, measure
 from common.data.streamed import evaluation_transform
 from common.distributed import generator_of
-from common.errors import InputError
+from common.errors import InputError, is_main_process
 
 Dataset = Literal["digits", "cifar10", "cifar100", "svhn", "cinic10", "imagenet", "folder"]
 
@@ -29,7 +39,7 @@ Dataset = Literal["digits", "cifar10", "cifar100", "svhn", "cinic10", "imagenet"
 FOLDERS = {
     "cinic10": (("train", "valid"), ("test",)),
     "imagenet": (("train",), ("val",)),
-    "folder": (("train",), ("test", "val")),
+    "folder": (("train",), ("test", "val", "valid")),
 }
 MEASURED = 512  # files that stand for all large images of a folder
 
@@ -66,9 +76,19 @@ def load_train(
 
 
 def load_test(
-    dataset: Dataset, root: str | Path, train: Images | ImageFiles, image_size: int | None = None
+    dataset: Dataset, root: str | Path, train: Images | ImageFiles, image_size: int | None = None,
+    split: str | None = None,
 ) -> Images | ImageFiles:
     """The test split that belongs to these training images: their classes, channels and size.
+
+    Classes without a test image are said; a network can be tested on the others.
+
+    Args:
+        dataset: its name.
+        root: see `load_train`.
+        train: the training images.
+        image_size: see `load_train`.
+        split: folder of the test images; None: the first of the data set's that has class folders.
 
     Raises:
         InputError: nothing usable there, or it does not fit the training images.
@@ -80,17 +100,45 @@ def load_test(
         return Images(*_svhn(root, "test"), train.classes, train.mean, train.std)
     if dataset in ("cifar10", "cifar100"):
         return _cifar(dataset, root, train=False)
-    _, candidates = FOLDERS[dataset]
-    split = next((name for name in candidates if has_split(root, name)), None)
-    if split is None:
-        missing = " and no ".join(f"{name}/" for name in candidates)
-        raise InputError(f"--data-root {root}: holds no {missing}, where its test images would be")
-    _check_classes(root, split, train.classes)
-    names, labels = list_images(root, (split,), train.classes)
+    split = _test_split(root, dataset, split)
+    there = set(class_folders(root, split))
+    if unknown := sorted(there - set(train.classes)):
+        raise InputError(
+            f"--data-root {root}: {split}/ has other classes than the training images: "
+            f"{', '.join(unknown[:5])}"
+        )
+    classes = [name for name in train.classes if name in there]
+    if len(classes) < len(train.classes) and is_main_process():
+        missing = [name for name in train.classes if name not in there]
+        print(f"note: no test image in {split}/ of {', '.join(missing[:5])}", file=sys.stderr)
+    names, labels = list_images(root, (split,), classes)
+    labels = torch.tensor([train.classes.index(name) for name in classes])[labels]
     if isinstance(train, ImageFiles):
         return dataclasses.replace(train, names=names, labels=labels)
     pixels = read_images(root, names, image_size, like=train.shape)
     return Images(pixels, labels, train.classes, train.mean, train.std)
+
+
+def _test_split(root: Path, dataset: str, asked: str | None) -> str:
+    """The folder of the test images; one without class folders is passed over, and said.
+
+    Raises:
+        InputError: there is none.
+    """
+    candidates = FOLDERS[dataset][1] if asked is None else (asked,)
+    for name in candidates:
+        if has_split(root, name):
+            if class_folders(root, name):
+                return name
+            if is_main_process():
+                print(
+                    f"note: {root / name} has no class folders, so its images have no labels; "
+                    "passed over", file=sys.stderr,
+                )
+    missing = " and no ".join(f"{name}/" for name in candidates)
+    raise InputError(
+        f"--data-root {root}: holds no {missing} with class folders, where its test images would be"
+    )
 
 
 def _check_classes(root: Path, split: str, classes: tuple[str, ...]) -> None:
@@ -150,8 +198,12 @@ def _measured(
     sample = torch.randperm(len(names), generator=generator_of("measure"))[:MEASURED]
     paths = [root / os.fsdecode(name) for name in names[sample.numpy()]]
     centre = evaluation_transform(size)
-    pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
-    channels = max(image.shape[0] for image in pixels)
+    try:
+        pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
+    except InputError:
+        check_files(root, names)  # which names all that are damaged, not the first of the sample
+        raise
+    channels = 3 if any_coloured(root, names) else 1
     alike = torch.stack([image.expand(channels, -1, -1) for image in pixels])
     return channels, *measure(alike)
 

@@ -51,7 +51,8 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         was, now = getattr(default, field.name), getattr(config, field.name)
         # Images may have moved: that they are the same is checked by their SHA-256. How many
         # workers read them changes no bit.
-        if field.name not in ("resume", "data_root", "workers") and was != now:
+        free = ("resume", "data_root", "workers", "accept_images")
+        if field.name not in free and was != now:
             said = f"{flag(field.name)} {now}"
             if isinstance(now, bool):
                 said = flag(field.name) if now else flag(f"no_{field.name}")

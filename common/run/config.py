@@ -106,6 +106,9 @@ class RunConfig(LoopConfig):
     workers: Annotated[int | None, Between(0, 1024)] = None
     """Processes that read large images, for each process and stream of batches; 0: none; by default
     this process' share of the cores, at most 16."""
+    accept_images: bool = False
+    """With --resume: go on although image files were changed since, as damaged ones that were
+    replaced."""
     limit_images: Annotated[int | None, Between(1, 10**9)] = None
     """Use only this many training images (a seeded choice)."""
 
@@ -231,7 +234,10 @@ ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run has not begun
 # Of config.json, beside the flags: what a run follows from, and what is only told.
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
-TOLD = {"output", "resume", "data_root", "workers", "device", "machine", "versions", "command"}
+TOLD = {
+    "output", "resume", "data_root", "workers", "accept_images", "device", "machine", "versions",
+    "command",
+}  # fmt: skip
 
 
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:

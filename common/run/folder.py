@@ -154,17 +154,18 @@ class Run:
             raise InputError(f"--resume {self.folder}: its {name} is damaged")
         return content
 
-    def pin_images(self, name: str, content: dict[str, Any]) -> None:
+    def pin_images(self, name: str, content: dict[str, Any], accept: bool = False) -> None:
         """Write down which images the run uses, or see that a resumed one uses the same.
 
         Args:
             name: of the file.
             content: with the names of their `classes`.
+            accept: go on with other files of the same classes and number.
 
         Raises:
             InputError: it does not, or the file is damaged.
         """
-        self._pin(name, content, "the images at --data-root are not those")
+        self._pin(name, content, "the images at --data-root are not those", accept)
 
     def pin_text(self, content: dict[str, Any]) -> None:
         """The same for a text and its vocabulary, in text.json."""
@@ -175,7 +176,9 @@ class Run:
         """The digest of a file that the checkpoint to resume from stands on; None: it has none."""
         return self.stands_on.get("pinned", {}).get(name)
 
-    def _pin(self, name: str, content: dict[str, Any], otherwise: str) -> None:
+    def _pin(
+        self, name: str, content: dict[str, Any], otherwise: str, accept: bool = False
+    ) -> None:
         path = self.folder / name
         self.pinned[name] = ours = digest(content)
         recorded, was, there = self.recorded(name), json_object(path), os.path.lexists(path)
@@ -191,6 +194,10 @@ class Run:
                 f"--resume {self.folder}: the run began with {_counted(was['classes'])}, the "
                 f"images at --data-root are of {_counted(content['classes'])}"
             )
+        if accept and _but_digests(was) == _but_digests(content):
+            self.say(f"{otherwise} that the run began with; going on, as --accept-images asks")
+            self.write(name, content)
+            return
         # Of an older version it may say less; the digests of what the run uses are always there.
         told = any("sha256" in key for key in was)
         if recorded is not None or not told or was != {key: content.get(key) for key in was}:
@@ -354,6 +361,14 @@ def _new_folder(config: LoopConfig, method: str) -> Path:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
+
+
+def _but_digests(content: dict[str, Any]) -> dict[str, Any]:
+    """What is left of images.json or split.json where images were changed."""
+    return {
+        key: value for key, value in content.items()
+        if not key.endswith("_sha256") and key not in ("mean", "std")
+    }
 
 
 def _counted(classes: Sequence[str]) -> str:

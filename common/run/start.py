@@ -13,7 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from common.data import datasets
-from common.data.images import Images
+from common.data.image_folder import check_files
+from common.data.images import ImageFiles, Images
 from common.distributed import seed_of
 from common.errors import InputError
 from common.files import json_object
@@ -81,8 +82,9 @@ def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
             config.dataset, config.data_root, config.image_size,
             workers=workers(config),
         ),
-    )
-    return images.limited(config.limit_images, config.seed)
+    ).limited(config.limit_images, config.seed)
+    _check_files(config, accelerator, images)
+    return images
 
 
 def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> Images:
@@ -91,10 +93,25 @@ def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> I
     Raises:
         InputError: see `data.load_test`; on every process.
     """
-    return main_first(
+    images = main_first(
         accelerator,
-        lambda: datasets.load_test(config.dataset, config.data_root, train, config.image_size),
+        lambda: datasets.load_test(
+            config.dataset, config.data_root, train, config.image_size,
+            getattr(config, "test_split", None),  # a search opens no test split
+        ),
     )
+    _check_files(config, accelerator, images)
+    return images
+
+
+def _check_files(config: RunConfig, accelerator: Accelerator, images: Images | ImageFiles) -> None:
+    """Before a run begins, decode a user's large images once: one message names the damaged ones.
+
+    Small ones are all decoded as they are read. ImageNet's million would take a quarter of an hour.
+    """
+    if isinstance(images, ImageFiles) and config.dataset == "folder" and config.resume is None:
+        here = accelerator.is_local_main_process
+        main_first(accelerator, lambda: check_files(images.root, images.names) if here else None)
 
 
 def main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:

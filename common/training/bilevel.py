@@ -67,7 +67,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
             f"{least}, is less than one batch"
         )
     run = Run.open(config, method, accelerator)
-    pin_split(run, images, split)
+    pin_split(run, images, split, config.accept_images)
     return config, run, images, split
 
 
@@ -82,7 +82,7 @@ def split_of(config: RunConfig, images: Images) -> Split:
     return Split.halves(len(images), config.seed)
 
 
-def pin_split(run: Run, images: Images, split: Split) -> None:
+def pin_split(run: Run, images: Images, split: Split, accept: bool = False) -> None:
     """Write down the two parts and the images they are of, or see that they are the same.
 
     Raises:
@@ -90,7 +90,7 @@ def pin_split(run: Run, images: Images, split: Split) -> None:
     """
     run.pin_images("split.json", {
         "classes": list(images.classes), "images_sha256": images.sha256(), **split.to_json(),
-    })
+    }, accept)
 
 
 class BilevelTrainer(ImageLoop):

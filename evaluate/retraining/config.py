@@ -82,6 +82,9 @@ class RetrainConfig(TrainConfig):
     held_out: Literal["test", "valid"] = "test"
     """Train on all training images and report on the test split, or hold out a share of them and
     report on that; then no test image is looked at."""
+    test_split: str | None = None
+    """Folder of the test images below --data-root; by default the first of test/, val/ and valid/
+    that has class folders."""
     held_out_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.5
     """Of the training images, with --held-out valid: one half (the halves of a search with this
     seed), or 0.1 as in PC-DARTS' choice among its searches."""

@@ -81,7 +81,7 @@ def train(
     run.pin_images("images.json", {
         "dataset": config.dataset, **images.described(),
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
-    })
+    }, config.accept_images)
     pin_genotype(run, genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     network = build(
