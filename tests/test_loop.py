@@ -51,10 +51,10 @@ def test_weights_learn_from_training_batches_and_the_architecture_from_validatio
 
 
 def scripted_steps(trainer, values):
-    """An epoch's steps, each of which records a loss and the right class or a wrong one."""
-    for _, (loss, right) in zip(trainer.steps(), values, strict=True):
-        logits = torch.tensor([[1.0, 0.0] if right else [0.0, 1.0]])
-        trainer.record(torch.tensor(loss), logits, torch.tensor([0]))
+    """An epoch's steps, each of which records a loss, and of so many images right or wrong ones."""
+    for _, (loss, right, count) in zip(trainer.steps(), values, strict=True):
+        logits = torch.tensor([[1.0, 0.0] if right else [0.0, 1.0]]).expand(count, 2)
+        trainer.record(torch.tensor(loss), logits, torch.zeros(count, dtype=torch.long))
 
 
 def test_an_epochs_figures_are_of_its_own_steps_and_a_resumed_run_is_at_the_next_one(
@@ -68,11 +68,12 @@ def test_an_epochs_figures_are_of_its_own_steps_and_a_resumed_run_is_at_the_next
         Run, "save_checkpoint",
         lambda run, *state: saved.append(state[:2]) or save(run, *state),
     )
+    steps = [[(1.0, True, 1), (2.0, True, 3)], [(5.0, False, 3), (7.0, True, 1)]]
     for epoch in trainer.epochs():
-        scripted_steps(trainer, [[(1.0, True), (2.0, True)], [(5.0, False), (7.0, True)]][epoch])
+        scripted_steps(trainer, steps[epoch])
     lines = trainer.run.lines("metrics.jsonl")
-    assert [line["train_loss"] for line in lines] == [1.5, 6]
-    assert [line["train_top1"] for line in lines] == [100, 50]
+    assert [line["train_loss"] for line in lines] == [1.75, 5.5]
+    assert [line["train_top1"] for line in lines] == [100, 25]
     assert saved == [(0, 1), (1, 0), (1, 1), (2, 0)]
 
     resumed = make(
@@ -89,12 +90,12 @@ def test_a_run_stopped_between_epochs_does_the_next_one_from_its_first_step(
     trainer = make(tmp_path, accelerator, SuperNet)
     monkeypatch.setattr(BilevelTrainer, "report", lambda self: {})
     for _ in trainer.epochs(until=1):
-        scripted_steps(trainer, [(1.0, True), (2.0, True)])
+        scripted_steps(trainer, [(1.0, True, 2), (2.0, True, 2)])
     config = dataclasses.replace(CONFIG, resume=str(tmp_path))
     resumed = make(tmp_path, accelerator, SuperNet, config=config)
     assert (resumed.epoch, resumed.step) == (1, 0)
     for _ in resumed.epochs():
-        scripted_steps(resumed, [(3.0, False), (4.0, False)])
+        scripted_steps(resumed, [(3.0, False, 2), (4.0, False, 2)])
     assert [line["epoch"] for line in resumed.run.lines("metrics.jsonl")] == [0, 1]
     assert [line["train_loss"] for line in resumed.run.lines("metrics.jsonl")] == [1.5, 3.5]
 
@@ -106,26 +107,30 @@ def norm_of(parameters):
     return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm().item()
 
 
-def averaged_to_more(accelerator, tensors):
-    """As if the other processes' gradients were a hundred times as large."""
-    return [None if tensor is None else 100 * tensor for tensor in tensors]
-
-
 def test_what_is_clipped_is_the_average_over_processes(tmp_path, accelerator, monkeypatch):
-    """A search's weights and architecture, and a retraining's weights."""
-    config = dataclasses.replace(CONFIG, grad_clip=0.5, arch_grad_clip=1e-3)
-    searching = make(tmp_path / "s", accelerator, SuperNet, config=config)
-    training = make_trainer(tmp_path / "t", accelerator, grad_clip=0.5)
+    """A search's weights and architecture, and a retraining's: as one process would clip them."""
+    averaged = []
+
+    def more(accelerator, tensors):
+        """As if the other processes' gradients were a hundred times as large."""
+        averaged.append([None if tensor is None else tensor.clone() for tensor in tensors])
+        return [None if tensor is None else 100 * tensor for tensor in tensors]
+
     for module in (bilevel, retrain):
-        monkeypatch.setattr(module, "average", averaged_to_more)
-    train, valid = searching.train_batches.train(0), searching.valid_batches.train(0)
-    searching.weight_step(train)
-    assert norm_of(searching.weights) == pytest.approx(0.5, rel=1e-3)
-    for step in (searching.arch_step, lambda batch: searching.unrolled_arch_step(train, batch)):
-        step(valid)
-        assert norm_of(searching.arch) == pytest.approx(1e-3, rel=1e-2)
-    training.weight_step(training.train_batches.train(0))
-    assert norm_of(training.weights) == pytest.approx(0.5, rel=1e-3)
+        monkeypatch.setattr(module, "average", more)
+    for limit in (0, 1e-3):
+        config = dataclasses.replace(CONFIG, grad_clip=limit, arch_grad_clip=limit)
+        searching = [make(tmp_path / "s", accelerator, SuperNet, config=config) for _ in range(2)]
+        training = make_trainer(tmp_path / "t", accelerator, grad_clip=limit)
+        searching[0].weight_step(searching[0].train_batches.train(0))
+        searching[1].arch_step(searching[1].valid_batches.train(0))
+        training.weight_step(training.train_batches.train(0))
+        clipped = searching[0].weights, searching[1].arch, training.weights
+        if limit > 0:
+            assert [norm_of(of) for of in clipped] == pytest.approx([limit] * 3, rel=1e-2)
+    for unlimited, limited in zip(averaged[:3], averaged[3:], strict=True):
+        for gradient, same in zip(unlimited, limited, strict=True):
+            torch.testing.assert_close(gradient, same)
 
 
 # ----------------------------------------------------------------------------------- the optimizers
