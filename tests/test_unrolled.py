@@ -111,6 +111,27 @@ def test_at_the_published_perturbation(seed):
     assert distance(approximate(net, train, valid, sgd), wanted) < 1e-5
 
 
+def test_the_weights_are_moved_by_that_norm_of_all_of_them_together():
+    """By 0.01 either way, along grad_w' L_val."""
+    torch.manual_seed(0)
+    net = Smooth().double()
+    batches = [(torch.randn(9, 5).double(), torch.arange(9) % 3) for _ in range(2)]
+    start, moved = torch.cat([w.detach().flatten() for w in net.weight_parameters()]), []
+    sgd = sgd_with_velocity(net)
+
+    def gradients(batch, of):
+        moved.append(torch.cat([w.detach().flatten() for w in net.weight_parameters()]) - start)
+        with torch.enable_grad():
+            return torch.autograd.grad(net.loss(*batch)[0], of)
+
+    unrolled.second_order(
+        gradients, net.weight_parameters(), net.arch_parameters(), sgd, *batches
+    )
+    assert len(moved) == 4 and not moved[0].any()
+    torch.testing.assert_close(moved[2], -moved[3])
+    assert moved[2].norm().item() == pytest.approx(0.01, rel=1e-9)
+
+
 def test_weights_and_statistics_come_out_with_their_bits(tmp_path, accelerator):
     trainer = make(tmp_path, accelerator, SuperNet)
     train, valid = trainer.train_batches.train(0), trainer.valid_batches.train(0)
