@@ -34,6 +34,7 @@ from common.loop import Loop, prepare
 from common.measures import Measures, cut_to_best, cut_to_cell
 from common.run import Run
 from common.running_statistics import kept_statistics
+from common.small_images import fit_to_images
 from common.supernet import SuperNet
 from common.unrolled import second_order
 
@@ -46,6 +47,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     """
     config, accelerator = start(config)
     images = training_images(config, accelerator)
+    config = fit_to_images(config, images, accelerator)
     split = config.split(images)
     least = min(len(split.train), len(split.valid))
     if config.batch_size > least:

@@ -19,7 +19,7 @@ from common.collapse import Rule
 from common.data import Dataset, Images, Split
 from common.errors import InputError
 from common.files import digest
-from common.flags import at_least, flag
+from common.flags import Of32, at_least, flag
 from common.macro import check_size, large
 from common.memory import check_memory, of_network, of_padded
 
@@ -122,7 +122,7 @@ class RunConfig(LoopConfig):
     """Passes over the training images."""
     batch_size: int = 64
     """Images of a step, over all processes together."""
-    crop_padding: int = 4
+    crop_padding: int = Of32(4)
     """Pad by this many pixels, then crop back at random; large images are cropped at a random size
     and aspect instead."""
     flip: bool = True

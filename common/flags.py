@@ -33,6 +33,13 @@ MOST = {
 }  # fmt: skip
 
 
+class Of32(int):
+    """Pixels that a paper's recipe means for images of 32: `common/small_images.py` scales them.
+
+    A number that a user types is a plain one, and stays.
+    """
+
+
 def flag(field: str) -> str:
     """The command line's name of a field."""
     return "--" + field.replace("_", "-")

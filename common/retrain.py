@@ -29,6 +29,7 @@ from common.network import Network
 from common.retrain_config import RetrainConfig
 from common.run import Run
 from common.schedules import schedule, warm_up
+from common.small_images import fit_to_images
 
 METHOD = "retrain"
 
@@ -37,6 +38,7 @@ def retrain(config: RetrainConfig) -> None:
     """Train a genotype's network and report it on images that it was not trained on."""
     config, accelerator = start(config)
     images = training_images(config, accelerator)
+    config = fit_to_images(config, images, accelerator)
     if config.held_out == "valid":
         split = Split.holding_out(len(images), config.held_out_share, config.seed)
         if len(split.valid) == 0:
