@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from common.genotype import RECURRENT_OPS, Cell, Edge, Op
 from common.gumbel import gumbel
 from common.language import Dropouts, LanguageModel
+from common.reading import read
 from common.recurrent import ACTIVATIONS, GatedNodes
 from common.supernet import small_noise
 from gdas.supernet import straight_through
@@ -160,7 +161,7 @@ class RecurrentSuperNet(LanguageModel):
         if self.sample == "soft":
             relaxed = ((log_pr + o.to(log_pr)) / self.tau).softmax(-1)  # Eq. 7
             return Draw([range(len(self.candidates))] * len(self.edges), relaxed.unbind())
-        h = (log_pr.detach().cpu().double() + o).argmax(-1)  # Eq. 6
+        h = (read(log_pr).double() + o).argmax(-1)  # Eq. 6
         weight = straight_through(log_pr, o, h, self.tau)
         return Draw(h[:, None].tolist(), weight)
 
