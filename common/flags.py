@@ -12,7 +12,7 @@ from common.errors import InputError
 # that a slip is answered at once, and not by hours of waiting, an overflow or a killed process.
 # What these allow and a machine has no memory for, `common/memory.py` refuses.
 MOST = {
-    "cells": 200, "nodes": 32, "channels": 4096, "units": 65_536, "K": 4096,
+    "cells": 200, "nodes": 32, "channels": 4096, "units": 65_536, "K": 4096, "classes": 10**6,
     "batch_size": 2**20, "batch_sizes": 2**20, "batch_step": 2**20, "batch_max": 2**20,
     "accumulate": 2**20, "bptt": 10_000, "bptt_deviation": 1000,
     "image_size": 4096, "crop_padding": 1024, "cutout": 4096, "limit_images": 10**9,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from common.command import set_threads
 from common.equation_form import EquationSuperNet
+from common.errors import errors_are_messages
 from common.genotype import CANDIDATES, Cell, Edge, Genotype, Op
 from common.macro import Place
 from common.measures import best_operations
@@ -153,4 +154,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    with errors_are_messages():
+        main(tyro.cli(Options, description=__doc__))

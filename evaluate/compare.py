@@ -20,9 +20,9 @@ from common.comparison.studies import listed
 from common.errors import errors_are_messages
 
 if __name__ == "__main__":
-    config = at_home(tyro.cli(CompareConfig, description=__doc__))
-    if config.study == "list":
-        print(listed())
-        sys.exit(0)
     with errors_are_messages():
+        config = at_home(tyro.cli(CompareConfig, description=__doc__))
+        if config.study == "list":
+            print(listed())
+            sys.exit(0)
         compare(config)

@@ -29,6 +29,7 @@ from common.genotype import (
 )
 from common.macro import Place
 from common.network import FixedReductionCell
+from conftest import ROOT
 
 OPS = CANDIDATES[1:]
 LONG = cell_from_pairs([(OPS[k % 7], s) for k, s in enumerate([0, 1, 2, 1, 3, 0, 4, 2, 5, 0])])
@@ -368,3 +369,35 @@ def test_main_names_a_folder_that_is_no_run(tmp_path, monkeypatch, capsys):
         draw.main()
     assert stopped.value.code == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def drawn(*words):
+    """What the command draws, and what it says."""
+    draw.tyro.cli(draw.of, args=list(map(str, words)))
+
+
+def test_a_published_cell_and_a_file_are_drawn_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gdas_rnn").mkdir()  # as in a clone, whose folders bear methods' names
+    drawn("gdas_rnn")
+    assert (tmp_path / "pictures/gdas_rnn/recurrent.svg").exists()
+    assert "pictures/gdas_rnn: recurrent.svg" in capsys.readouterr().out
+    text = (ROOT / "common/genotypes/gdas_rnn.json").read_text()
+    (tmp_path / "mine.json").write_text(text)
+    drawn("mine.json", "--output", "out")
+    same = [path.read_bytes() for path in tmp_path.rglob("recurrent.svg")]
+    assert len(same) == 2 and same[0] == same[1]
+
+
+def test_a_run_folder_is_drawn_into_its_pictures(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(draw, "run", seen.append)
+    drawn(tmp_path)
+    assert seen == [tmp_path]
+    with pytest.raises(InputError, match="--output x: .* is a run folder"):
+        drawn(tmp_path, "--output", "x")
+    with pytest.raises(InputError, match="^no_such: no published genotype, file or run folder"):
+        drawn("no_such")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--output .*file.*: cannot be written"):
+        drawn("gdas_rnn", "--output", tmp_path / "file" / "x")

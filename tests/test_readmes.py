@@ -101,7 +101,7 @@ def commands():
     for path in SOURCES:
         for text in texts(path):
             for line in re.sub(r"\\?\n\s+(?=--)|\\\n\s*", " ", text).splitlines():
-                yield from parsed(path, re.sub(r"`(?=[^`]*$)|\. .*|, .*", "", line))
+                yield from parsed(path, line)
 
 
 def parsed(where, line):
@@ -110,7 +110,7 @@ def parsed(where, line):
     if match is None:
         return
     script = match["script"] or match["module"].replace(".", "/") + ".py"
-    rest = re.split(r"  +(?=[#\w])|[`;]|\s&&\s", match["rest"])[0]
+    rest = re.split(r"  +(?=[#\w])|[`;]|\s&&\s|[.,] ", match["rest"])[0]
     try:
         words = shlex.split(rest)
     except ValueError:
