@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import sys
 from collections.abc import Iterator
 
@@ -26,10 +27,13 @@ def errors_are_messages() -> Iterator[None]:
     """What a user can mend is said once, by the main process (or by the only one that knows).
 
     Exit status 2 after an `InputError`, 1 after a loss that is not finite, on a full disk or out of
-    memory, 130 after Ctrl-C.
+    memory, 130 after Ctrl-C; 141, without a word, where nobody reads on (`| head -1`).
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            _flush()  # what is left, here where a closed pipe has its answer
     except UnreadableFile as error:
         _leave(f"error: {error}", 2, aloud=True)
     except InputError as error:
@@ -41,6 +45,11 @@ def errors_are_messages() -> Iterator[None]:
             raise
         # Any process may be the one, and others wait for it: it says so itself.
         _leave(f"error: out of memory: {NO_MEMORY} ({str(error)[:200]})", 1, True)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        _be_silent()
+        raise SystemExit(128 + 13) from None  # as a shell says of SIGPIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -68,9 +77,35 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def _flush() -> None:
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads our output has ended, as `head` does; another broken pipe is an error."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _be_silent() -> None:
+    """Send what Python still writes at its end to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
 def _leave(message: str, status: int, aloud: bool = False) -> None:
     if aloud or is_main_process():
-        print(message, file=sys.stderr, flush=True)
+        try:
+            print(message, file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            _be_silent()
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -20,9 +20,9 @@ from comparison.settings import CompareConfig
 from comparison.studies import listed
 
 if __name__ == "__main__":
-    config = at_home(tyro.cli(CompareConfig, description=__doc__))
-    if config.study == "list":
-        print(listed())
-        sys.exit(0)
     with errors_are_messages():
+        config = at_home(tyro.cli(CompareConfig, description=__doc__))
+        if config.study == "list":
+            print(listed())
+            sys.exit(0)
         compare(config)

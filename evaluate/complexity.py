@@ -1,6 +1,7 @@
 """Print the parameters and multiply-adds of the network that a genotype describes.
 
     python evaluate/complexity.py --genotype pc_darts_imagenet --dataset imagenet
+    python evaluate/complexity.py --genotype gdas --dataset folder --data-root IMAGES
     python evaluate/complexity.py --list        the published cells, beside what papers print
 """
 
@@ -12,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from common.data.datasets import load_train
 from common.errors import InputError, errors_are_messages
 from common.networks import zoo
-from common.networks.complexity import complexity
+from common.networks.complexity import Setting, complexity
 from common.networks.genotype import load
+from common.networks.macro import large
 from common.run.cli import at_home
 from common.run.flags import Between, check_bounds
 
@@ -36,8 +39,15 @@ class Options:
     """A published name, a genotype file or the folder of a search."""
     list: bool = False
     """Instead: every published cell, its sizes and those that papers print, and its source."""
-    dataset: Literal["cifar10", "cifar100", "imagenet"] = "cifar10"
-    """Sets the image size, the stem, the classes and the defaults of channels and cells."""
+    dataset: Literal["cifar10", "cifar100", "imagenet", "folder"] = "cifar10"
+    """Sets the image size, the stem, the classes and the defaults of channels and cells; folder:
+    those of the images in --data-root."""
+    data_root: str | None = None
+    """Of --dataset folder: as for training, train/<class>/*."""
+    image_size: Annotated[int | None, Between(4, 4096)] = None
+    """Pixels of both sides, instead of the data set's; of a folder, scaled to as for training."""
+    classes: Annotated[int | None, Between(1, 10**6)] = None
+    """How many, instead of the data set's."""
     channels: Annotated[int | None, Between(1, 4096)] = None
     """Of the first cell's nodes (default: 36, on ImageNet 48, for GDAS' cells 50 and 52)."""
     cells: Annotated[int | None, Between(1, 200)] = None
@@ -55,9 +65,9 @@ def report(options: Options) -> dict[str, Any]:
     check_bounds(options)
     if options.genotype is None:
         raise InputError("--genotype: say of what: a published name, a file or a search's folder")
-    sizes = {"channels": options.channels, "cells": options.cells}
-    given = {key: value for key, value in sizes.items() if value is not None}
-    setting = replace(zoo.setting(options.genotype, options.dataset), **given)
+    sizes = ("channels", "cells", "classes", "image_size")
+    given = {key: value for key in sizes if (value := getattr(options, key)) is not None}
+    setting = replace(usual(options), **given)
     genotype = load(options.genotype)
     if zoo.is_recurrent(genotype):
         raise InputError(
@@ -69,16 +79,38 @@ def report(options: Options) -> dict[str, Any]:
         "dataset": options.dataset,
         "channels": setting.channels,
         "cells": setting.cells,
+        "classes": setting.classes,
+        "shape": list(setting.shape),
         "image_size": setting.image_size,
         **asdict(complexity(genotype, setting)),
     }
+
+
+def usual(options: Options) -> Setting:
+    """The data set's images and network: of a folder's images as `evaluate/train.py` takes them.
+
+    Raises:
+        InputError: flags that do not go together, or no images there.
+    """
+    if options.dataset != "folder":
+        if options.data_root is not None:
+            raise InputError("--data-root: is of --dataset folder; add that, or leave it out")
+        return zoo.setting(options.genotype, options.dataset)
+    if options.data_root is None:
+        raise InputError("--dataset folder: say where by --data-root")
+    images = load_train("folder", options.data_root, options.image_size)
+    like = "imagenet" if large(images.shape) else "cifar10"
+    return replace(
+        zoo.setting(options.genotype, like), classes=len(images.classes), own=images.shape,
+        image_size=max(images.shape[1:]),
+    )  # fmt: skip
 
 
 def table(counts: dict[str, Any]) -> str:
     """The report as a person reads it, a line a convention."""
     lines = [
         "{genotype} on {dataset}: {channels} channels, {cells} cells, "
-        "{image_size} x {image_size} pixels".format(**counts)
+        "{0} x {1} pixels, {classes} classes".format(*counts["shape"][1:], **counts)
     ]
     for key, convention in CONVENTIONS.items():
         lines.append(f"  {convention:<45}  {counts[key]:>15,}  {counts[key] / 1e6:>8.2f} M")
@@ -107,8 +139,8 @@ def entry(cell: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    options = at_home(tyro.cli(Options, description=__doc__))
     with errors_are_messages():
+        options = at_home(tyro.cli(Options, description=__doc__))
         if options.list and options.json:
             print(json.dumps(list(zoo.listing())))
         elif options.list:

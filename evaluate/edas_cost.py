@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarking.timing import in_turn, saved_mib, weight_step
+from common.errors import errors_are_messages
 from common.networks.genotype import CANDIDATES, Cell, Edge, Genotype, Op
 from common.networks.macro import Place
 from common.networks.network import Network
@@ -153,4 +154,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    with errors_are_messages():
+        main(tyro.cli(Options, description=__doc__))

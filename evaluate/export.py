@@ -204,6 +204,5 @@ def write(path: Path, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    options = at_home(tyro.cli(Options, description=__doc__))
     with errors_are_messages():
-        export(options)
+        export(at_home(tyro.cli(Options, description=__doc__)))

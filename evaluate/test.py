@@ -209,6 +209,5 @@ def write(run: Path, metrics: dict[str, Any], confusion: list[list[int]]) -> Non
 
 
 if __name__ == "__main__":
-    options = at_home(tyro.cli(Options, description=__doc__))
     with errors_are_messages():
-        test(options)
+        test(at_home(tyro.cli(Options, description=__doc__)))

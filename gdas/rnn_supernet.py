@@ -13,6 +13,7 @@ from common.language.model import Dropouts, LanguageModel
 from common.networks.genotype import RECURRENT_OPS, Cell, Edge, Op
 from common.supernet.gumbel import gumbel
 from common.supernet.supernet import small_noise
+from common.supernet.to_cpu import read
 from gdas.supernet import straight_through
 
 KIND = "recurrent"
@@ -156,7 +157,7 @@ class RecurrentSuperNet(LanguageModel):
         if self.sample == "soft":
             relaxed = ((log_pr + o.to(log_pr)) / tau).softmax(-1)  # Eq. 7
             return Draw([range(len(self.candidates))] * len(self.edges), relaxed.unbind())
-        h = (log_pr.detach().cpu().double() + o).argmax(-1)  # Eq. 6
+        h = (read(log_pr).double() + o).argmax(-1)  # Eq. 6
         weight = straight_through(log_pr, o, h, tau)
         return Draw(h[:, None].tolist(), weight)
 

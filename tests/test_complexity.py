@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from common.errors import InputError
 from common.networks import zoo
 from common.networks.complexity import SETTINGS, complexity, multiply_adds, parameters
 from common.networks.genotype import Cell, Edge, Genotype, Op, load, published, save
+from common.networks.network import Network
 
 ROOT = Path(__file__).parent.parent
 
@@ -188,6 +190,8 @@ def test_command(runs):
         "dataset": "imagenet",
         "channels": 12,
         "cells": 8,
+        "classes": 1000,
+        "shape": [3, 224, 224],
         "image_size": 224,
         "params": counts.params,
         "params_with_auxiliary": counts.params_with_auxiliary,
@@ -243,3 +247,51 @@ def test_gdas_widths_on_imagenet_are_its_papers(command):
             "--cells", 3, *words,
         )  # fmt: skip
         assert status == 0 and json.loads(out)["channels"] == channels, err
+
+
+@pytest.fixture
+def grey(tmp_path):
+    """A folder of three classes of grey images."""
+    for name in "abc":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("L", (12, 9)).save(tmp_path / "train" / name / "0.png")
+    return tmp_path
+
+
+def test_ones_own_folder_is_counted_as_its_training_builds_it(grey, command):
+    words = ("--dataset", "folder", "--data-root", grey, "--genotype", "gdas", "--json")
+    for more, shape, channels in (
+        ((), (1, 9, 12), 36), (("--image-size", 16), (1, 16, 16), 36),
+        (("--image-size", 128), (1, 128, 128), 50),  # as on ImageNet
+    ):  # fmt: skip
+        status, out, err = command("evaluate/complexity.py", *words, *more, "--cells", 5)
+        assert status == 0, err
+        counts = json.loads(out)
+        assert counts["shape"] == list(shape) and counts["classes"] == 3
+        with torch.device("meta"):
+            network = Network(
+                load("gdas"), channels, 5, 3, image_channels=1, large_images=shape[1] == 128
+            )
+        found = [counts[name] for name in ("params", "multiply_adds", "multiply_adds_paper")]
+        image = torch.empty(1, *shape, device="meta")
+        assert found == [parameters(network), *multiply_adds(network, image)]
+
+
+def test_classes_and_image_size_are_flags(command):
+    words = ("--genotype", "darts_v2", "--classes", 7, "--image-size", 64)
+    status, out, _ = command("evaluate/complexity.py", *words)
+    counts = complexity(load("darts_v2"), replace(SETTINGS["cifar10"], classes=7, image_size=64))
+    assert status == 0 and f"{counts.multiply_adds:,}" in out and f"{counts.params:,}" in out
+    assert "64 x 64 pixels, 7 classes" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--dataset", "folder"), "--dataset folder: say where by --data-root"),
+    (("--data-root", "x"), "--data-root: is of --dataset folder"),
+    (("--dataset", "folder", "--data-root", "no_such"), "--data-root"),
+    (("--classes", 0), "--classes 0: must be 1"), (("--image-size", 3), "--image-size 3: must be"),
+    (("--classes", 10**30), "--classes 10000"),
+])  # fmt: skip
+def test_what_cannot_be_counted_is_one_message(words, message, command):
+    status, out, err = command("evaluate/complexity.py", "--genotype", "gdas", *words)
+    assert (status, out) == (2, "") and message in err and "Traceback" not in err

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import tyro
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import FancyArrowPatch
@@ -28,6 +29,7 @@ from common.networks.genotype import (
 )
 from common.networks.macro import Place
 from common.networks.network import FixedReductionCell
+from conftest import ROOT
 
 OPS = CANDIDATES[1:]
 LONG = cell_from_pairs([(OPS[k % 7], s) for k, s in enumerate([0, 1, 2, 1, 3, 0, 4, 2, 5, 0])])
@@ -364,3 +366,35 @@ def test_architecture_of_one_epoch_without_edge_weights(tmp_path):
 def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):
     status, _, err = command("common/draw/__main__.py", tmp_path, pictures=True)
     assert status == 2 and str(tmp_path) in err
+
+
+def drawn(*words):
+    """What the command draws, and what it says."""
+    tyro.cli(pictures.of, args=list(map(str, words)))
+
+
+def test_a_published_cell_and_a_file_are_drawn_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gdas_rnn").mkdir()  # as in a clone, whose folders bear methods' names
+    drawn("gdas_rnn")
+    assert (tmp_path / "pictures/gdas_rnn/recurrent.svg").exists()
+    assert "pictures/gdas_rnn: recurrent.svg" in capsys.readouterr().out
+    text = (ROOT / "common/networks/genotypes/gdas_rnn.json").read_text()
+    (tmp_path / "mine.json").write_text(text)
+    drawn("mine.json", "--output", "out")
+    same = [path.read_bytes() for path in tmp_path.rglob("recurrent.svg")]
+    assert len(same) == 2 and same[0] == same[1]
+
+
+def test_a_run_folder_is_drawn_into_its_pictures(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pictures, "run", seen.append)
+    drawn(tmp_path)
+    assert seen == [tmp_path]
+    with pytest.raises(InputError, match="--output x: .* is a run folder"):
+        drawn(tmp_path, "--output", "x")
+    with pytest.raises(InputError, match="^no_such: no published genotype, file or run folder"):
+        drawn("no_such")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--output .*file.*: cannot be written"):
+        drawn("gdas_rnn", "--output", tmp_path / "file" / "x")

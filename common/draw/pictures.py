@@ -1,6 +1,7 @@
 """The pictures of a run: its cells, its learning curves, how its architecture came about.
 
-`python -m common.draw RUN_FOLDER` draws any run so far again. Equal runs give equal SVG files.
+`python -m common.draw RUN_FOLDER` draws any run so far again, `python -m common.draw gdas` the
+cells of a published genotype, or of a genotype file. Equal runs give equal SVG files.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from common.draw.search import (
 )
 from common.errors import InputError
 from common.files import json_lines, json_object
-from common.networks.genotype import FixedCell, Genotype, load, parse
+from common.networks.genotype import FixedCell, Genotype, load, parse, published
 
 
-def run(folder: tyro.conf.Positional[Path]) -> None:
+def run(folder: Path) -> None:
     """Draw the pictures of a run folder into its `pictures` folder.
 
     Raises:
@@ -175,6 +176,34 @@ def save_figure(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(f"{path}.svg", metadata={"Date": None})
     figure.savefig(f"{path}.png", dpi=150)
+
+
+def of(what: tyro.conf.Positional[str], output: Path | None = None) -> None:
+    """Draw the pictures of a run folder, or the cells of a published genotype or genotype file.
+
+    Args:
+        what: a run folder (into its pictures), a published name or a genotype file.
+        output: where the cells go, by default pictures/NAME here.
+
+    Raises:
+        InputError: there is no such thing, or the pictures cannot be written.
+    """
+    path = Path(what).expanduser()
+    if what not in published() and path.is_dir():
+        if output is not None:
+            raise InputError(f"--output {output}: {what} is a run folder, drawn into its pictures")
+        run(path)
+        return
+    try:
+        genotype = load(what if what in published() else path)
+    except InputError as error:
+        raise InputError(str(error).removeprefix("--genotype ")) from None
+    folder = Path("pictures") / path.stem if output is None else output.expanduser()
+    try:
+        cells(genotype, folder)
+    except OSError as error:
+        raise InputError(f"--output {folder}: cannot be written ({error.strerror})") from None
+    print(f"{folder}: {', '.join(f'{kind}.svg' for kind in genotype.cells)}, and as .png")
 
 
 # --------------------------------------------------------------------------------------- files

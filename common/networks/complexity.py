@@ -32,17 +32,26 @@ from common.networks.network import Network
 
 @dataclass(frozen=True)
 class Setting:
-    """A dataset's images and the size of network that the papers evaluate on it."""
+    """A dataset's images and the size of network that the papers evaluate on it.
+
+    Attributes:
+        classes: how many.
+        image_size: pixels of both sides.
+        channels: of the first cell.
+        cells: how many.
+        own: of one's own images, [C, H, W]; None: colour ones of `image_size`.
+    """
 
     classes: int
     image_size: int
     channels: int
     cells: int
+    own: tuple[int, int, int] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of a colour image, [C, H, W]."""
-        return 3, self.image_size, self.image_size
+        """Of an image, [C, H, W]."""
+        return self.own or (3, self.image_size, self.image_size)
 
     @property
     def large_images(self) -> bool:
@@ -109,7 +118,8 @@ def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) ->
     with torch.device("meta"):
         return Network(
             genotype, setting.channels, setting.cells, setting.classes,
-            large_images=setting.large_images, auxiliary=auxiliary,
+            image_channels=setting.shape[0], large_images=setting.large_images,
+            auxiliary=auxiliary,
         )
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.files import digest
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, Of32, check_bounds
 
 MOST_EDGES = 10_000  # of a supernet, all cells together; EDAS' 20 cells have 280
 
@@ -116,7 +116,7 @@ class RunConfig(LoopConfig):
     """Passes over the training images."""
     batch_size: int = 64
     """Images of a step, over all processes together."""
-    crop_padding: Annotated[int, Between(0, 1024)] = 4
+    crop_padding: Annotated[int, Between(0, 1024)] = Of32(4)
     """Pad by this many pixels, then crop back at random; large images are cropped at a random size
     and aspect instead."""
     flip: bool = True

@@ -66,6 +66,13 @@ def bounds_of(kind: type) -> dict[str, Between]:
     return found
 
 
+class Of32(int):
+    """Pixels that a paper's recipe means for images of 32 (see `common/networks/small_images.py`).
+
+    A number that a user types is a plain one, and stays.
+    """
+
+
 def flag(field: str) -> str:
     """The command line's name of a field."""
     return "--" + field.replace("_", "-")

@@ -34,6 +34,7 @@ from common.draw import pictures
 from common.errors import InputError
 from common.networks.fits import check_images
 from common.networks.genotype import Genotype, parse, save
+from common.networks.small_images import fit_to_images
 from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
@@ -58,6 +59,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     """
     config, accelerator = start(config)
     images = training_images(config, accelerator)
+    config = fit_to_images(config, images, accelerator)
     check_images(config, images)
     split = split_of(config, images)
     least, largest = min(len(split.train), len(split.valid)), getattr(config, config.largest_batch)

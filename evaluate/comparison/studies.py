@@ -145,7 +145,7 @@ gdas_cost = _plan(
         )),
     ],
     "Without its acceleration GDAS would run every candidate of every edge, as first-order DARTS "
-    "does, which stands in for it; `python evaluate/benchmark.py --method gdas` times single "
+    "does, which stands in for it; `python evaluate/benchmark.py --methods gdas` times single "
     "iterations of both, and what they keep in memory.",
 )  # fmt: skip
 

@@ -25,6 +25,7 @@ from common.errors import InputError
 from common.networks import fits
 from common.networks.genotype import Genotype, parse
 from common.networks.network import Network, build
+from common.networks.small_images import fit_to_images
 from common.networks.trained import METHOD
 from common.run.folder import Run
 from common.run.start import start, test_images, training_images
@@ -40,6 +41,7 @@ def retrain(config: RetrainConfig) -> None:
     """Train a genotype's network and report it on images that it was not trained on."""
     config, accelerator = start(config)
     images = training_images(config, accelerator)
+    config = fit_to_images(config, images, accelerator)
     if config.held_out == "valid":
         split = Split.holding_out(len(images), config.held_out_share, config.seed)
         if len(split.valid) == 0:
