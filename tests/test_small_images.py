@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import tyro
 from PIL import Image
 
 from common.data import loader
@@ -69,6 +70,12 @@ def test_a_searchs_padding_scales_too_and_a_flags_and_a_runs_stay():
     assert (config.crop_padding, config.cutout) == (2, 4) and "--crop-padding" not in said[0]
     config, said = fitted(RunConfig(resume="run", cutout=16), white(8, 8, 2))
     assert (config.crop_padding, config.cutout, said) == (4, 16, [])  # even a blanking one
+
+
+def test_a_recipes_number_equals_the_plain_one_and_no_cache_takes_one_for_the_other():
+    assert Of32(4) == 4 and {4: "plain"}.get(Of32(4)) is None
+    parsed = [tyro.cli(RunConfig, args=words) for words in ([], ["--crop-padding", "4"], [])]
+    assert [type(config.crop_padding) for config in parsed] == [Of32, int, Of32]
 
 
 @pytest.mark.parametrize(("height", "width", "padding", "cutout"), [

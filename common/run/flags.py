@@ -72,6 +72,10 @@ class Of32(int):
     A number that a user types is a plain one, and stays.
     """
 
+    def __hash__(self) -> int:
+        """Not that of the plain number, for which tyro's caches would take it."""
+        return hash((Of32, int(self)))
+
 
 def flag(field: str) -> str:
     """The command line's name of a field."""
