@@ -14,6 +14,7 @@ READMES = [
     if not any(part.startswith((".", "runs")) for part in path.relative_to(ROOT).parts)
 ]  # fmt: skip
 CODE = [path for path in ROOT.rglob("*.py") if ".git" not in path.parts]
+OWN = Path(__file__)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:[\w.-]+/)+[\w.-]*\.(?:py|md|json|svg))`")
 SYMBOL = re.compile(r"`([A-Z]\w+)\.(\w+)`")
@@ -88,6 +89,48 @@ def test_symbols_are_in_the_file_beside_them(path):
         text = ((ROOT / path).parent / file).read_text()
         for symbol in filter(None, symbols):
             assert re.search(rf"\b{symbol.rpartition('.')[2]}\b", text), f"{symbol} in {file}"
+
+
+INLINE = re.compile(r"`([^`\n]+)`")
+FENCED = re.compile(r"^```.*?^```", re.M | re.S)
+
+
+def inline_code():
+    """(README, code) of every piece of code within a line."""
+    for path in READMES:
+        for code in INLINE.findall(FENCED.sub("", (ROOT / path).read_text())):
+            yield path, code
+
+
+def test_files_named_without_their_folder_exist():
+    names = {path.name for path in CODE}
+    named = [(path, code) for path, code in inline_code() if re.fullmatch(r"\w+\.py", code)]
+    assert [n for n in named if n[1] not in names] == [] and len(named) > 5
+
+
+def test_symbols_named_anywhere_are_in_the_code():
+    """Class names and names with an underscore; one that ends with it begins metrics' names."""
+    words = set(re.findall(r"\w+", "\n".join(path.read_text() for path in CODE if path != OWN)))
+    kind = re.compile(r"(?:\w+\.)*(?:[A-Z]+[a-z]\w*|_?[a-z]\w*_\w+)(?:\.\w+)*(?:\(\))?")
+    named = [(path, code) for path, code in inline_code()
+             if kind.fullmatch(code) and not code.endswith("_")]
+    absent = [n for n in named if not set(re.findall(r"\w+", n[1])) <= words]
+    assert absent == [] and len(named) > 50
+
+
+# Of tyro, accelerate launch, torchrun, and of the authors' own scripts.
+OTHERS_FLAGS = {"help", "mixed_precision", "nproc_per_node", "set", "auxiliary"}
+
+
+def test_flags_named_within_a_line_exist():
+    from test_limits import CONFIGS
+
+    names = {name for config in CONFIGS.values() for name in vars(config)}
+    flags = [(path, flag) for path, code in inline_code()
+             for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", code)]
+    known = names | OTHERS_FLAGS
+    absent = [f for f in flags if f[1].replace("-", "_").removeprefix("no_") not in known]
+    assert absent == [] and len(flags) > 50
 
 
 def commands():
