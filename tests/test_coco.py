@@ -1,6 +1,7 @@
 """COCO's layout: reading it, refusing what is damaged, batches that follow from seed and step."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -72,6 +73,13 @@ def test_images_with_crowds_only_or_nothing_are_not_trained_on(written):
 def test_damaged_annotations_are_refused_by_file_and_entry(written, change, message):
     with pytest.raises(InputError, match=f"instances_train2017.json.*{message}"):
         written(change)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    os.mkfifo(tmp_path / "annotations" / "instances_val2017.json")
+    with pytest.raises(InputError, match="instances_val2017.json cannot be read .it is no file"):
+        read_split(tmp_path, "val2017")
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path):

@@ -443,7 +443,9 @@ def test_hidden_folders_links_pipes_and_other_formats(tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "b.JFIF", format="JPEG")
     (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
     Image.new("RGB", (8, 8)).save(cat / ".ipynb_checkpoints" / "a.png")
-    os.mkfifo(cat / "pipe.png")
+    (cat / "@eaDir" / "a.png").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(cat / "@eaDir" / "a.png" / "thumbnail.jpg")
+    os.mkfifo(cat / "pipe")
     (cat / "raw.heic").touch()
     capsys.readouterr()
     assert len(datasets.load_train("folder", root)) == before + 1  # the linked one
@@ -510,3 +512,52 @@ def test_one_coloured_image_among_many_grey_ones_makes_large_images_coloured(tmp
         assert datasets.load_train("folder", root, 128).shape[0] == 3
         Image.open(coloured).convert("L").save(coloured)
     assert datasets.load_train("folder", root, 128).shape[0] == 1
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_links_give_no_image_another_class_and_none_twice(tmp_path, linked):
+    """Nor where the class folder is a link itself."""
+    root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
+    before = datasets.load_train("folder", root)
+    cat = root / "train" / "cat"
+    if linked:
+        (tmp_path / "elsewhere").mkdir()
+        cat.rename(tmp_path / "elsewhere" / "cat")
+        cat.symlink_to(tmp_path / "elsewhere" / "cat")
+        Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "no_cat.png")
+    for number, above in enumerate((root / "train", root, tmp_path, cat, cat.resolve().parent)):
+        (cat / f"above{number}").symlink_to(above)
+    (cat / "more").mkdir()
+    (cat / "again").symlink_to(cat / "more")
+    Image.new("RGB", (8, 8)).save(cat / "more" / "b.png")
+    images = datasets.load_train("folder", root)
+    more = torch.bincount(images.labels) - torch.bincount(before.labels)
+    assert [(name, n) for name, n in zip(images.classes, more.tolist(), strict=True) if n] == [
+        ("cat", 1)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["a link to nothing", "a pipe or a device"])
+def test_an_images_name_that_leads_to_no_file_is_named(tmp_path, kind):
+    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    path = root / "train" / "cat" / "x.png"
+    if "link" in kind:
+        path.symlink_to(root / "gone.png")
+    else:
+        os.mkfifo(path)
+    with pytest.raises(InputError, match=f"{path} is no file, but {kind}; remove it"):
+        datasets.load_train("folder", root)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    original = os.scandir
+
+    def scandir(path):  # permissions do not stop root
+        if str(path).endswith("train/cat"):
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match="train/cat cannot be read .Permission denied"):
+        datasets.load_train("folder", root)

@@ -21,6 +21,7 @@ from common.errors import InputError, is_main_process
 READABLE = (*IMG_EXTENSIONS, ".jfif", ".jp2", *([".avif"] if features.check("avif") else []))
 GREY = ("1", "L", "LA")
 MODES = (*GREY, "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
+NOT_OURS = ("@eaDir", "__MACOSX")  # thumbnails of a NAS, and what macOS adds to a zip
 NAMED = 5  # damaged files that a message names
 
 
@@ -66,7 +67,11 @@ def class_names(root: Path, split: str) -> tuple[str, ...]:
 def class_folders(root: Path, split: str) -> tuple[str, ...]:
     """The folders in a split, sorted, without hidden ones."""
     folders = [entry.name for entry in (root / split).iterdir() if entry.is_dir()]
-    return tuple(sorted(name for name in folders if not name.startswith(".")))
+    return tuple(sorted(name for name in folders if not _hidden(name)))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in NOT_OURS
 
 
 def list_images(
@@ -82,7 +87,7 @@ def list_images(
         into every worker process, little by little), and their labels, int64 [N].
 
     Raises:
-        InputError: a class has none in one of the splits.
+        InputError: a class has none in one of the splits, or see `_files_below`.
     """
     names, labels, others = [], [], Counter()
     for split in splits:
@@ -106,20 +111,40 @@ def list_images(
     return np.array([os.fsencode(name) for name in names]), torch.tensor(labels)
 
 
-def _files_below(root: Path, folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Regular files at any depth, by their names below the root; no hidden ones, no link's loop."""
-    real = os.path.realpath(root / folder)
-    if real in above:
+def _files_below(root: Path, folder: str, seen: set[str] | None = None) -> Iterator[str]:
+    """Regular files at any depth, by their names below the root; no hidden ones.
+
+    A folder is listed once, whatever links lead to it, and none that holds this one: its images are
+    of other classes.
+
+    Raises:
+        InputError: a folder cannot be read, or an image's name leads to no file.
+    """
+    real = Path(os.path.realpath(root / folder))
+    if seen is None:
+        above = [*real.parents, *(root / folder).parents]
+        seen = {os.path.realpath(path) for path in above}
+    if str(real) in seen:
         return
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            name = f"{folder}/{entry.name}"
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _files_below(root, name, (*above, real))
-            elif entry.is_file():  # no pipe, no device
-                yield name
+    seen.add(str(real))
+    try:
+        with os.scandir(root / folder) as found:  # folders before links to them
+            entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
+    except OSError as error:
+        raise InputError(
+            f"--data-root: {root / folder} cannot be read ({error.strerror})"
+        ) from None
+    for entry in entries:
+        name = f"{folder}/{entry.name}"
+        if _hidden(entry.name):
+            continue
+        if entry.is_dir():
+            yield from _files_below(root, name, seen)
+        elif entry.is_file():
+            yield name
+        elif name.lower().endswith(READABLE):
+            what = "a link to nothing" if entry.is_symlink() else "a pipe or a device"
+            raise InputError(f"--data-root: {root / name} is no file, but {what}; remove it")
 
 
 def check_files(root: Path, names: np.ndarray) -> None:

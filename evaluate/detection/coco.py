@@ -5,6 +5,7 @@ Reading needs no pycocotools; only scoring does (see `average_precision`).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -90,6 +91,8 @@ def read_split(root: str | Path, split: str) -> Coco:
     file = Path(root) / "annotations" / f"instances_{split}.json"
     where = f"--data-root {root}: {file.relative_to(root)}"
     try:
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "it is no file")
         data = file.read_bytes()
         content: dict[str, Any] = json.loads(data)
         images, annotations = content["images"], content["annotations"]
