@@ -32,13 +32,15 @@ from common.run.flags import Between, check_bounds
 from common.run.folder import commit
 from common.run.memory import check_memory, of_network
 from common.run.start import set_threads
-from exporting.exported import Form, describe, from_onnx, from_pt2, to_onnx, to_pt2, trace
+from exporting import exported
+from exporting.exported import Form, from_onnx, from_pt2, to_onnx, to_pt2
 
 TOLERANCE = 1e-4  # of a logit
 WARM_UP = 3  # passes that are not timed
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
 WRITERS = {"onnx": to_onnx, "pt2": to_pt2}
 READERS = {"onnx": from_onnx, "pt2": from_pt2}
+Shape = tuple[int, int, int, int]  # of images [B, C, H, W]
 COLUMNS = {"eager": "eager", "onnx": "onnxruntime", "pt2": "torch.export"}
 
 
@@ -50,6 +52,8 @@ class Options:
     """The folder of a finished retraining."""
     formats: tuple[Literal["onnx", "pt2"], ...] = ("onnx", "pt2")
     """onnx: network.onnx; pt2: network.pt2, by torch.export."""
+    any_size: bool = False
+    """Let the files take images of any height and width, not only those trained on."""
     batch_sizes: Annotated[tuple[int, ...], Between(most=2**20)] = (1, 8, 32)
     """Images of a forward pass, to check and to time."""
     rounds: Annotated[int, Between(2, 10**6)] = 30
@@ -73,14 +77,19 @@ def export(options: Options) -> None:
         of_network(trained.shape, *size, largest, 0.5, 0.5),
     )
     threads = set_threads(options.threads)
-    trained.network.to(memory_format=torch.channels_last)  # how convolutions run fastest
-    program = trace(trained)
-    data = {name: WRITERS[name](program, trained) for name in options.formats}
+    program = exported.trace(trained, options.any_size)
+    data = {
+        name: WRITERS[name](program, trained, options.any_size) for name in options.formats
+    }
     sizes = sorted({1, 3, *options.batch_sizes})  # others than the example's too
+    shapes = [(size, *trained.shape) for size in sizes]
+    if options.any_size:
+        least = exported.least_size(trained)
+        shapes += [(3, trained.shape[0], least, least + 6), (2, trained.shape[0], 67, 40)]
     files = {
         f"network.{name}": {
             "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-            "max_difference": verified(name, content, trained, sizes),
+            "max_difference": verified(name, content, trained, shapes),
         } for name, content in data.items()
     }
     for name, content in data.items():
@@ -93,7 +102,8 @@ def export(options: Options) -> None:
     gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
     packages = ("torch", *PACKAGES) if "onnx" in data else ("torch",)
     content = {
-        **describe(trained), "files": files, "checked_batch_sizes": sizes,
+        **exported.describe(trained, options.any_size),
+        "files": files, "checked_batch_sizes": sizes,
         "latency_ms": times, "rounds": options.rounds,
         "device": gpu or device.type, "threads": threads,
         "versions": {name: importlib.import_module(name).__version__ for name in packages},
@@ -122,13 +132,13 @@ def check(options: Options) -> None:
         )
 
 
-def verified(name: str, content: bytes, trained: Trained, sizes: list[int]) -> float:
+def verified(name: str, content: bytes, trained: Trained, shapes: list[Shape]) -> float:
     """How far a format is from the network, see `difference`.
 
     Raises:
         SystemExit: 1, too far.
     """
-    worst = difference(trained, READERS[name](content, torch.device("cpu")), sizes)
+    worst = difference(trained, READERS[name](content, torch.device("cpu")), shapes)
     print(f"network.{name:<4}  largest difference from the network {worst:.1e}")
     if not worst < TOLERANCE:
         raise SystemExit(
@@ -139,11 +149,11 @@ def verified(name: str, content: bytes, trained: Trained, sizes: list[int]) -> f
 
 
 @torch.no_grad()
-def difference(trained: Trained, form: Form, sizes: list[int]) -> float:
-    """The largest difference of a logit from the network's, over batches of several sizes."""
+def difference(trained: Trained, form: Form, shapes: list[Shape]) -> float:
+    """The largest difference of a logit from the network's, over batches of several shapes."""
     found = []
-    for size in sizes:
-        images = torch.randn(size, *trained.shape, generator=generator_of("images", size))
+    for shape in shapes:
+        images = torch.randn(shape, generator=generator_of("images", shape[0]))
         found.append((form(images) - trained.network(images)).abs().max())
     return torch.stack(found).max().item()  # NaN where there is any
 

@@ -109,6 +109,28 @@ def test_pools_skips_and_dilations_at_an_odd_size():
         torch.testing.assert_close(form(images), network(images), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [pytest.param((3, 8, 8), marks=pytest.mark.slow), (1, 130, 150)])
+def test_with_any_size_both_formats_take_images_of_other_sizes(shape):
+    """From the least size on that is told, odd ones and others high than wide."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    genotype = load("gdas_frc")
+    size = {"image_channels": shape[0], "large_images": shape[1] > 100}
+    network = Network(genotype, 4, 3, 3, **size).eval()
+    trained = Trained(network, genotype, None, tuple("abc"), shape, (0.5,), (0.5,))
+    program, cpu = exported.trace(trained, any_size=True), torch.device("cpu")
+    forms = [
+        exported.from_pt2(exported.to_pt2(program, trained, True), cpu),
+        exported.from_onnx(exported.to_onnx(program, trained, True), cpu),
+    ]
+    least = exported.describe(trained, any_size=True)["least_size"]
+    for batch, height, width in ((1, least, least), (2, least + 2, least + 9), (1, 70, 64)):
+        generator = torch.Generator().manual_seed(height)
+        images = torch.randn(batch, shape[0], height, width, generator=generator)
+        for form in forms:
+            torch.testing.assert_close(form(images), network(images), rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(("by", "agrees"), [(5e-5, True), (2e-4, False), (float("nan"), False)])
 def test_what_differs_is_not_written(run, command, monkeypatch, by, agrees):
     network = load_trained(run).network
@@ -116,8 +138,8 @@ def test_what_differs_is_not_written(run, command, monkeypatch, by, agrees):
     def spoilt(data, device):
         return lambda images: network(images) + by * (len(images) == 3)
 
-    monkeypatch.setattr(exported, "trace", lambda trained: None)
-    monkeypatch.setattr(exported, "to_pt2", lambda program, trained: b"program")
+    monkeypatch.setattr(exported, "trace", lambda trained, any_size: None)
+    monkeypatch.setattr(exported, "to_pt2", lambda program, trained, any_size: b"program")
     monkeypatch.setattr(exported, "from_pt2", spoilt)
     status, out, err = command(EXPORT, run, "--formats", "pt2", *QUICK)
     assert [(run / name).exists() for name in WRITTEN[1:]] == [agrees] * 2

@@ -207,6 +207,21 @@ def test_out_indices_and_what_they_do_not_need():
     assert len(stem.model.cells) == 0 and stem(noise(2, 3, 128, 128))[0].shape == (2, 4, 32, 32)
 
 
+@pytest.mark.parametrize(("name", "img_size"), [("nas_darts_v2", 32), ("nas_gdas_frc", 224)])
+def test_torch_fx_traces_it_for_any_size(name, img_size):
+    """So timm's third way to features works, too."""
+    model = tiny(name, img_size=img_size, channels=8).eval()
+    graph = torch.fx.symbolic_trace(model)
+    for height, width in ((64, 64), (33, 70)):
+        x = noise(2, 3, height, width)
+        torch.testing.assert_close(graph(x), model(x), rtol=0, atol=0)
+    x = noise(2, 3, 64, 64)
+    features = tiny(name, img_size=img_size, channels=8, features_only=True, feature_cls="fx")
+    getter = tiny(name, img_size=img_size, channels=8, features_only=True)
+    for one, other in zip(features.eval()(x), getter.eval()(x), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 def test_forward_intermediates():
     model, x = tiny().eval(), noise(2, 3, 16, 16)
     last, maps = model.forward_intermediates(x)

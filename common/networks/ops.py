@@ -9,6 +9,7 @@ do not say).
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -123,22 +124,17 @@ class FactorizedReduce(nn.Module):
 
     def past_relu(self, x: Tensor) -> Tensor:
         """The same of a map that has passed the ReLU."""
-        x = pad_to_even(x)
-        shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
-        return self.norm(torch.cat([halved(x, self.even), halved(shifted, self.odd)], 1))
+        shifted = F.pad(x, (-1, 1, -1, 1))  # of an odd size it reads the zeros, of an even one not
+        flows = [halved(x, self.even.weight), halved(shifted, self.odd.weight)]
+        return self.norm(torch.cat(flows, 1))
 
 
-def halved(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+@torch.fx.wrap  # one call in a graph: which way it takes is not the graph's
+def halved(x: Tensor, weight: Tensor) -> Tensor:
     """A 1x1 convolution of stride 2; where PyTorch's would break, of the pixels that it reads."""
-    if breaks_a_strided_1x1(x, convolution.in_channels):
-        return F.conv2d(x[:, :, ::2, ::2], convolution.weight)
-    return convolution(x)
-
-
-def pad_to_even(x: Tensor) -> Tensor:
-    """Zeros below and to the right of an odd-sized map."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+    if breaks_a_strided_1x1(x, weight.shape[1]):
+        return F.conv2d(x[:, :, ::2, ::2], weight)
+    return F.conv2d(x, weight, stride=2)
 
 
 class ReluConvNorm(nn.Sequential):

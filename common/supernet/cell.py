@@ -205,7 +205,10 @@ class MixedEdges(nn.Module):
         even = F.pad(skip.even.weight, (0, 1, 0, 1))
         odd = F.pad(skip.odd.weight, (1, 0, 1, 0))
         corners = torch.cat([even, odd], 1).flatten(0, 1)  # [S*T*C, C, 2, 2]
-        x = F.conv2d(ops.pad_to_even(relu), corners, None, 2, groups=len(self.sources))
+        height, width = relu.shape[-2:]
+        if height % 2 or width % 2:  # zeros below and to the right
+            relu = F.pad(relu, (0, width % 2, 0, height % 2))
+        x = F.conv2d(relu, corners, None, 2, groups=len(self.sources))
         return normalise(x, skip.norm, scale)
 
     def weightless(self, x: Tensor, weight: Tensor) -> list[Tensor]:
