@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from common.draw.cell import STYLE
+from common.draw.fonts import drawable, family_of
 from detection.average_precision import Found
 from detection.coco import Boxes
 
@@ -37,6 +38,7 @@ def detections(scenes: Sequence[Scene], names: Sequence[str], folder: Path) -> N
         names: of the classes; label 1 is the first.
         folder: where to.
     """
+    names, fonts = drawable(names)
     figure = Figure((2.6 * len(scenes), 5.4))
     rows = figure.subplots(2, len(scenes), squeeze=False)
     figure.subplots_adjust(left=0.03, right=0.995, bottom=0.01, top=0.97, wspace=0.04, hspace=0.06)
@@ -48,9 +50,9 @@ def detections(scenes: Sequence[Scene], names: Sequence[str], folder: Path) -> N
         )]  # fmt: skip
         _draw(
             rows[0, column], scene.image, scene.truth.corners, scene.truth.labels,
-            [names[k - 1] for k in scene.truth.labels],
-        )
-        _draw(rows[1, column], scene.image, corners, labels, said)
+            [names[k - 1] for k in scene.truth.labels], fonts,
+        )  # fmt: skip
+        _draw(rows[1, column], scene.image, corners, labels, said, fonts)
     rows[0, 0].set_ylabel("annotated")
     rows[1, 0].set_ylabel(f"found, score {SURE} or more")
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,8 +60,9 @@ def detections(scenes: Sequence[Scene], names: Sequence[str], folder: Path) -> N
 
 
 def _draw(
-    axes: Axes, image: Tensor, corners: Tensor, labels: Tensor, texts: Sequence[str]
-) -> None:
+    axes: Axes, image: Tensor, corners: Tensor, labels: Tensor, texts: Sequence[str],
+    fonts: list[str],
+) -> None:  # fmt: skip
     axes.imshow(image.permute(1, 2, 0).numpy())
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
@@ -74,4 +77,5 @@ def _draw(
         axes.text(
             left, top, text, color="white", fontsize=7, va="bottom" if room else "top",
             clip_on=True, bbox={"fc": colour, "ec": "none", "pad": 1}, parse_math=False,
+            **family_of(fonts),
         )  # fmt: skip
