@@ -203,6 +203,27 @@ def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_pa
     assert status == 0 and "is finished" in out
 
 
+def test_cells_are_ranked_by_accuracy_and_equals_by_loss(tmp_path, command, monkeypatch):
+    """The most accurate cell wins, however large its loss."""
+    figures = [(80.0, 0.5), (90.0, 0.9), (90.0, 0.7), (85.0, 0.6)]
+
+    def train(recipe, inner, genotype, train, valid):
+        top1, loss = figures[int(inner.folder.name)]
+        inner.write("result.json", {
+            "valid_top1": top1, "valid_loss": loss, "train_seconds": 1.0, "params": 9,
+            "peak_memory_mib": 1.0,
+        })
+
+    monkeypatch.setattr(loop, "train", train)
+    folder = tmp_path / "run"
+    status, _, err = command(RANDOM, *SMALL, "--samples", len(figures), "--output", folder)
+    assert status == 0, err
+    assert load(folder).provenance["number"] == 2
+    assert load(folder).cells == random_genotype(2, 2, 2).cells
+    result = json.loads((folder / "result.json").read_text())
+    assert result["valid_top1"] == 90 and result["valid_top1_mean"] == 86.25
+
+
 def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, command):
     """The result is the last file: what makes a run finished."""
     flags, folder = [*SMALL, "--samples", 2, "--epochs", 1], tmp_path / "run"

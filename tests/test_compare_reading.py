@@ -15,8 +15,8 @@ from common.networks.genotype import FixedCell, Genotype, load
 from comparison import html_report, rows
 from comparison.conduct import compare
 from comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
-from comparison.rows import adds_of, cell_counts, changes, mean_of
-from comparison.run_folders import run_folder
+from comparison.rows import adds_of, cell_counts, changes, mean_of, summaries
+from comparison.run_folders import Result, run_folder
 from comparison.settings import CompareConfig
 
 
@@ -185,10 +185,27 @@ def test_multiply_adds_are_those_of_evaluate_complexity(tmp_path, side):
 
 
 def test_changes_of_the_genotype_at_the_end(tmp_path):
-    fake_run.search(tmp_path / "a", skips=(8, 0, 1, 1, 3))
-    assert changes(run_folder(tmp_path / "a")) == pytest.approx((1 + 0 + 2) / 3)  # last three steps
+    fake_run.search(tmp_path / "a", skips=(8, 0, 2, 2, 3))
+    assert changes(run_folder(tmp_path / "a")) == pytest.approx((2 + 0 + 1) / 3)  # last three steps
     fake_run.search(tmp_path / "b", skips=(1,))
     assert changes(run_folder(tmp_path / "b")) is None
+
+
+def test_a_row_of_two_searches_took_both_times_and_the_larger_memory(tmp_path):
+    """One runs after the other: seconds add up, and memory is that of the larger, first or last."""
+    took = {0: ((5.0, 300.0), (7.0, 200.0)), 1: ((6.0, 200.0), (2.0, 400.0))}
+    results = []
+    for seed, two in took.items():
+        for n, (seconds, mib) in enumerate(two):
+            fake_run.search(tmp_path / f"{n}-{seed}", seed=seed)
+            figures = {"search_seconds": seconds, "peak_memory_mib": mib}
+            fake_run.write(tmp_path / f"{n}-{seed}", "result.json", figures)
+        fake_run.training(tmp_path / f"{seed}.train", tmp_path / f"0-{seed}", 80, seed)
+        searches = tuple(run_folder(tmp_path / f"{n}-{seed}") for n in (0, 1))
+        results.append(Result("both", seed, searches, run_folder(tmp_path / f"{seed}.train")))
+    (row,), _ = summaries(results, [])
+    assert row.memory_mib.values == {0: 300, 1: 400}
+    assert row.search_seconds.values == {0: 12, 1: 8}
 
 
 def test_cells_full_of_skips_are_warned_of(read, tmp_path):

@@ -1,6 +1,7 @@
 import copy
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,9 @@ SEARCHED = Genotype(
     },
     {"seed": 3},
 )
+AVERAGED = Genotype(  # PR-DARTS' cells by the paper's text
+    "averaged", {kind: replace(cell, join="mean") for kind, cell in load("gdas").cells.items()}
+)
 RECURRENT = Genotype(
     "words",
     {
@@ -207,7 +211,7 @@ def test_every_published_name_is_tested():
 
 
 @pytest.mark.parametrize(
-    "genotype", [*map(load, [*PUBLISHED, *PARAMETRISED]), SEARCHED, RECURRENT],
+    "genotype", [*map(load, [*PUBLISHED, *PARAMETRISED]), SEARCHED, AVERAGED, RECURRENT],
     ids=lambda genotype: genotype.name,
 )
 def test_round_trip(genotype, tmp_path):

@@ -48,6 +48,19 @@ def words_of(call):
     return " ".join(call)
 
 
+def found_by_best_of(monkeypatch, folder, **provenance):
+    """Let evaluate/best_of.py leave a genotype there, of the search that won."""
+    fake = launch.call
+
+    def call(words):
+        status = fake(words)
+        if "best_of.py" in words[1]:
+            save(dataclasses.replace(load("gdas"), provenance=provenance), folder / "genotype.json")
+        return status
+
+    monkeypatch.setattr(launch, "call", call)
+
+
 def test_pc_darts_ranks_by_a_tenth_and_trains_the_best_on_all(tmp_path, command, started):
     calls, results = started
     for name, found in {"0": (80, 0.5), "1": (90, 0.7), "2": (90, 0.6)}.items():
@@ -85,21 +98,29 @@ def test_pc_darts_searches_with_five_seeds_first(tmp_path, command, started):
 def test_gdas_trains_the_best_of_four_searches(tmp_path, command, started, monkeypatch):
     calls, results = started
     results["best_of"] = {"cells": [{"number": k, "valid_top1": 80 + k} for k in range(4)]}
-    fake = launch.call
-
-    def call(words):
-        status = fake(words)
-        if "best_of.py" in words[1]:
-            genotype = load("gdas")
-            genotype.provenance["number"] = 3
-            save(genotype, tmp_path / "p/best_of/genotype.json")
-        return status
-
-    monkeypatch.setattr(launch, "call", call)
+    found_by_best_of(monkeypatch, tmp_path / "p/best_of", number=3)
     status, out, err = command(PROTOCOL, "gdas", "--output", tmp_path / "p", "--epochs", 5)
     assert status == 0 and "best_of/searches/003" in out, err
     assert "--seed 2 --searches 4" in words_of(calls[0]) and len(calls) == 2
     assert "--recipe gdas" in words_of(calls[1]) and "--epochs 5" in words_of(calls[1])
+
+
+@pytest.mark.parametrize("paper", ["pc_darts", "gdas"])
+def test_all_trainings_have_the_protocols_seed(tmp_path, command, started, monkeypatch, paper):
+    """Not the seed of the search that won: here the second of three."""
+    calls, results = started
+    top1 = (80, 90, 85)
+    results["best_of"] = {"cells": [{"number": k, "valid_top1": v} for k, v in enumerate(top1)]}
+    results.update({str(k): {"valid_top1": v, "valid_loss": 1.0} for k, v in enumerate(top1)})
+    found_by_best_of(monkeypatch, tmp_path / "p/best_of", number=1, seed=8)
+    flags = ["--seed", 7, "--searches", 3]
+    status, _, err = command(PROTOCOL, paper, "--output", tmp_path / "p", *flags)
+    assert status == 0, err
+    winner = json.loads((tmp_path / "p/result.json").read_text())["winner"]
+    assert Path(winner).name == {"pc_darts": "1", "gdas": "001"}[paper]
+    trainings = [call for call in calls if call[0] == str(ROOT / "evaluate/train.py")]
+    seeds = [call[call.index("--seed") + 1] for call in trainings]
+    assert seeds == ["7"] * {"pc_darts": 3 + 1, "gdas": 1}[paper]
 
 
 def test_pr_darts_is_the_mean_of_the_last_five_epochs_over_three_seeds(tmp_path, command, started):
@@ -165,16 +186,7 @@ def test_cifar_100_is_trained_on_and_not_searched_on(
     calls, results = started
     results["best_of"] = {"cells": [{"number": 0, "valid_top1": 80}]}
     results.update({seed: {"test_top1_last_five": 80.0} for seed in "234"})
-    fake = launch.call
-
-    def call(words):
-        status, folder = fake(words), tmp_path / "p/best_of"
-        if folder.is_dir():
-            save(dataclasses.replace(load("gdas"), provenance={"number": 0}),
-                 folder / "genotype.json")
-        return status
-
-    monkeypatch.setattr(launch, "call", call)
+    found_by_best_of(monkeypatch, tmp_path / "p/best_of", number=0)
     status, _, err = command(
         PROTOCOL, paper, "--output", tmp_path / "p", "--dataset", "cifar100", *words
     )

@@ -194,6 +194,17 @@ def test_features_are_the_last_maps_of_each_resolution(size, names, reductions, 
     assert isinstance(features, FeatureHookNet) and not isinstance(features, FeatureListNet)
 
 
+@pytest.mark.parametrize("cells", [3, 4, 5, 6])
+@pytest.mark.parametrize("size", [32, 128])
+def test_a_reduction_is_that_of_the_map_itself(size, cells):
+    """A small network ends in a reduction cell, or has two in a row: their maps are features."""
+    x = noise(2, 3, size, size)
+    features = tiny(cells=cells, img_size=size, features_only=True).eval()
+    with torch.no_grad():
+        sides = [map_.shape[-1] for map_ in features(x)]
+    assert features.feature_info.reduction() == [size // side for side in sides]
+
+
 def test_out_indices_and_what_they_do_not_need():
     x = noise(2, 3, 32, 32)
     first, second, last = tiny(features_only=True).eval()(x)
@@ -251,14 +262,15 @@ def test_data_config():
     assert config["input_size"] == (1, 32, 32) and len(config["mean"]) == len(config["std"]) == 1
 
 
-@pytest.mark.parametrize("size", [32, 224])
+@pytest.mark.parametrize("size", [32, 33, 224, 225])
 def test_its_description_names_its_ends(size):
+    """Of odd sizes, too, which every reduction rounds up."""
     model = tiny(img_size=size)
     cfg = model.default_cfg
     first = model.get_submodule(cfg["first_conv"])
     assert isinstance(first, nn.Conv2d) and first.in_channels == 3
     assert model.get_submodule(cfg["classifier"]) is model.get_classifier()
-    assert model.num_classes == cfg["num_classes"] == (10 if size == 32 else 1000)
+    assert model.num_classes == cfg["num_classes"] == (10 if size < 128 else 1000)
     with torch.no_grad():
         assert model.forward_features(noise(2, 3, size, size)).shape[2:] == cfg["pool_size"]
 

@@ -3,12 +3,17 @@
 import functools
 
 import pytest
+import torch
 
+from common.language.cell import RecurrentCell
+from common.language.model import Dropouts
+from common.language.model import LanguageModel as Model
 from common.networks import zoo
 from common.networks.complexity import (
     LANGUAGE_MODELS,
     SETTINGS,
     LanguageModel,
+    parameters,
     recurrent_parameters,
 )
 from common.networks.genotype import Cell, Edge, Op, load, published
@@ -76,6 +81,16 @@ def test_a_language_model_by_hand():
     # 5 words of 3 units and as many biases; [6, 6] for state 0, [3, 6] for each of two nodes
     model = LanguageModel(words=5, units=3)
     assert recurrent_parameters(recurrent(2), model) == 15 + 5 + 36 + 2 * 18
+
+
+@pytest.mark.parametrize("name", sorted(set(published()) - set(zoo.image_names())))
+def test_a_language_model_is_counted_as_it_is_built(name):
+    """Word vectors, the decoder's biases and the cell's matrices: nothing else, and no less."""
+    size = LANGUAGE_MODELS["ptb"]
+    with torch.device("meta"):
+        cell = RecurrentCell(load(name).cells["recurrent"], size.units)
+        model = Model(size.words, size.units, cell, Dropouts())
+    assert count(name, "ptb")["params"] == parameters(model)
 
 
 def recurrent(nodes):
