@@ -1,5 +1,6 @@
 """What makes a step fast, where a clock would not tell: waits, graphs, counts; the benchmark."""
 
+import gc
 import importlib.util
 import json
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from benchmarking.timing import Kernels
+from benchmarking.timing import Kernels, saved_mib
 from common.data.images import Images
 from common.data.split import Split
 from common.errors import InputError
@@ -311,3 +312,15 @@ def test_the_picture_of_growth(benchmark, tmp_path):
 def test_what_runs_otherwise_each_step_is_not_compiled(method, command):
     status, _, error = command(f"{method}/search.py", "--preset", "digits", "--compile")
     assert status != 0 and "--compile" in error
+
+
+def test_measuring_what_a_pass_keeps_leaves_nothing_behind():
+    """A benchmark's methods would otherwise add up, and the last ones find no memory."""
+    torch.manual_seed(0)
+    network, batch = SuperNet(**SMALL), (torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+    alive = []
+    for _ in range(2):
+        saved_mib(network, batch, network.arch_parameters())
+        gc.collect()
+        alive.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
+    assert alive[0] == alive[1]

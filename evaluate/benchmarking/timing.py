@@ -105,7 +105,7 @@ def saved_mib(
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that kept itself by its graph would never be freed
 
     with frozen(rest), saved_tensors_hooks(keep, lambda tensor: tensor):
         mixes = [network.mixes(**given)] if given else []

@@ -1,0 +1,187 @@
+"""What every step of a loop is given: the network's mode, its draws, gradients of all processes."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import retraining.rnn
+import test_detection
+import test_retrain
+import test_retrain_rnn
+import test_rnn_search
+from common.errors import NotFinite
+from common.language.text import load_corpus
+from common.supernet.supernet import SuperNet
+from common.training import bilevel
+from common.training.loop import Loop
+from detection import loop as detector_loop
+from gdas import rnn_trainer
+from test_bilevel import CONFIG, make
+from test_coco import make as make_coco
+from test_text import folder as text_folder
+
+LIMIT = 1e-3
+
+
+def searching(path, accelerator, **changed):
+    return make(path, accelerator, SuperNet, config=dataclasses.replace(CONFIG, **changed))
+
+
+def recurrent_search(path, accelerator, **changed):
+    texts = load_corpus("folder", text_folder(path / "text", **test_rnn_search.TEXT))
+    return test_rnn_search.made(accelerator, path, texts, **changed)
+
+
+def recurrent_training(path, accelerator, **changed):
+    return test_retrain_rnn.made(accelerator, path, **changed)
+
+
+def detection(path, accelerator, **changed):
+    make_coco(path / "coco", train=18, valid=5)
+    return test_detection.make_trainer(path / "coco", path, accelerator, **changed)
+
+
+MAKERS = {
+    "search": searching, "retraining": test_retrain.make_trainer, "detection": detection,
+    "recurrent search": recurrent_search, "recurrent training": recurrent_training,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MAKERS)
+def test_every_epoch_trains_in_training_mode_whatever_validation_left(what, tmp_path, accelerator):
+    trainer = MAKERS[what](tmp_path, accelerator, epochs=2)
+    modes = []
+    for _ in trainer.epochs():
+        for _ in trainer.batches():
+            modes.append({module.training for module in trainer.network.modules()})
+        trainer.network.eval()  # as validation leaves it
+        trainer.validated = True
+    assert modes.count({True}) == len(modes) >= 2
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_first_bad_step_is_named_though_others_follow(tmp_path, accelerator, first):
+    trainer = searching(tmp_path, accelerator)
+    with pytest.raises(NotFinite, match=rf"not finite at step {first} "):
+        for _ in trainer.epochs():
+            for step in trainer.steps():
+                trainer.watch(torch.tensor(torch.nan if step >= first else 1.0))
+            trainer.validate()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_search_compiles_its_supernet_if_asked_to(tmp_path, accelerator, wanted):
+    compiled = []
+
+    class Compiled(SuperNet):
+        def compile(self):
+            compiled.append(self)
+
+    config = dataclasses.replace(CONFIG, compile=wanted)
+    trainer = make(tmp_path, accelerator, Compiled, config=config)
+    assert compiled == [trainer.supernet] * wanted
+
+
+def test_weights_and_architecture_are_drawn_for_apart_and_anew_at_each_step(tmp_path, accelerator):
+    seeds = []
+
+    class Recording(SuperNet):
+        def mixes(self, generator, **given):
+            seeds.append(generator.initial_seed())
+            return super().mixes(generator, **given)
+
+    trainer = make(tmp_path, accelerator, Recording)
+    for step in (0, 1):
+        trainer.global_step = step
+        trainer.arch_step(trainer.valid_batches.train(0))
+        trainer.weight_step(trainer.train_batches.train(0))
+    assert len(set(seeds)) == 4
+
+
+def test_a_genotype_says_how_many_images_found_it(tmp_path, accelerator):
+    """Those that train the weights and those that train the architecture."""
+    assert searching(tmp_path, accelerator).genotype().provenance["images"] == 40
+
+
+# -------------------------------------------------------------------------------- several processes
+
+
+def second_order_step(trainer):
+    trainer.unrolled_arch_step(trainer.train_batches.train(0), trainer.valid_batches.train(0))
+    return trainer.arch
+
+
+def detection_step(trainer):
+    trainer.network.train()
+    images, targets = next(trainer.train_batches.from_step(0, 1))
+    trainer.weight_step(images / 255, targets)
+    return trainer.weights
+
+
+def recurrent_step(trainer):
+    given = [3.0] if hasattr(trainer, "arch") else []
+    trainer.weight_step(trainer.train_batches.chunk(0, 9), *given)
+    return trainer.weights
+
+
+CLIPPED = {
+    "second order": (searching, bilevel, second_order_step, "arch_grad_clip"),
+    "detection": (detection, detector_loop, detection_step, "grad_clip"),
+    "recurrent search": (recurrent_search, rnn_trainer, recurrent_step, "grad_clip"),
+    "recurrent training": (recurrent_training, retraining.rnn, recurrent_step, "grad_clip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CLIPPED)
+def test_what_is_clipped_is_the_average_over_processes(what, tmp_path, accelerator, monkeypatch):
+    """As `test_loop.py` says of first-order searches and retrainings of images."""
+    maker, module, step, flag = CLIPPED[what]
+    averaged = []
+
+    def more(accelerator, tensors):
+        """As if the other processes' gradients were a hundred times as large."""
+        averaged.append(tensors)
+        return [None if tensor is None else 100 * tensor for tensor in tensors]
+
+    monkeypatch.setattr(module, "average", more)
+    parameters = step(maker(tmp_path, accelerator, **{flag: LIMIT}))
+    gradients = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    assert averaged and gradients.norm().item() == pytest.approx(LIMIT, rel=1e-2)
+
+
+# --------------------------------------------------------------------------------- initial weights
+
+DIGITS = "--preset digits --threads 1 --channels 4 --cells 3".split()
+TEXT = "--preset text --threads 1 --units 6".split()
+BEGUN = {
+    "pc_darts/search.py": DIGITS, "gdas/search.py": DIGITS, "edas/search.py": DIGITS,
+    "itnas/search.py": DIGITS, "pr_darts/search.py": DIGITS, "gdas/rnn_search.py": TEXT,
+    "common/baselines/darts.py": DIGITS,
+    "evaluate/train.py": [*DIGITS, "--genotype", "gdas"],
+    "evaluate/train_rnn.py": [*TEXT, "--genotype", "gdas_rnn"],
+    "evaluate/detect.py": test_detection.TINY,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("script", BEGUN)
+def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
+    script, tmp_path, command, monkeypatch
+):
+    """And an architecture's noise; of many trainings in one run `test_loop.py` says the same."""
+    networks, flags = [], BEGUN[script]
+    if script == "evaluate/detect.py":
+        make_coco(tmp_path / "coco", train=8, valid=2)
+        flags = [*flags, "--data-root", tmp_path / "coco"]
+
+    def stop(loop, until=None):
+        networks.append(torch.cat([p.detach().flatten() for p in loop.network.parameters()]))
+        raise SystemExit
+
+    monkeypatch.setattr(Loop, "epochs", stop)
+    for number, (seed, state) in enumerate([(2, 0), (2, 1), (3, 1)]):
+        torch.manual_seed(state)
+        output = tmp_path / str(number)
+        status, _, err = command(script, *flags, "--seed", seed, "--output", output)
+        assert status == 0, err
+    assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[1], networks[2])
