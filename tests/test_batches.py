@@ -84,6 +84,12 @@ def test_what_is_left_of_a_pass_is_dropped():
     assert len(set(first)) == 36
 
 
+def test_what_one_pass_drops_others_serve():
+    served = batches(images(), size=9)
+    labels = torch.cat([served.train(k)[1] for k in range(10 * len(served))])
+    assert sorted(set(labels.tolist())) == list(range(40))
+
+
 def test_only_the_given_indices_are_served():
     chosen = torch.tensor([3, 5, 7, 11])
     served = batches(images(), size=2, indices=chosen)
@@ -111,6 +117,20 @@ def test_processes_share_a_batch():
     assert torch.equal(torch.stack([p[1] for p in parts], 1).flatten(), labels)
     seen = torch.cat([y for served in two for _, y in served.evaluate()])
     assert sorted(seen.tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("count", [5, 16, 31, 40, 47])
+def test_no_evaluated_batch_is_small(count, processes):
+    """Some are normalised by themselves: each has a training batch's images, if so many exist."""
+    sizes = [
+        len(labels)
+        for rank in range(processes)
+        for _, labels in batches(images(count), 16, rank=rank, processes=processes).evaluate()
+    ]
+    assert sum(sizes) == count
+    assert min(sizes) >= min(16, count) // processes - 1 and max(sizes) - min(sizes) <= 1
+    assert len(sizes) == processes * max(1, count // 16)
 
 
 def test_seed_and_stream_change_what_is_served():

@@ -1,6 +1,8 @@
 """The verbs of a search: what each step changes, and that it computes nothing else."""
 
+import copy
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -8,14 +10,18 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from common.data.batches import Augmentation
 from common.data.images import Images
 from common.data.split import Split
-from common.errors import NotFinite
+from common.errors import InputError, NotFinite
 from common.run.config import SearchConfig
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
+from common.training import bilevel
 from common.training.bilevel import BilevelTrainer
+from gdas.supernet import GDASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
+from test_resume import identical
 
 CONFIG = SearchConfig(
     epochs=2, batch_size=8, channels=4, cells=3, nodes=4, crop_padding=1, learning_rate=0.1,
@@ -258,3 +264,175 @@ def test_evaluation_is_the_mean_over_all_images(trainer):
     assert len(labels) == 20
     assert loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert top1 == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item())
+
+
+# ---------------------------------------------------------------------------------- batches, splits
+
+
+def test_an_epoch_over_the_second_part_is_all_of_it_and_the_next_has_another_order(
+    tmp_path, accelerator
+):
+    """Also where the last batch ends with the last image, and across epochs of the first part."""
+    config = dataclasses.replace(CONFIG, crop_padding=0, flip=False)
+    split = Split(torch.arange(24), torch.arange(24, 40))
+    trainer, seen = make(tmp_path, accelerator, SuperNet, config=config, split=split), []
+    for _ in trainer.epochs():
+        for _, (images, _labels) in trainer.batches():
+            seen.append([tuple(image.flatten().tolist()) for image in images])
+        trainer.validated = True
+    assert len(seen) == 6
+    passes = [seen[k] + seen[k + 1] for k in (0, 2, 4)]
+    for one in passes:
+        assert len(set(one)) == 16 and set(one) == set(passes[0])
+    assert passes[0] != passes[1] != passes[2]
+
+
+def test_parts_of_the_same_images_are_in_orders_of_their_own(tmp_path, accelerator):
+    """And whatever images undergo, they undergo in both parts."""
+    config = dataclasses.replace(CONFIG, flip=True, cutout=2)
+    split = Split(torch.arange(20), torch.arange(20))
+    trainer = make(tmp_path, accelerator, SuperNet, config=config, split=split)
+    parts = trainer.train_batches, trainer.valid_batches
+    assert not torch.equal(*(part.train(0)[0] for part in parts))
+    assert [part.augmentation for part in parts] == [Augmentation(1, True, 2)] * 2
+
+
+def test_each_process_has_its_share_of_both_parts(tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr(type(accelerator), "process_index", 1)
+    monkeypatch.setattr(type(accelerator), "num_processes", 2)
+    trainer = make(tmp_path, accelerator, SuperNet)
+    for part in (trainer.train_batches, trainer.valid_batches):
+        assert (part.rank, part.processes, len(part.train(0)[1])) == (1, 2, 4)
+
+
+def opened(folder, monkeypatch, batch_size, **changes):
+    """The parts of a search of forty images."""
+    images = Images(
+        torch.zeros(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40) % 2, ("a", "b"), (0.5,), (1,)
+    )
+    monkeypatch.setattr(bilevel, "training_images", lambda *_: images)
+    config = dataclasses.replace(CONFIG, batch_size=batch_size, output=str(folder), **changes)
+    return bilevel.open_search(config, "m")[3]
+
+
+@pytest.mark.parametrize(("shares", "parts"), [((None, None), (20, 20)), ((0.6, 0.2), (24, 8))])
+def test_the_smaller_part_is_at_least_one_batch(tmp_path, monkeypatch, shares, parts):
+    changes = dict(zip(("train_share", "valid_share"), shares, strict=True))
+    with pytest.raises(InputError, match=f"--batch-size {min(parts) + 1}"):
+        opened(tmp_path / "no", monkeypatch, min(parts) + 1, **changes)
+    assert not (tmp_path / "no").exists()
+    splits = [
+        opened(tmp_path / str(seed), monkeypatch, min(parts), seed=seed, **changes)
+        for seed in (1, 2)
+    ]
+    assert [(len(split.train), len(split.valid)) for split in splits] == [parts] * 2
+    assert not torch.equal(splits[0].train, splits[1].train)
+
+
+def test_the_rate_rises_in_the_epochs_that_a_search_asks_for(tmp_path, accelerator):
+    rising = functools.partial(BilevelTrainer, rate_warmup=2)
+    trainer = make(tmp_path, accelerator, SuperNet, rising)
+    rates = []
+    for epoch in range(2):
+        trainer.schedule.step(epoch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.05, 0.1])
+
+
+# ------------------------------------------------------------------------- what did not take part
+
+
+@pytest.mark.parametrize("move_idle", [False, True])
+def test_weights_of_operations_that_did_not_run_move_only_where_asked(
+    tmp_path, accelerator, move_idle
+):
+    trainer = make(tmp_path, accelerator, GDASSuperNet)
+    with torch.no_grad():
+        for weight in trainer.weights:
+            weight.add_(1)  # so that a decay moves each
+    before = snapshot(trainer.weights)
+    trainer.weight_step(batch(trainer), move_idle=move_idle, tau=1.0)
+    rest = [torch.equal(p, b) for p, b in zip(trainer.weights, before, strict=True)]
+    assert any(rest) != move_idle
+
+
+@pytest.mark.parametrize("move_idle", [False, True])
+def test_a_loss_that_depends_on_nothing_leaves_an_architecture_to_its_decay(
+    tmp_path, accelerator, move_idle
+):
+    class Cut(SuperNet):
+        def loss(self, *given):
+            loss, logits = super().loss(*given)
+            return loss.detach(), logits
+
+    trainer = make(tmp_path, accelerator, Cut)
+    before = snapshot(trainer.arch)
+    trainer.arch_step(batch(trainer), move_idle)
+    assert equal(trainer.arch, before) != move_idle
+
+
+# ---------------------------------------------------------------------------- what an epoch leaves
+
+
+def test_a_loaded_state_is_the_saved_one(tmp_path, accelerator):
+    """With the place in the second part and the operations that changes are counted from."""
+    saved, loaded = (make(tmp_path, accelerator, SuperNet) for _ in range(2))
+    next(saved.epochs())
+    for train, valid in saved.batches():
+        saved.arch_step(valid)
+        saved.weight_step(train)
+        break
+    saved.held_out_metrics()
+    state = copy.deepcopy(saved.state())
+    assert not identical(state, loaded.state())
+    loaded.load_state(state)
+    assert identical(state, loaded.state())
+
+
+def test_a_validation_is_the_epochs_whatever_was_drawn_before(tmp_path, accelerator):
+    trainer, losses = make(tmp_path, accelerator, GDASSuperNet), []
+    for trainer.epoch, drawn in ((0, 0), (0, 1), (1, 1)):
+        trainer.generator.manual_seed(drawn)
+        losses.append(trainer.held_out_metrics(tau=1.0)["valid_loss"])
+    assert losses[0] == losses[1] != losses[2]
+    assert [line["epoch"] for line in trainer.run.lines("genotypes.jsonl")] == [0, 0, 1]
+
+
+def test_the_curvature_is_that_of_validation_images_normalised_by_themselves(
+    tmp_path, accelerator, monkeypatch
+):
+    config, seen = dataclasses.replace(CONFIG, hessian=True), []
+
+    def look(loss, arch, seed, averaged):
+        assert not any(p.requires_grad for p in trainer.weights)
+        seen.append((loss.item(), averaged([torch.ones(())])[0].item()))
+        return 0.0
+
+    monkeypatch.setattr(bilevel, "dominant_eigenvalue", look)
+    monkeypatch.setattr(bilevel, "average", lambda _, tensors: [3 * t for t in tensors])
+    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    trainer.held_out_metrics()
+    images, labels = next(trainer.valid_batches.evaluate())
+    wanted = F.cross_entropy(trainer.supernet.train()(images), labels).item()
+    assert seen == [(pytest.approx(wanted, rel=1e-5), 3)]
+
+
+def test_a_genotype_says_how_it_was_found(tmp_path, accelerator, capfd):
+    """And a cell that fills with skip connections is said."""
+    trainer = make(tmp_path, accelerator, SuperNet)
+    assert trainer.genotype().provenance["epochs"] == CONFIG.epochs
+    skip = trainer.supernet.candidates.index("skip_connect")
+    for name in ("alpha_normal", "alpha_reduction"):
+        capfd.readouterr()
+        trainer.supernet.arch[name].data[:, skip] = 9
+        trainer.held_out_metrics()
+        assert name.removeprefix("alpha_") in capfd.readouterr().out
+
+
+def test_a_methods_own_pictures_are_drawn_of_its_folder(tmp_path, accelerator, monkeypatch):
+    trainer, drawn = make(tmp_path, accelerator, SuperNet), []
+    monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
+    line = {"valid_loss": 1.0, "valid_top1": 1.0, "seconds": 1.0, "peak_memory_mib": 1.0}
+    trainer.run.append("metrics.jsonl", line)
+    trainer.finish(drawn.append)
+    assert drawn == [tmp_path]

@@ -77,6 +77,26 @@ def test_names_are_sorted_by_their_numbers(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{names[1]}.pt", f"{names[1]}.pt.sha256"]
 
 
+def test_a_digest_is_in_the_form_that_sha256sum_checks(tmp_path):
+    """Two spaces, and the bare name: it is looked for beside its digest, wherever both are."""
+    data = checkpoint.save(tmp_path, "epoch-1", state(1)).read_bytes()
+    line = f"{hashlib.sha256(data).hexdigest()}  epoch-1.pt\n"
+    assert (tmp_path / "epoch-1.pt.sha256").read_text() == line
+
+
+def test_a_link_to_a_folder_goes_and_the_folder_stays(tmp_path):
+    """Nothing unknown is lost with it, so there is no need to keep it under another name."""
+    folder, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "precious").touch()
+    used = checkpoint.save(folder, "epoch-1", state(1))
+    (folder / "epoch-2.pt").symlink_to(elsewhere)
+    checkpoint.drop_later(folder, used)
+    assert {p.name for p in folder.iterdir()} == {"epoch-1.pt", "epoch-1.pt.sha256"}
+    assert (elsewhere / "precious").exists()
+
+
 def test_killed_while_writing(tmp_path):
     """SIGKILL at arbitrary moments of a program that does nothing but write checkpoints."""
     program = (

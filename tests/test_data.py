@@ -1,5 +1,6 @@
 """Data sets, read without the network."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -72,6 +73,25 @@ def test_folder_takes_val_where_there_is_no_test(tmp_path):
     assert len(datasets.load_test("folder", tmp_path, train)) == 6
 
 
+def test_small_images_need_no_size_however_long_their_other_side(tmp_path):
+    assert datasets.load_train("folder", make_folder(tmp_path, size=(9, 130))).shape == (3, 9, 130)
+
+
+def test_scaled_images_are_their_centres_undistorted_in_either_split(tmp_path):
+    """Three stripes as wide as each is high: of the middle one all remains, of the others none."""
+    stripes = np.zeros((16, 48, 3), dtype=np.uint8)
+    stripes[:, 16:32] = 200
+    make_folder(tmp_path, size=(16, 16))
+    for k, wide in enumerate((stripes, stripes.transpose(1, 0, 2))):
+        for split in ("train", "test"):
+            Image.fromarray(wide).save(tmp_path / split / "cat" / f"a{k}.png")
+    train = datasets.load_train("folder", tmp_path, 8)
+    for images in (train, datasets.load_test("folder", tmp_path, train, 8)):
+        assert images.shape == (3, 8, 8)
+        assert (images.pixels[3:5, :, 2:6, 2:6] == 200).all()  # after cat/0.png to cat/2.png
+        assert (images.pixels[3:5] > 90).all()  # what scaling mixes at the edges
+
+
 def test_mixed_sizes_need_an_image_size(tmp_path):
     make_folder(tmp_path)
     Image.new("RGB", (20, 30)).save(tmp_path / "train" / "dog" / "z.png")
@@ -96,6 +116,13 @@ def test_what_is_wrong_with_a_folder(tmp_path, spoil, message):
     spoil(tmp_path)
     with pytest.raises(InputError, match=message):
         datasets.load_train("folder", tmp_path)
+
+
+def test_a_file_of_a_splits_name_is_no_split(tmp_path):
+    make_folder(tmp_path, splits=("train", "val"))
+    (tmp_path / "test").write_text("no folder")
+    train = datasets.load_train("folder", tmp_path)
+    assert len(datasets.load_test("folder", tmp_path, train)) == 6
 
 
 def test_test_split_problems_are_named(tmp_path):
@@ -311,6 +338,16 @@ def test_cifar10_is_downloaded_and_checked_once(tmp_path, monkeypatch):
     assert len(datasets.load_test("cifar10", root, images)) == 20
 
 
+def test_cifar10_is_red_green_and_blue_row_by_row(tmp_path, monkeypatch):
+    """As its authors describe their files: 1024 numbers a channel, 32 a row."""
+    make_cifar10(tmp_path, monkeypatch)
+    images = datasets.load_train("cifar10", tmp_path / "data")
+    file = tmp_path / "source" / CIFAR10.base_folder / "data_batch_1"
+    content = pickle.loads(file.read_bytes())
+    assert np.array_equal(images.pixels[:20].numpy(), content["data"].reshape(20, 3, 32, 32))
+    assert images.labels[:20].tolist() == content["labels"]
+
+
 def test_cifar10_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     archive = make_cifar10(tmp_path, monkeypatch)
     archive.unlink()
@@ -373,6 +410,17 @@ def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
         datasets.load_test("folder", tmp_path / "images", train)  # a retraining does open it
 
 
+def test_grey_of_one_bit_or_with_an_alpha_channel_is_grey(tmp_path):
+    make_folder(tmp_path, splits=("train",), size=(8, 8), mode="L")
+    Image.new("1", (8, 8), 1).save(tmp_path / "train" / "cat" / "0.png")
+    Image.new("LA", (8, 8), (70, 255)).save(tmp_path / "train" / "dog" / "0.png")
+    images = datasets.load_train("folder", tmp_path)
+    assert images.shape == (1, 8, 8)
+    assert (images.pixels[0] == 255).all() and (images.pixels[3] == 70).all()
+    Image.new("P", (8, 8)).save(tmp_path / "train" / "dog" / "1.png")  # a palette has colours
+    assert datasets.load_train("folder", tmp_path).shape == (3, 8, 8)
+
+
 def test_a_coloured_image_makes_all_training_images_coloured(tmp_path):
     make_folder(tmp_path, size=(8, 8))
     grey = Image.fromarray(np.full((8, 8), 77, dtype=np.uint8))
@@ -415,6 +463,57 @@ def test_limited_images_are_a_seeded_choice():
     assert images.limited(None, seed=0) is images
     with pytest.raises(InputError, match=r"--limit-images 5000: .* 1438"):
         images.limited(5000, seed=0)
+
+
+def test_all_images_may_be_asked_for_by_their_number():
+    images = Images(torch.zeros(5, 1, 2, 2), torch.arange(5), tuple("abcde"), (0.0,), (1.0,))
+    assert images.limited(5, seed=0).labels.tolist() == [0, 1, 2, 3, 4]
+    assert all(len(set(images.limited(3, seed).labels.tolist())) == 3 for seed in range(9))
+
+
+def test_images_are_described_by_what_they_are():
+    images = Images(torch.zeros(2, 1, 3, 4), torch.arange(2), ("a", "b"), (0.25,), (0.5,))
+    assert images.described() == {
+        "classes": ["a", "b"], "shape": [1, 3, 4], "mean": [0.25], "std": [0.5]
+    }
+
+
+@pytest.mark.parametrize("size", [8, 128])
+def test_only_the_given_indices_are_served_from_memory_and_files(tmp_path, size):
+    images = datasets.load_train("folder", make_folder(tmp_path, size=(8, 8)), size)
+    images = dataclasses.replace(images, labels=torch.arange(6))  # which say which it is
+    served = loader.batches(
+        images, "cpu", torch.tensor([4, 1, 3]), 1, Augmentation(), seed=0, stream="train"
+    )
+    assert len(served) == 3
+    for first in (0, 3):
+        labels = [served.train(first + k)[1].item() for k in range(3)]
+        assert sorted(labels) == [1, 3, 4]
+    assert torch.cat([labels for _, labels in served.evaluate()]).tolist() == [4, 1, 3]
+
+
+def test_grey_images_in_files_are_served_beside_coloured_ones(tmp_path):
+    make_folder(tmp_path, size=(8, 8))
+    Image.new("L", (8, 8), 77).save(tmp_path / "train" / "cat" / "1.png")
+    images = datasets.load_train("folder", tmp_path, 128)
+    served = loader.batches(images, "cpu", None, 6, Augmentation(), seed=0, stream="train")
+    for x in (served.train(0)[0], next(served.evaluate())[0]):
+        assert x.shape == (6, 3, 128, 128)
+
+
+def test_a_digest_tells_pixels_labels_and_shapes_apart():
+    pixels = torch.arange(32, dtype=torch.uint8)
+    kinds = [
+        Images(pixels.view(2, *shape), torch.tensor(labels), ("a", "b"), (0.0,), (1.0,))
+        for shape in ((1, 4, 4), (1, 2, 8)) for labels in ([0, 1], [1, 0])
+    ]
+    kinds.append(dataclasses.replace(kinds[0], pixels=kinds[0].pixels.flip(0)))
+    assert len({images.sha256() for images in kinds}) == 5
+
+
+def test_a_digest_of_files_tells_their_labels_apart(tmp_path):
+    images = datasets.load_train("imagenet", make_files(tmp_path, count=1))
+    assert dataclasses.replace(images, labels=1 - images.labels).sha256() != images.sha256()
 
 
 # ------------------------------------------------------------------------- what users' folders hold
@@ -534,6 +633,21 @@ def test_links_give_no_image_another_class_and_none_twice(tmp_path, linked):
     more = torch.bincount(images.labels) - torch.bincount(before.labels)
     assert [(name, n) for name, n in zip(images.classes, more.tolist(), strict=True) if n] == [
         ("cat", 1)
+    ]
+
+
+def test_images_are_listed_by_name_and_none_through_a_link_to_a_folder_beside_it(tmp_path):
+    """So what links are there changes neither names nor their order."""
+    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    cat = root / "train" / "cat"
+    (cat / "more").mkdir()
+    (cat / "2.png").rename(cat / "more" / "2.png")
+    (cat / "again").symlink_to(cat / "more")
+    (cat / "0.png").rename(tmp_path / "elsewhere.png")
+    (cat / "0.png").symlink_to(tmp_path / "elsewhere.png")
+    images = datasets.load_train("folder", root, 128)
+    assert [str(images.path(k).relative_to(cat)) for k in range(3)] == [
+        "0.png", "1.png", "more/2.png"
     ]
 
 

@@ -10,6 +10,7 @@ from common.language.cell import RecurrentCell, recurrent_cell
 from common.language.lstm import LSTM
 from common.language.model import Dropouts, LanguageModel, chunk_loss, exact_loss, slowness
 from common.networks.genotype import load
+from gdas.rnn_supernet import RecurrentSuperNet
 
 WORDS, D = 11, 6
 
@@ -85,6 +86,24 @@ def test_loss_and_slowness():
     torch.testing.assert_close(  # the decoder's weights are the word vectors
         reading.logits, reading.states @ model.vectors.t() + model.bias
     )
+
+
+@pytest.mark.parametrize("kind", ["derived", "lstm", "searched"])
+def test_initial_weights_are_uniform_between_plus_and_minus_four_hundredths(kind):
+    """As in the authors' code; the decoder begins without a bias."""
+    torch.manual_seed(0)
+    model = {
+        "derived": lambda: LanguageModel(
+            WORDS, 64, RecurrentCell(recurrent_cell(load("gdas_rnn")), 64), Dropouts()
+        ),
+        "lstm": lambda: LanguageModel(WORDS, 64, LSTM(64), Dropouts()),
+        "searched": lambda: RecurrentSuperNet(WORDS, 64, 3, Dropouts()),
+    }[kind]()
+    for name, weight in model.named_parameters():
+        if name == "bias":
+            assert not weight.any()
+        elif not name.startswith("arch"):
+            assert 0.035 < weight.abs().max() <= 0.04 and weight.mean().abs() < 0.006, name
 
 
 def seen_by(model, where):

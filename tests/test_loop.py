@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import time
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -12,10 +14,12 @@ import edas.search
 import pr_darts.config
 import pr_darts.search
 from common.data.images import Images
+from common.errors import NotFinite
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
 from common.training import bilevel
 from common.training.bilevel import BilevelTrainer
+from common.training.loop import peak_memory_mib
 from pr_darts.trainer import CycleTrainer
 from retraining import loop
 from test_bilevel import CONFIG, make
@@ -106,7 +110,126 @@ def test_a_run_stopped_between_epochs_does_the_next_one_from_its_first_step(
     assert [line["train_loss"] for line in resumed.run.lines("metrics.jsonl")] == [1.5, 3.5]
 
 
+class Killed(BaseException):
+    """What a run does not outlive."""
+
+
+def test_an_epoch_took_what_it_took_before_and_after_a_kill(
+    tmp_path, accelerator, monkeypatch, capfd
+):
+    """Its seconds have the validation's among them, and its rate is the training's."""
+    clock, logged = [100.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(
+        accelerator, "log", lambda metrics, step: logged.append((metrics["epoch"], step))
+    )
+
+    class Timed(BilevelTrainer):
+        def held_out_metrics(self):
+            clock[0] += 1000
+            return {}
+
+        def one_epoch(self, *seconds, killed=False):
+            for _, taken in zip(self.steps(), seconds, strict=True):
+                clock[0] += taken
+                self.record(torch.tensor(1.0), torch.zeros(8, 2), torch.zeros(8, dtype=torch.long))
+                if killed and self.step == 1:
+                    raise Killed
+            self.validate()
+
+    config = dataclasses.replace(CONFIG, checkpoint_steps=1)
+    trainer = make(tmp_path, accelerator, SuperNet, Timed, config=config)
+    with pytest.raises(Killed):
+        for _ in trainer.epochs():
+            trainer.one_epoch(10, 3, killed=True)
+    clock[0] += 500
+    config = dataclasses.replace(config, resume=str(tmp_path))
+    resumed = make(tmp_path, accelerator, SuperNet, Timed, config=config)
+    resumed.peak_before = 2.0**40  # as a run reports whose GPU's peak was reset on the way
+    for epoch in resumed.epochs():
+        resumed.one_epoch(*((5,), (2, 2))[epoch])
+    lines = resumed.run.lines("metrics.jsonl")
+    assert [line["seconds"] for line in lines] == [1015, 1004]
+    assert [line["images_per_second"] for line in lines] == [round(16 / 15, 1), 4]
+    assert [line["peak_memory_mib"] for line in lines] == [2.0**40] * 2
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.1, 0.05])
+    assert logged == [(0, 0), (1, 1)]
+    assert "32.0/32.0" in capfd.readouterr().err  # images of before the kill are done, too
+
+
+def test_each_epoch_ends_with_a_validation_of_its_own(tmp_path, accelerator, monkeypatch):
+    trainer = make(tmp_path, accelerator, SuperNet)
+    monkeypatch.setattr(trainer, "held_out_metrics", dict)
+    with pytest.raises(RuntimeError, match="validate"):
+        for epoch in trainer.epochs():
+            scripted_steps(trainer, [(1.0, True, 1), (1.0, True, 1)])
+            if epoch == 0:
+                trainer.validate()
+    assert trainer.epoch == 1
+
+
+@pytest.mark.parametrize("which", [0, -1])
+def test_one_weight_that_is_not_finite_is_enough(tmp_path, accelerator, monkeypatch, which):
+    trainer = make(tmp_path, accelerator, SuperNet)
+    monkeypatch.setattr(trainer, "held_out_metrics", dict)
+    with pytest.raises(NotFinite):
+        for _ in trainer.epochs():
+            scripted_steps(trainer, [(1.0, True, 1), (1.0, True, 1)])
+            trainer.weights[which].data.view(-1)[-1] = torch.inf
+            trainer.validate()
+    assert not list(tmp_path.rglob("*.pt")) and not trainer.run.lines("metrics.jsonl")
+
+
+def test_memory_that_is_full_is_not_taken_for_a_checkpoint_of_other_flags(tmp_path, accelerator):
+    class Full(BilevelTrainer):
+        def load_state(self, state):
+            raise torch.OutOfMemoryError
+
+    Run(tmp_path, "test", accelerator).save_checkpoint(0, 0, {"epoch": 0})
+    config = dataclasses.replace(CONFIG, resume=str(tmp_path))
+    with pytest.raises(torch.OutOfMemoryError):
+        make(tmp_path, accelerator, SuperNet, Full, config=config)
+
+
+def test_the_peak_of_a_cpu_is_in_mib_of_what_is_resident():
+    """It was once as high as now, and never higher than what the machine has."""
+    now = psutil.Process().memory_info().rss / 2**20
+    total = psutil.virtual_memory().total / 2**20
+    assert 0.9 * now <= peak_memory_mib(torch.device("cpu")) <= total
+
+
 # -------------------------------------------------------------------------------- several processes
+
+
+def test_figures_are_the_average_over_processes_within_an_epoch_too(
+    tmp_path, accelerator, monkeypatch
+):
+    """As if the others' losses were so large that the mean is three times this one's."""
+    monkeypatch.setattr(
+        "common.training.loop.average", lambda accelerator, tensors: [3 * t for t in tensors]
+    )
+    monkeypatch.setattr(type(accelerator), "num_processes", 2)
+    config = dataclasses.replace(CONFIG, checkpoint_steps=1, epochs=1)
+    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    monkeypatch.setattr(trainer, "held_out_metrics", dict)
+    for _ in trainer.epochs():
+        scripted_steps(trainer, [(1.0, True, 1), (2.0, True, 3)])
+        trainer.validate()
+    # 1 became 3 where the first step was saved, and 3 + 6 became 27 at the end, of four images.
+    assert trainer.run.lines("metrics.jsonl")[0]["train_loss"] == 27 / 4
+
+
+@pytest.mark.parametrize("mine", [1, None])
+def test_the_first_bad_step_of_all_processes_is_named(tmp_path, accelerator, monkeypatch, mine):
+    trainer = make(tmp_path, accelerator, SuperNet)
+    monkeypatch.setattr(
+        accelerator, "gather", lambda first: torch.cat([first, torch.zeros_like(first)])
+    )
+    with pytest.raises(NotFinite, match=r"step 0 \(epoch 1, step 1 of it\)"):
+        for _ in trainer.epochs():
+            for step in trainer.steps():
+                trainer.watch(torch.tensor(torch.nan if step == mine else 1.0))
+            trainer.validate()
 
 
 def norm_of(parameters):

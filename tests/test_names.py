@@ -24,7 +24,7 @@ def test_classes_in_a_picture(tmp_path):
 def test_what_was_detected_in_a_picture(tmp_path, name):
     figure = Figure((2, 2))
     image, corners = torch.zeros(3, 9, 9, dtype=torch.uint8), torch.tensor([[1.0, 1, 5, 5]])
-    _draw(figure.subplots(), image, corners, torch.tensor([1]), [name])
+    _draw(figure.subplots(), image, corners, torch.tensor([1]), [name], [])
     figure.savefig(tmp_path / "x.svg")
     assert "<script>" not in (tmp_path / "x.svg").read_text()
 

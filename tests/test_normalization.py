@@ -9,6 +9,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from common.data import datasets, loader
 from common.data.batches import Augmentation
+from common.data.normalization import STATISTICS, measure
 
 
 def write_white_cifar(kind, root, monkeypatch):
@@ -57,3 +58,21 @@ def test_large_images_are_measured_across_the_whole_folder(tmp_path):
     images = datasets.load_train("folder", tmp_path, image_size=128)
     assert images.mean == pytest.approx([0.5] * 3, abs=0.1)
     assert images.std == pytest.approx([0.5] * 3, abs=0.1)
+
+
+def test_imagenets_statistics_are_the_published_ones():
+    """Of red, green and blue, as all networks of torchvision have them."""
+    assert STATISTICS["imagenet"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_a_channel_of_one_level_can_be_normalised():
+    pixels = torch.arange(256, dtype=torch.uint8).expand(2, 256)[:, :, None, None]  # a channel each
+    mean, std = measure(pixels)
+    assert mean == pytest.approx([level / 255 for level in range(256)])
+    assert all(0 < one < 0.01 for one in std)
+
+
+def test_many_images_are_measured_to_the_last():
+    pixels = torch.zeros(10_000, 1, 1, 1, dtype=torch.uint8)
+    pixels[-2500:] = 255
+    assert measure(pixels) == ((pytest.approx(0.25),), (pytest.approx(0.1875**0.5),))

@@ -96,6 +96,19 @@ def test_both_loops_are_the_equations(name, masked):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+def test_large_states_have_the_gradients_of_the_equations_too():
+    """They take another way back, whose operations are those within a step."""
+    columns, units = 130, 130
+    torch.manual_seed(0)
+    cell = RecurrentCell(load("darts_v2_rnn").cells["recurrent"], units).double()
+    x, hidden = torch.randn(3, columns, units).double(), torch.randn(1, columns, units).double()
+    mask = (torch.rand(columns, units) < 0.6).double() / 0.6
+    of = [x.requires_grad_(), hidden.requires_grad_(), *cell.parameters()]
+    expected = outputs_and_gradients(*cell.plain_loop(x, hidden, None, mask), of)
+    for a, b in zip(outputs_and_gradients(*cell(x, hidden, None, mask), of), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_a_node_of_none_has_the_state_0():
     ops = (Edge(0, 1, Op("tanh")), Edge(1, 2, Op("none")), Edge(2, 3, Op("sigmoid")),
            Edge(1, 4, Op("relu")), Edge(0, 5, Op("none")))  # fmt: skip
@@ -220,3 +233,7 @@ def test_lstm():
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
     assert cell(x, hidden)[0].shape == (T, B, D)
+    of_x, of_weights = cell.masks(B, 0.5, 0)
+    assert of_x is not None and of_weights is None
+    of_x, of_weights = cell.masks(B, 0, 0.5)
+    assert of_x is None and of_weights is not None

@@ -7,14 +7,16 @@ import json
 import pytest
 import torch
 
+from common.language.cell import RecurrentCell
+from common.language.loop import with_perplexity
 from common.language.model import Dropouts, chunk_loss, exact_loss
 from common.language.text import Columns, load_corpus
 from common.networks.complexity import LanguageModel as Size
 from common.networks.complexity import recurrent_parameters
-from common.networks.genotype import load
+from common.networks.genotype import load, save
 from common.run.folder import Run
 from retraining import rnn
-from retraining.rnn import PRESETS, LanguageTrainer, triggered
+from retraining.rnn import PRESETS, LanguageTrainer, chosen_preset, triggered
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 from test_rnn_search import TEXT
@@ -37,6 +39,7 @@ def made(accelerator, path, genotype="gdas_rnn", **changed):
     ([], 9.0, 0, False),
     ([3.0], 3.1, 0, True),
     ([3.0], 2.9, 0, False),
+    ([3.0], 3.0, 0, False),
     ([5, 4, 3, 2, 1], 9, 5, False),  # all of them are recent
     ([5, 4, 3, 2, 1, 0], 4.9, 5, False),
     ([5, 4, 3, 2, 1, 0], 5.1, 5, True),
@@ -62,6 +65,15 @@ def test_the_average_is_of_all_weights_since_the_trigger(tmp_path, accelerator, 
         torch.testing.assert_close(average, torch.stack(all_of_it).mean(0))
 
 
+def test_the_last_losses_before_the_trigger_do_not_count(tmp_path, accelerator, monkeypatch):
+    """The second one is above the first, the third is above it, too, and no more its neighbour."""
+    trainer = made(accelerator, tmp_path, trigger=1)
+    reported = iter([3.0, 0.0, 3.5, 0.0, 3.2, 0.0, 3.0, 0.0])  # valid, test
+    monkeypatch.setattr(trainer, "exact", lambda model, text: next(reported))
+    averaged = [trainer.held_out_metrics()["averaged"] for _ in range(4)]
+    assert averaged == [False, False, False, True]
+
+
 def test_figures_are_exact_and_of_the_average(tmp_path, accelerator):
     trainer = made(accelerator, tmp_path, trigger=0)
     trainer.valid_losses = [-1.0]  # so that the first epoch triggers
@@ -72,7 +84,7 @@ def test_figures_are_exact_and_of_the_average(tmp_path, accelerator):
     first, second = trainer.run.lines("metrics.jsonl")
     assert (first["averaged"], second["averaged"]) == (False, True)
     average = trainer.average.module.eval()
-    for part, text in (("valid", trainer.valid_text), ("test", trainer.test_text)):
+    for part, text in (("valid", trainer.corpus.valid), ("test", trainer.corpus.test)):
         found = second[f"{part}_loss"]
         assert found == pytest.approx(exact_loss(accelerator, average, text, 1, 50), rel=1e-5)
         assert found != pytest.approx(
@@ -139,6 +151,37 @@ def test_an_epoch_begins_in_an_empty_state(tmp_path, accelerator):
     assert torch.equal(*losses)
 
 
+def test_no_step_has_the_number_of_another_and_each_counts_its_words(tmp_path, accelerator):
+    """By their numbers they draw, also in the next epoch; by their words progress is shown."""
+    trainer = made(accelerator, tmp_path)
+    numbers = []
+    for _ in trainer.epochs(until=3):
+        for chunk in trainer.batches():
+            numbers.append(trainer.global_step)
+            assert trainer.next_items() == chunk.words.numel()
+            trainer.record(torch.ones(()), chunk)
+        assert trainer.next_items() == 0
+        trainer.validated = True
+    assert numbers == sorted(set(numbers)) and len(numbers) > 20
+
+
+def test_a_loss_beyond_all_perplexities_is_written_as_a_large_one():
+    assert 1e300 < with_perplexity({"valid_loss": 1e4})["valid_perplexity"] < float("inf")
+
+
+@pytest.mark.parametrize("root", ["data/ptb", "data/ptb/", "ptb"])
+def test_a_text_is_called_by_its_folder(root):
+    assert dataclasses.replace(PRESETS["ptb"], data_root=root).source == "ptb"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_training_compiles_its_cell_if_asked_to(tmp_path, accelerator, monkeypatch, wanted):
+    compiled = []
+    monkeypatch.setattr(RecurrentCell, "compile_steps", lambda cell: compiled.append(cell))
+    trainer = made(accelerator, tmp_path, compile=wanted)
+    assert compiled == [trainer.model.cell] * wanted
+
+
 def test_the_papers_recipes():
     ptb, wikitext = PRESETS["ptb"], PRESETS["wikitext2"]
     assert (ptb.units, ptb.batch_size, ptb.epochs, ptb.weight_decay) == (850, 64, 2000, 8e-7)
@@ -169,6 +212,34 @@ def test_a_training_resumed_within_an_epoch_ends_in_the_same_bits(
     (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
     assert name == other_name and identical(state, other) and state["average"] is not None
     assert state["hidden"].shape == (2 if genotype == "lstm" else 1, 4, 6)
+
+
+def test_the_cell_of_a_search_on_the_small_language_is_trained_on_it(tmp_path, command):
+    run = tmp_path / "run"
+    small = ["--preset", "text", "--units", 4, "--nodes", 2, "--checkpoint-steps", 1]
+    interrupt_after(1, lambda: command("gdas/rnn_search.py", *small, "--output", run))
+    assert chosen_preset(["--genotype", str(run)]) == {"text": PRESETS["text"]}
+    assert chosen_preset(["--genotype", str(run), "--preset", "ptb"]) == PRESETS
+
+
+def test_a_resumed_training_has_the_cell_and_the_text_that_it_began_with(tmp_path, command):
+    """Whatever has become of the file that --genotype named."""
+    root, mine = folder(tmp_path / "text", **TEXT), tmp_path / "mine.json"
+    save(load("darts_v1_rnn"), mine)
+    run, flags = tmp_path / "run", [*TINY, "--genotype", mine, "--data-root", root]
+    interrupt_after(4, lambda: command(TRAIN, *flags, "--output", run))
+    mine.unlink()
+    folder(root, **{**TEXT, "train": TEXT["train"].replace("b", "x")})
+    status, _, err = command(TRAIN, "--resume", run)
+    assert status == 2 and "--data-root" in err
+    folder(root, **TEXT)
+    own = (run / "genotype.json").read_bytes()
+    save(load("darts_v2_rnn"), run / "genotype.json")
+    status, _, err = command(TRAIN, "--resume", run)
+    assert status == 2 and "genotype.json" in err
+    (run / "genotype.json").write_bytes(own)
+    status, out, err = command(TRAIN, "--resume", run)
+    assert status == 0 and "darts_v1_rnn: test perplexity" in out, err
 
 
 @pytest.mark.parametrize(("flags", "named"), [

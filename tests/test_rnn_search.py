@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 
 import pytest
@@ -11,9 +12,10 @@ from accelerate import Accelerator
 from common.distributed import generator_of
 from common.errors import NotFinite
 from common.language.model import Dropouts, chunk_loss
-from common.language.text import load_corpus
+from common.language.text import Columns, load_corpus
 from common.networks.genotype import load
 from common.run.folder import Run
+from gdas import rnn_trainer
 from gdas.rnn_config import PRESETS
 from gdas.rnn_search import search
 from gdas.rnn_supernet import RecurrentSuperNet
@@ -227,9 +229,10 @@ def test_low_precision_is_refused(tmp_path, command, monkeypatch):
     assert status == 2 and "--mixed_precision bf16" in err and not (tmp_path / "run").exists()
 
 
-def test_a_search_that_diverges_says_so(tmp_path, accelerator, texts, monkeypatch):
+@pytest.mark.parametrize("loss", ["nan", "inf"])
+def test_a_search_that_diverges_says_so(tmp_path, accelerator, texts, monkeypatch, loss):
     trainer = made(accelerator, tmp_path, texts)
-    monkeypatch.setattr(trainer, "valid_loss", lambda tau: float("nan"))
+    monkeypatch.setattr(trainer, "valid_loss", lambda tau: float(loss))
     with pytest.raises(NotFinite, match="after epoch 1"):
         for _ in trainer.epochs():
             for train, _valid in trainer.batches():
@@ -279,17 +282,27 @@ def test_both_steps_draw_anew_and_each_iteration_does(tmp_path, accelerator, tex
     assert len(draws) == 8
 
 
+def test_each_seed_has_its_own_draws(tmp_path, accelerator, texts, monkeypatch):
+    losses = []
+    for seed in (2, 3):
+        trainer = by_default(accelerator, tmp_path, texts, seed=seed)
+        monkeypatch.setattr(trainer, "record", lambda loss, chunk: losses.append(loss.item()))
+        trainer.weight_step(trainer.train_batches.chunk(0, 9), TAU)
+    assert losses[0] != losses[1]
+
+
 def test_validation_is_the_mean_over_words_of_one_reading(tmp_path, accelerator, texts):
     """Without dropout, its state carried, its last chunk of a word weighing as one word."""
     trainer = by_default(accelerator, tmp_path, texts, bptt=20, dropout_output=0.5)
     found = []
     for trainer.epoch in range(2):
         trainer.model.train()
+        trainer.valid_hidden = torch.ones_like(trainer.valid_hidden)  # where arch steps ended
         found.append(trainer.valid_loss(TAU))
         generator = generator_of(trainer.config.seed, "validate", trainer.epoch)
         trainer.model.eval()
         total, hidden = 0.0, trainer.model.initial(4).double()
-        rows = trainer.valid_columns.rows
+        rows = Columns(texts.valid, 4, "validation").rows
         for words, targets in zip(rows[:-1].split(20), rows[1:].split(20), strict=True):
             with torch.no_grad():
                 reading = trainer.model(words, hidden, trainer.model.draw(generator, TAU))
@@ -337,3 +350,42 @@ def test_weights_decay(tmp_path, accelerator, texts):
         moved.append([now.detach() - old for now, old in zip(trainer.weights, before, strict=True)])
     for plain, decayed, old in zip(*moved, before, strict=True):
         torch.testing.assert_close(decayed - plain, -2 * 0.01 * old, rtol=1e-6, atol=1e-9)
+
+
+def test_an_epoch_says_how_sure_alpha_is_and_how_many_edges_changed_their_best(
+    tmp_path, accelerator, texts, monkeypatch
+):
+    """Of the edges' activations; `none` is never one's best, whatever its probability."""
+    trainer = made(accelerator, tmp_path, texts)
+    none, tanh, relu, *_ = range(5)
+    edges = len(trainer.supernet.edges)
+    monkeypatch.setattr(trainer, "valid_loss", lambda tau: 1.0)
+    changed, entropies = [], []
+    for two, size in ((tanh, 100), (relu, 100), (relu, 100), (none, 100), (tanh, 0)):
+        with torch.no_grad():
+            trainer.arch[0].zero_()
+            trainer.arch[0][range(edges), [two] * 2 + [tanh] * (edges - 2)] = size
+        metrics = trainer.held_out_metrics(TAU)
+        changed.append(metrics["changed_edges_recurrent"])
+        entropies.append(metrics["entropy_recurrent"])
+    assert changed[1:] == [2, 0, 2, 0]  # without `none` the first of equals is tanh
+    assert entropies == pytest.approx([0, 0, 0, 0, math.log(5)], abs=1e-6)
+
+
+def test_the_result_is_of_the_last_epoch(tmp_path, accelerator, texts, monkeypatch):
+    trainer = made(accelerator, tmp_path, texts)
+    lines = [
+        {"valid_loss": loss, "valid_perplexity": 10 * loss, "seconds": n + 1.0,
+         "peak_memory_mib": [7, 9, 8][n]}
+        for n, loss in enumerate([3.0, 1.0, 2.0])
+    ]  # fmt: skip
+    monkeypatch.setattr(rnn_trainer.pictures, "run", lambda folder: None)
+    monkeypatch.setattr(trainer.run, "lines", lambda name: lines)
+    trainer.finish()
+    assert json.loads((tmp_path / "result.json").read_text()) == {
+        "genotype": trainer.genotype().name, "epochs": 3, "valid_loss": 2, "valid_perplexity": 20,
+        "search_seconds": 6, "peak_memory_mib": 9,
+    }
+    found = load(tmp_path)
+    assert found.cells["recurrent"] == trainer.supernet.derive()
+    assert found.provenance["words"] == len(texts.train)

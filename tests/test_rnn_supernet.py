@@ -139,6 +139,14 @@ def test_counts():
     assert [tuple(alpha.shape) for alpha in net.arch_parameters()] == [(36, 5)]
 
 
+@pytest.mark.parametrize("sample", ["hard", "soft"])
+def test_states_are_normalised_by_their_own_statistics_when_evaluated_too(sample):
+    net, words = made(sample).train(), torch.randint(WORDS, (T, B))
+    draw = drawn(net)
+    trained = net(words, net.initial(B), draw).states
+    assert torch.equal(net.eval()(words, net.initial(B), draw).states, trained)
+
+
 def test_derivation():
     """One edge a node, by the largest probability of any activation but `none`."""
     net = made("hard", nodes=3)  # edges 0-1; 0-2, 1-2; 0-3, 1-3, 2-3

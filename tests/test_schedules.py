@@ -50,3 +50,16 @@ def test_a_warm_up_does_not_stretch_with_the_epochs():
     assert rates("linear", 0.5, 3, warmup=5) == pytest.approx([0.1, 0.2, 0.3])
     assert rates("cosine", 0.5, 40, warmup=2)[:2] == pytest.approx([0.25, 0.5])
     assert all(rate > 0 for rate in rates("linear", 0.5, 4))
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "exponential"])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_each_group_of_parameters_has_a_share_of_its_own_rate(name, warmup):
+    """In the warm-up, on the schedule's way and in its tail."""
+    groups = [{"params": [nn.Parameter(torch.zeros(()))], "lr": rate} for rate in (0.1, 0.4)]
+    optimizer = torch.optim.SGD(groups)
+    along, alone = LearningRate(name, optimizer, 12, warmup=warmup), rates(name, 0.1, 12, 0, warmup)
+    for epoch in range(12):
+        along.step(epoch)
+        found = [group["lr"] for group in optimizer.param_groups]
+        assert found == pytest.approx([alone[epoch], 4 * alone[epoch]])

@@ -1,9 +1,11 @@
 """How many images a share of each class is."""
 
+import pytest
 import torch
 
 from common.data.images import Images
 from common.data.split import Split
+from common.errors import InputError
 
 
 def test_hundredths_of_a_hundred_images_are_whole_images():
@@ -14,3 +16,31 @@ def test_hundredths_of_a_hundred_images_are_whole_images():
         split = Split.per_class(images, (percent / 100, 1 - percent / 100), seed=0)
         assert labels[split.train].bincount().tolist() == [percent] * 2
         assert labels[split.valid].bincount().tolist() == [100 - percent] * 2
+
+
+def test_a_share_is_held_out_seeded_and_disjoint():
+    split = Split.holding_out(101, 0.1, seed=0)
+    assert (len(split.train), len(split.valid)) == (91, 10)
+    assert sorted([*split.train.tolist(), *split.valid.tolist()]) == list(range(101))
+    assert split.valid.min() < 60  # from all over the images, not their end
+    again, other = (Split.holding_out(101, 0.1, seed).to_json() for seed in (0, 1))
+    assert again == split.to_json() != other
+
+
+@pytest.mark.parametrize("count", [100, 101])
+def test_a_half_held_out_is_a_searchs(count):
+    """So what retrains on it trains on the images that trained the search's weights."""
+    assert Split.holding_out(count, 0.5, 3).to_json() == Split.halves(count, 3).to_json()
+
+
+def test_a_digest_tells_both_parts_of_a_split_apart():
+    train, valid = torch.arange(3), torch.arange(3, 6)
+    parts = [(train, valid), (train, valid.flip(0)), (train.flip(0), valid), (valid, train)]
+    assert len({Split(*both).to_json()["sha256"] for both in parts}) == 4
+
+
+@pytest.mark.parametrize(("shares", "flag"), [((0.1, 0.5), "train"), ((0.5, 0.1), "valid")])
+def test_a_share_of_no_image_is_named(shares, flag):
+    images = Images(torch.zeros(8, 1, 1, 1), torch.arange(8) % 2, ("cat", "dog"), (0.0,), (1.0,))
+    with pytest.raises(InputError, match=f"--{flag}-share 0.1"):
+        Split.per_class(images, shares, seed=0)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch import nn
 
 import retraining.rnn
 import test_detection
@@ -15,6 +16,8 @@ from common.language.text import load_corpus
 from common.supernet.supernet import SuperNet
 from common.training import bilevel
 from common.training.loop import Loop
+from common.training.running_statistics import average_statistics, kept_statistics
+from common.training.steps import descend, frozen
 from detection import loop as detector_loop
 from gdas import rnn_trainer
 from test_bilevel import CONFIG, make
@@ -102,6 +105,92 @@ def test_weights_and_architecture_are_drawn_for_apart_and_anew_at_each_step(tmp_
 def test_a_genotype_says_how_many_images_found_it(tmp_path, accelerator):
     """Those that train the weights and those that train the architecture."""
     assert searching(tmp_path, accelerator).genotype().provenance["images"] == 40
+
+
+# ----------------------------------------------------------------------- what every step is made of
+
+
+def test_what_has_no_gradient_rests_whatever_it_had_before():
+    moved, idle = (nn.Parameter(torch.zeros(2)) for _ in range(2))
+    sgd = torch.optim.SGD([moved, idle], 1.0)
+    descend(sgd, [moved, idle], [torch.ones(2)] * 2)
+    descend(sgd, [moved, idle], [torch.ones(2), None], clip=100.0)
+    assert moved.tolist() == [-2, -2] and idle.tolist() == [-1, -1]
+
+
+def test_what_fails_leaves_nothing_frozen_and_no_statistics_changed():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    before = [buffer.clone() for buffer in network.buffers()]
+    with pytest.raises(KeyError), frozen(list(network.parameters())), kept_statistics(network):
+        assert not network(torch.rand(3, 1, 5, 5)).requires_grad
+        raise KeyError
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    # Means, variances and how many batches they are of.
+    assert all(map(torch.equal, network.buffers(), before)) and len(before) == 6
+
+
+def test_statistics_become_their_mean_over_processes_and_counts_stay(accelerator, monkeypatch):
+    """As if the other process' were all 4 larger."""
+    monkeypatch.setattr(
+        "common.training.running_statistics.average",
+        lambda accelerator, tensors: [tensor + 2 for tensor in tensors],
+    )
+    monkeypatch.setattr(type(accelerator), "num_processes", 2)
+    norm = nn.BatchNorm2d(2)
+    norm(torch.rand(3, 2, 4, 4))
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    average_statistics(accelerator, norm)
+    assert torch.equal(norm.running_mean, before["running_mean"] + 2)
+    assert torch.equal(norm.running_var, before["running_var"] + 2)
+    assert norm.num_batches_tracked == 1
+
+
+# -------------------------------------------------------------------- what an image's loop records
+
+
+def test_a_recorded_loss_holds_no_graph_and_an_evaluation_makes_none(tmp_path, accelerator):
+    """Graphs of a whole epoch would fill the memory."""
+    trainer = searching(tmp_path, accelerator)
+    loss = torch.ones((), requires_grad=True) * 2
+    trainer.record(loss, torch.zeros(4, 2, requires_grad=True), torch.zeros(4, dtype=torch.long))
+    assert not any(meter.avg.requires_grad for meter in trainer.meters.values())
+    made = []
+
+    def network(images):
+        logits = trainer.supernet(images)
+        made.append(logits.requires_grad)
+        return logits
+
+    trainer.evaluate(network, trainer.valid_batches)
+    assert made and not any(made)
+
+
+def test_an_epoch_ends_with_the_last_whole_batch(tmp_path, accelerator):
+    """Also where that is the last image, and where a batch has grown on the way."""
+    for size, steps in ((10, 2), (8, 2), (20, 1)):
+        trainer = searching(tmp_path, accelerator, batch_size=4)
+        trainer.train_batches.batch_size = size  # of 20 images
+        for _ in trainer.epochs():
+            assert len(list(trainer.steps())) == steps and trainer.seen == size * steps
+            break
+
+
+@pytest.mark.parametrize("logit", [-torch.inf, torch.nan])
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(tmp_path, accelerator, logit):
+    """Be it infinite or no number."""
+    trainer = searching(tmp_path, accelerator)
+    trainer.epoch = 1
+    with pytest.raises(NotFinite, match="after epoch 2"):
+        trainer.held_out(
+            lambda x: torch.tensor([logit, 0.0, 0.0]).expand(len(x), 3), trainer.valid_batches
+        )
+
+
+def test_what_a_person_reads_is_of_the_split_that_is_named(tmp_path, accelerator):
+    trainer = searching(tmp_path, accelerator)
+    metrics = {"train_loss": 1.5, "train_top1": 11.0, "valid_loss": 2.5, "valid_top1": 77.0}
+    train, valid = (trainer.in_words(split, metrics) for split in ("train", "valid"))
+    assert "1.5" in train and "11" in train and "2.5" in valid and "77" in valid
 
 
 # -------------------------------------------------------------------------------- several processes

@@ -61,6 +61,13 @@ def test_nothing_unknown_needs_no_word_for_it(tmp_path):
     assert "<unk>" not in corpus.words
 
 
+@pytest.mark.parametrize("part", ["valid", "test"])
+def test_a_word_that_one_text_alone_brings_is_unknown(tmp_path, part):
+    texts = {"valid": "mat", "test": "mat", part: "dog"}
+    corpus = load_corpus("folder", folder(tmp_path, **texts))
+    assert corpus.words[getattr(corpus, part)[0]] == "<unk>"
+
+
 @pytest.mark.parametrize(("changed", "named"), [
     ({"train": None}, r"no train text there \(one of train.txt, ptb.train.txt"),
     ({"valid": None}, "no valid text"),
@@ -123,6 +130,8 @@ def test_chunks_are_a_function_of_seed_and_epoch():
     even = torch.tensor(chunk_starts(20_000, 35, 0.0, 2, "chunks", 0)).diff()[:-1]
     assert set(even.tolist()) == {35, 17}
     assert chunk_starts(3, 1, 0.0, 2) == (0, 1, 2, 3)
+    wild = torch.tensor(chunk_starts(20_000, 35, 50.0, 2, "chunks", 0)).diff()[:-1]
+    assert (wild.min(), wild.max()) == (5, 35 + 20)  # no draw makes a chunk longer than memory
 
 
 def test_the_small_language_is_always_the_same():

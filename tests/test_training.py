@@ -1,5 +1,6 @@
 """What a retraining can do beside its recipe: parts of batches, compiling, figures, refusals."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,9 +10,13 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
+from common.data.images import Images
+from common.errors import InputError, NotFinite
 from common.networks.genotype import load, save
+from common.run.folder import Run
 from conftest import of_an_older_version
-from retraining.loop import Retrainer
+from retraining.config import PRESETS
+from retraining.loop import Retrainer, check_images, retrain, train
 from test_commands import assert_refused
 from test_resume import figures, identical, last_checkpoint
 from test_retrain import TINY, TRAIN, make_trainer
@@ -128,7 +133,126 @@ def test_top_5_counts_the_five_largest(tmp_path, accelerator):
     assert two[2] == 500 / 8
 
 
+# ------------------------------------------------------------------------------ the moving average
+
+
+def test_the_average_follows_the_step_and_is_what_is_held_out_by(tmp_path, accelerator):
+    """Normalised by its running statistics, which stay."""
+    trainer = make_trainer(tmp_path, accelerator, ema_decay=0.75)
+    before = [p.detach().clone() for p in trainer.weights]
+    trainer.network.train()
+    trainer.ema.module.train()
+    trainer.weight_step(trainer.train_batches.train(0))
+    means = trainer.ema.module.parameters()
+    for mean, was, now in zip(means, before, trainer.weights, strict=True):
+        torch.testing.assert_close(mean, 0.75 * was + 0.25 * now.detach())
+    buffers = [buffer.clone() for buffer in trainer.ema.module.buffers()]
+    found = trainer.held_out_metrics()
+    assert all(map(torch.equal, trainer.ema.module.buffers(), buffers))
+    wanted = trainer.evaluate(trainer.ema.module.eval(), trainer.held_out_batches)
+    assert (found["test_loss"], found["test_top1"], found["test_top5"]) == wanted
+    assert wanted[0] != trainer.evaluate(trainer.network.eval(), trainer.held_out_batches)[0]
+
+
+def test_the_averages_statistics_are_made_equal_on_all_processes_too(
+    tmp_path, accelerator, monkeypatch
+):
+    trainer, equal = make_trainer(tmp_path, accelerator, ema_decay=0.5), []
+    monkeypatch.setattr(
+        "common.training.loop.average_statistics", lambda accelerator, one: equal.append(one)
+    )
+    for _ in trainer.epochs():
+        for batch in trainer.batches():
+            trainer.weight_step(batch)
+        trainer.validate()
+    assert {id(one) for one in equal} == {id(trainer.network), id(trainer.ema.module)}
+
+
+# ----------------------------------------------------------------------------- batches and the loss
+
+
+def test_each_process_has_its_share_of_all_images(tmp_path, accelerator, monkeypatch):
+    monkeypatch.setattr(type(accelerator), "process_index", 1)
+    monkeypatch.setattr(type(accelerator), "num_processes", 2)
+    trainer = make_trainer(tmp_path, accelerator)
+    for part in (trainer.train_batches, trainer.held_out_batches):
+        assert (part.rank, part.processes) == (1, 2)
+
+
+def test_no_epoch_repeats_what_images_underwent_in_the_one_before(tmp_path, accelerator):
+    trainer, taken = make_trainer(tmp_path, accelerator, epochs=2), []
+    for _ in trainer.epochs():
+        taken += [images for images, _ in trainer.batches()]
+        trainer.validated = True
+    stream = make_trainer(tmp_path, accelerator).train_batches
+    assert len(taken) == 4 and all(torch.equal(x, stream.train(k)[0]) for k, x in enumerate(taken))
+
+
+def test_an_auxiliary_loss_that_is_not_finite_is_named_by_its_step(tmp_path, accelerator):
+    trainer = make_trainer(tmp_path, accelerator)
+    for parameter in trainer.derived.auxiliary.parameters():
+        parameter.data.fill_(torch.nan)
+    with pytest.raises(NotFinite, match="at step 0 "):
+        for _ in trainer.epochs():
+            for batch in trainer.batches():
+                trainer.loss(*batch)
+            trainer.validate()
+
+
 # ------------------------------------------------------------------------- what does not fit a run
+
+
+def test_cells_are_compared_and_not_their_names(tmp_path, accelerator):
+    trainer = make_trainer(tmp_path, accelerator)
+    state = trainer.state()
+    other = {**load("darts_v2").to_json(), "name": trainer.genotype.name}
+    with pytest.raises(InputError, match=r"--resume .*genotype\.json"):
+        trainer.load_state({**state, "genotype": json.dumps(other)})
+    renamed = {**trainer.genotype.to_json(), "name": "mine"}
+    trainer.load_state({**state, "genotype": json.dumps(renamed)})
+
+
+def test_a_batch_may_be_all_images_and_no_more(tmp_path, accelerator):
+    """In each training, also of one that begins no run of its own."""
+    donor = make_trainer(tmp_path / "donor", accelerator)
+    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2,
+                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
+    check_images(dataclasses.replace(donor.config, batch_size=8), images)
+    config = dataclasses.replace(donor.config, batch_size=9)
+    run = Run(tmp_path, "retrain", accelerator)
+    with pytest.raises(InputError, match="--batch-size 9"):
+        train(config, run, donor.genotype, images, images)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_an_auxiliary_head_is_built_where_it_weighs(tmp_path, accelerator, monkeypatch, weight):
+    donor, built = make_trainer(tmp_path / "donor", accelerator), []
+    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2,
+                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
+
+    class Built(Exception):
+        """Far enough."""
+
+    def stop(config, genotype, network, *rest):
+        built.append(network.auxiliary is not None)
+        raise Built
+
+    monkeypatch.setattr("retraining.loop.Retrainer", stop)
+    config = dataclasses.replace(donor.config, auxiliary_weight=weight)
+    (tmp_path / "run").mkdir()
+    with pytest.raises(Built):
+        train(config, Run(tmp_path / "run", "t", accelerator), donor.genotype, images, images)
+    assert built == [weight > 0]
+
+
+def test_a_share_that_holds_out_no_image_is_refused(tmp_path):
+    config = dataclasses.replace(
+        PRESETS["digits"], genotype="gdas", held_out="valid", held_out_share=0.001,
+        limit_images=64, threads=1, output=str(tmp_path / "run"),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="--held-out-share"):
+        retrain(config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--genotype", "darts_v1"), ("--recipe", "gdas")])
