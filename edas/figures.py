@@ -43,6 +43,7 @@ class Record:
         candidates: the names of an edge's operations.
         names: of the architecture parameters, normal cell first: edges 1 to 28.
         alpha: [epochs, edges, candidates]; without edges, if it is of another method.
+        iterations: lines of iterations.jsonl; none without --cut-steps.
     """
 
     label: str
@@ -50,6 +51,7 @@ class Record:
     candidates: list[str]
     names: list[str]
     alpha: np.ndarray
+    iterations: list[dict]
 
     @property
     def epochs(self) -> np.ndarray:
@@ -76,7 +78,22 @@ class Record:
         names = list(last["parameters"]) if config["method"] == "edas" else []
         alpha = [[line["parameters"][name] for name in names] for line in history]
         label = f"{label}, seed {config['seed']}"
-        return cls(label, list(metrics), last["candidates"], names, np.array(alpha, float))
+        steps = folder / "iterations.jsonl"
+        return cls(
+            label, list(metrics), last["candidates"], names, np.array(alpha, float),
+            json_lines(steps) if steps.is_file() else [],
+        )  # fmt: skip
+
+    def over_time(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """[N], [N]: when it was measured, in iterations where the search did so, and the values."""
+        if not self.iterations:
+            return self.epochs, np.array([line.get(key) for line in self.metrics], float)
+        if key in self.iterations[0]:
+            lines = [(line["step"] + 1, line[key]) for line in self.iterations]
+        else:  # after epochs only
+            each = (self.iterations[-1]["step"] + 1) / (self.iterations[-1]["epoch"] + 1)
+            lines = [(each * (line["epoch"] + 1), line.get(key)) for line in self.metrics]
+        return tuple(np.array(lines, float).T)
 
     def fits(self, other: Record) -> bool:
         """Whether both are of the same edges and candidates."""
@@ -202,6 +219,10 @@ def cuts_figure(records: Sequence[Record]) -> Figure:
     for record in records:
         if record.metrics[-1].get("cut_top1") is None:
             raise InputError(f"{record.label}: was run without --cut-accuracy, which Fig. 3 needs")
+    measured = {bool(record.iterations) for record in records}
+    if len(measured) > 1:
+        raise InputError("some of the searches were run with --cut-steps, some without: draw alike")
+    unit = "iteration" if measured == {True} else "epoch"
     figure = Figure((7.6, 2.9))
     panels = figure.subplots(1, 3, sharey=True)
     figure.subplots_adjust(left=0.1, right=0.99, bottom=0.16, top=0.8, wspace=0.08)
@@ -211,12 +232,11 @@ def cuts_figure(records: Sequence[Record]) -> Figure:
     }  # fmt: skip
     for axes, (key, title) in zip(panels, shown.items(), strict=True):
         for record, colour in zip(records, itertools.cycle(COLOURS), strict=False):
-            values = np.array([line.get(key) for line in record.metrics], float)
-            look = {"color": colour, "marker": "o", "ms": 3, "markevery": [-1]}
-            axes.plot(record.epochs, values, label=record.label, **look)
-        epoch_axis(axes, [epoch for record in records for epoch in record.epochs], ticks=5)
+            look = {"color": colour, "marker": "o", "ms": 3, "markevery": [-1], "lw": 1.2}
+            axes.plot(*record.over_time(key), label=record.label, **look)
+        epoch_axis(axes, [when for record in records for when in record.over_time(key)[0]], ticks=5)
         axes.set_title(title, fontsize=8.5)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(unit)
     statistics = "/".join(sorted({record.metrics[-1]["cut_statistics"] for record in records}))
     panels[0].set_ylabel(f"validation top-1 (%)\n{statistics} statistics")
     handles, labels = panels[0].get_legend_handles_labels()

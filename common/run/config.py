@@ -181,6 +181,9 @@ class SearchConfig(RunConfig):
     cut_accuracy: Literal["off", "batch", "running"] = "off"
     """Each epoch, also validate the weights cut to the best operations and to the derived cell,
     normalised by each batch's own statistics or by the supernet's running ones."""
+    cut_steps: Annotated[int, Between(0, 10**9)] = 0
+    """Also validate them after every so many steps, into iterations.jsonl: 1 after each. A pass
+    over the validation images each time; 0: after epochs only."""
     hessian: bool = False
     """Each epoch, also record the dominant eigenvalue of the validation loss' Hessian in alpha, of
     one batch with every edge mixed by all its candidates (as costly as up to 50 arch steps)."""
@@ -191,6 +194,11 @@ class SearchConfig(RunConfig):
     def check(self) -> None:
         """See `RunConfig.check`."""
         super().check()
+        if self.cut_steps and self.cut_accuracy == "off":
+            raise InputError(
+                f"--cut-steps {self.cut_steps}: needs --cut-accuracy batch or running, which says "
+                "by which statistics maps are normalised"
+            )
         if self.compile and not self.static:
             raise InputError(
                 "--compile: this method runs other operations from step to step, and each of its "

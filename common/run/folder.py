@@ -46,7 +46,8 @@ from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, describ
 from common.run.flags import flag
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
-EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")
+EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # a line an epoch
+LINE_FILES = (*EPOCH_FILES, "iterations.jsonl")
 
 
 class Run:
@@ -228,7 +229,7 @@ class Run:
         Raises:
             InputError: they do not tell of every epoch before it.
         """
-        kept = {name: self._until(name, epoch) for name in EPOCH_FILES}
+        kept = {name: self._until(name, epoch) for name in LINE_FILES}
         self.accelerator.wait_for_everyone()  # until each has read its checkpoint
         if not self.accelerator.is_main_process:
             return
@@ -246,7 +247,9 @@ class Run:
             return first_lines(path, known[name][0])
         if epoch == 0 or (name != "metrics.jsonl" and not os.path.lexists(path)):
             return b""
-        if [line.get("epoch") for line in self.lines(name)[:epoch]] != list(range(epoch)):
+        if name not in EPOCH_FILES or [
+            line.get("epoch") for line in self.lines(name)[:epoch]
+        ] != list(range(epoch)):
             raise InputError(
                 f"--resume {self.folder}: its {name} does not hold a line of each of the "
                 f"{epoch} epochs so far; put it back as the run wrote it, or start a new run"
@@ -258,7 +261,7 @@ class Run:
         if self.accelerator.is_main_process:
             folder = self.folder / "checkpoints"
             folder.mkdir(exist_ok=True)
-            lines = {name: first_lines(self.folder / name) for name in EPOCH_FILES}
+            lines = {name: first_lines(self.folder / name) for name in LINE_FILES}
             stands_on = {
                 "config": self.config_digest,
                 "pinned": self.pinned,

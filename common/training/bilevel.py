@@ -50,6 +50,8 @@ from common.training.schedules import LearningRate
 from common.training.steps import descend, frozen
 from common.training.unrolled import second_order
 
+CUTS = ("uncut_top1", "cut_top1", "derived_top1")  # of the supernet's weights
+
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
     """Processes, training images, their two parts and the run folder of a search.
@@ -170,6 +172,10 @@ class BilevelTrainer(ImageLoop):
                 self.train_batches.cut(self.epoch, self.seen, step),
                 self.valid_batches.cut(epoch, start, step) if valid else None,
             )
+            if self.config.cut_steps and (step + 1) % self.config.cut_steps == 0:
+                cut = self._cut_accuracies(("cut_top1", "derived_top1"))
+                self.run.append("iterations.jsonl", {"epoch": self.epoch, "step": step, **cut})
+                self.network.train()
 
     def arch_step(self, batch: Batch, move_idle: bool = True, **given: Any) -> None:
         """One step on alpha (and all that `arch_parameters` names); the weights stay.
@@ -245,7 +251,7 @@ class BilevelTrainer(ImageLoop):
         loss, top1, _ = self.held_out(lambda x: network(x, mixes()), self.valid_batches)
         metrics = {
             "valid_loss": loss, "valid_top1": top1,
-            **self._cut_accuracies(**given), **self.measures.epoch(self.supernet),
+            **self._cut_accuracies(CUTS, **given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.metrics(**given),
         }
@@ -268,31 +274,37 @@ class BilevelTrainer(ImageLoop):
         return functools.partial(self.supernet.mixes, self.generator, **given)
 
     @torch.no_grad()
-    def _cut_accuracies(self, **given: Any) -> dict[str, Any]:
+    def _cut_accuracies(self, names: Sequence[str], **given: Any) -> dict[str, Any]:
         """Top-1 on the validation half of these weights, whole and cut, all normalised alike.
 
         The running statistics stay.
+
+        Args:
+            names: which of `CUTS`.
+            **given: see `SuperNet.mixes`.
         """
         state, supernet = self.config.cut_accuracy, self.supernet
-        metrics = dict.fromkeys(("uncut_top1", "cut_top1", "derived_top1", "cut_statistics"))
+        metrics = dict.fromkeys((*names, "cut_statistics"))
         if state == "off":
             return metrics
         network = self.network.train(state == "batch")
         relaxed = {kind: supernet.mix(kind) for kind in supernet.kinds}
         cells, candidates = supernet.derive(), supernet.candidates
-        best = {
-            k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in relaxed.items()
-        }
-        derived = {
-            k: cut_to_cell(mix, cells[k], supernet.edges, candidates) for k, mix in relaxed.items()
+        cuts = {
+            "uncut_top1": None,
+            "cut_top1": {
+                k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in relaxed.items()
+            },
+            "derived_top1": {
+                k: cut_to_cell(mix, cells[k], supernet.edges, candidates)
+                for k, mix in relaxed.items()
+            },
         }
         with kept_statistics(supernet):
-            for name, cut in (
-                ("uncut_top1", None), ("cut_top1", best), ("derived_top1", derived)
-            ):
+            for name in names:
                 mixes = self._mixes(**given)
-                if cut is not None:
-                    mixes = functools.partial(supernet.per_cell, cut, self.generator)
+                if cuts[name] is not None:
+                    mixes = functools.partial(supernet.per_cell, cuts[name], self.generator)
                 _, metrics[name], _ = self.evaluate(
                     lambda x, mixes=mixes: network(x, mixes()), self.valid_batches
                 )
