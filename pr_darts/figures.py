@@ -15,13 +15,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from common.draw.cell import FAMILIES, INK, QUIET, STYLE
 from common.draw.pictures import save_figure
 from common.draw.search import LOOKS, epoch_axis
 from common.errors import InputError
 from common.files import json_lines
+from common.networks.ops import POOLS
 
 TYPES = {  # of candidates: a label and a colour each
     "conv": ("convolutions", FAMILIES["sep_conv"]),
@@ -43,70 +43,86 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
     metrics = json_lines(file) if file.is_file() else []
     if not metrics or "cycle" not in metrics[0]:
         raise InputError(f"{folder}: holds no epoch of a PR-DARTS search (in its metrics.jsonl)")
+    architecture = folder / "architecture.jsonl"
+    finished = (folder / "genotype.json").is_file() and architecture.is_file()
+    last = after_the_last_pruning(json_lines(architecture)[-1]) if finished else None
     with rc_context(STYLE):
-        save_figure(cycles_figure(metrics), folder / "pictures" / "cycles")
+        save_figure(cycles_figure(metrics, last), folder / "pictures" / "cycles")
 
 
-def cycles_figure(metrics: Sequence[dict]) -> Figure:
-    """Over epochs: accuracies, batch size and time, what the pools hold, how alike it is (Fig. 2).
+def after_the_last_pruning(line: dict) -> dict[str, float]:
+    """Shares and similarity of pools of which each edge's best candidate is left.
+
+    Args:
+        line: the last one of architecture.jsonl.
+    """
+    found = {}
+    for kind, weights in line["weights"].items():
+        pairs = zip(line["candidates"][kind], weights["op"], strict=True)
+        best = [names[int(np.argmax(of_edge))] for names, of_edge in pairs]
+        pools = sum(name in POOLS for name in best)
+        skips = best.count("skip_connect")
+        counts = {"conv": len(best) - pools - skips, "pool": pools, "skip": skips}
+        found |= {f"{name}_share_{kind}": n / len(best) for name, n in counts.items()}
+        found[f"similarity_{kind}"] = 1.0  # a candidate is like itself
+    return found
+
+
+def cycles_figure(metrics: Sequence[dict], last: dict[str, float] | None = None) -> Figure:
+    """The panels of Fig. 2 over epochs.
+
+    Accuracies, the learning rate, the batch size, an epoch's time, what the pools of either cell
+    hold, and how alike that is.
 
     Args:
         metrics: a line an epoch, as `CycleTrainer` records it.
+        last: shares and similarity after the last pruning; None: the search has not ended.
     """
-    figure = Figure((7.2, 5.4))
+    figure = Figure((7.2, 8.4))
     grid = figure.add_gridspec(
-        2, 2, left=0.085, right=0.935, bottom=0.08, top=0.94, wspace=0.27, hspace=0.42
+        4, 2, left=0.085, right=0.985, bottom=0.05, top=0.96, wspace=0.24, hspace=0.45
     )
-    accuracy, batch, shares, similar = (figure.add_subplot(place) for place in grid)
+    accuracy, *others = figure.add_subplot(grid[0, :]), *map(figure.add_subplot, list(grid)[2:])
+    rate, batch, time, similar, normal, reduction = others
     epochs = [line["epoch"] for line in metrics]
     for key, (label, colour) in ACCURACIES.items():
         accuracy.plot(epochs, [line[key] for line in metrics], color=colour, lw=1.5, label=label)
     accuracy.set_ylabel("top-1 accuracy (%)")
     _legend(accuracy, accuracy.lines)
+    for axes, key, label in (
+        (rate, "learning_rate", "learning rate"), (batch, "batch_size", "images a batch"),
+        (time, "seconds", "seconds an epoch"),
+    ):  # fmt: skip
+        values = np.array([line[key] for line in metrics], float)
+        axes.plot(epochs, values, color=INK, lw=1.5, drawstyle="steps-mid")
+        axes.set(ylabel=label, ylim=(0, 1.06 * values.max()))
 
-    _batch(batch, epochs, metrics)
-
-    for kind, dashes in DASHES.items():
-        for name, (_, colour) in TYPES.items():
-            share = [100 * line[f"{name}_share_{kind}"] for line in metrics]
-            shares.plot(epochs, share, color=colour, ls=dashes, lw=1.5, drawstyle="steps-mid")
-        values = [line[f"similarity_{kind}"] for line in metrics]
-        similar.plot(epochs, values, color=INK, ls=dashes, lw=1.5, drawstyle="steps-mid")
-    shares.set(ylabel="candidates (%)", ylim=(0, None))
-    kinds = [Line2D([], [], color=INK, ls=dashes, label=f"{kind} cell")
-             for kind, dashes in DASHES.items()]  # fmt: skip
-    types = [Line2D([], [], color=colour, label=label) for label, colour in TYPES.values()]
-    _legend(shares, types)
+    ends = [*epochs, epochs[-1] + 1] if last else epochs
+    lines = [*metrics, last] if last else metrics
+    for axes, kind in ((normal, "normal"), (reduction, "reduction")):
+        for name, (label, colour) in TYPES.items():
+            share = [100 * line[f"{name}_share_{kind}"] for line in lines]
+            axes.plot(ends, share, color=colour, lw=1.5, drawstyle="steps-mid", label=label)
+        axes.set(ylabel=f"candidates, {kind} (%)", ylim=(0, None), xlabel="epoch")
+        _legend(axes, axes.lines)
+        values = [line[f"similarity_{kind}"] for line in lines]
+        dashes = DASHES[kind]
+        similar.plot(
+            ends, values, color=INK, ls=dashes, lw=1.5, drawstyle="steps-mid",
+            label=f"{kind} cell",
+        )  # fmt: skip
     similar.set(ylabel="similarity", ylim=(0, 1.04))
-    _legend(similar, kinds)
+    _legend(similar, similar.lines)
 
     begun = [
         after["epoch"] for line, after in pairwise(metrics) if line["cycle"] != after["cycle"]
     ]
     for axes in figure.axes:
         axes.grid(axis="x", visible=False)
-        for epoch in begun:
+        for epoch in [*begun, *ends[len(epochs):]]:
             axes.axvline(epoch - 0.5, color=QUIET, lw=0.6, zorder=0.5)
-        epoch_axis(axes, epochs, ticks=6)
-        axes.set_xlabel("epoch" if axes in (shares, similar) else "")
+        epoch_axis(axes, ends, ticks=6)
     return figure
-
-
-def _batch(axes: Axes, epochs: Sequence[int], metrics: Sequence[dict]) -> None:
-    """Batch size, and an epoch's time on a scale of its own beside it."""
-    sizes = [line["batch_size"] for line in metrics]
-    (size,) = axes.plot(
-        epochs, sizes, color=LOOKS["normal"]["color"], lw=1.5, drawstyle="steps-mid",
-        label="batch size",
-    )  # fmt: skip
-    axes.set(ylabel="images a batch", ylim=(0, 1.06 * max(sizes)))
-    seconds = np.array([line["seconds"] for line in metrics], float)
-    other = axes.twinx()
-    (time,) = other.plot(epochs, seconds, color=INK, lw=0.9, ls=(0, (1, 1)), label="epoch's time")
-    other.set(ylabel="seconds", ylim=(0, 1.06 * seconds.max()))
-    other.grid(visible=False)
-    other.yaxis.set_major_locator(MaxNLocator(5))
-    _legend(axes, [size, time])
 
 
 def _legend(axes: Axes, handles: Sequence[Line2D]) -> None:

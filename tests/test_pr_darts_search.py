@@ -8,12 +8,13 @@ import torch
 
 from common.draw import pictures
 from common.draw.search import _by_name, architecture_figure
+from common.files import json_lines
 from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import Genotype, load, parse, save
 from common.networks.network import Network
 from conftest import launch
 from pr_darts.config import PRDARTSConfig, discoverable
-from pr_darts.figures import cycles_figure
+from pr_darts.figures import after_the_last_pruning, cycles_figure
 from pr_darts.figures import run as draw_cycles
 from pr_darts.pools import Pool
 from test_baselines import interrupt_after
@@ -141,14 +142,30 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags,
 
 def test_figure_2_says_what_was_recorded(finished):
     metrics = [{**line, "seconds": 2.0} for line in figures(finished[0])]
-    figure = cycles_figure(metrics)
-    accuracy, batch, shares, similar, time = figure.axes
+    last = after_the_last_pruning(json_lines(finished[0] / "architecture.jsonl")[-1])
+    figure = cycles_figure(metrics, last)
+    accuracy, rate, batch, time, similar, normal, reduction = figure.axes  # seven panels
     assert batch.lines[0].get_ydata().tolist() == BATCHES
     assert accuracy.lines[1].get_ydata().tolist() == [line["valid_top1"] for line in metrics]
+    rates = [line["learning_rate"] for line in metrics]
+    assert rate.lines[0].get_ydata().tolist() == rates and set(time.lines[0].get_ydata()) == {2}
     assert similar.lines[0].get_ydata()[0] == pytest.approx(1 / 3)
-    assert [line.get_ydata()[0] for line in shares.lines[:3]] == [25, 50, 25]
-    begun = [line.get_xdata()[0] for line in shares.lines[6:]]
-    assert begun == [1.5, 3.5, 4.5] and time.get_ylabel() == "seconds"
+    for axes in (normal, reduction):
+        assert [line.get_ydata()[0] for line in axes.lines[:3]] == [25, 50, 25]
+        begun = [line.get_xdata()[0] for line in axes.lines[3:]]
+        assert begun == [1.5, 3.5, 4.5, len(metrics) - 0.5]
+
+
+def test_after_the_last_pruning_each_edge_has_its_best_candidate(finished):
+    line = json_lines(finished[0] / "architecture.jsonl")[-1]
+    last = after_the_last_pruning(line)
+    for kind, cell in load(finished[0]).cells.items():
+        assert last[f"similarity_{kind}"] == 1
+        shares = [last[f"{name}_share_{kind}"] for name in ("conv", "pool", "skip")]
+        edges = len(line["candidates"][kind])
+        assert sum(shares) == pytest.approx(1)
+        skips = sum(edge.op.name == "skip_connect" for edge in cell.edges)
+        assert edges * shares[2] >= skips  # the cell's edges are some of them
 
 
 def test_pictures_can_be_drawn_again_and_of_a_search_that_is_not_finished(
