@@ -1,15 +1,13 @@
 """Compares methods: searches, retrains under one budget, tests, reports.
 
     python evaluate/compare.py --preset digits --methods pc_darts gdas darts random --output FOLDER
-    python evaluate/compare.py --study list                   the papers' own tables, by name
     python evaluate/compare.py --runs FOLDER ... --output O   run folders that are there already
 
-Stopped by Ctrl-C or killed, the same command goes on; finished runs are kept.
+Stopped by Ctrl-C or killed, the same command goes on; finished runs are kept. The papers' own
+tables and figures: evaluate/reproduce.py.
 """
 
 from __future__ import annotations
-
-import sys
 
 import tyro
 
@@ -17,12 +15,7 @@ from common.errors import errors_are_messages
 from common.run.cli import at_home
 from comparison.conduct import compare
 from comparison.settings import CompareConfig
-from comparison.studies import listed
 
 if __name__ == "__main__":
     with errors_are_messages():
-        config = at_home(tyro.cli(CompareConfig, description=__doc__))
-        if config.study == "list":
-            print(listed())
-            sys.exit(0)
-        compare(config)
+        compare(at_home(tyro.cli(CompareConfig, description=__doc__)))

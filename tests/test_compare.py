@@ -186,34 +186,15 @@ def test_a_failed_random_cell_is_told(faked, tmp_path, monkeypatch):
     assert note.startswith("random-cell-1-0.train failed, so gains are over fewer random cells: er")
 
 
-def test_combined_cells_and_snapshots(faked, tmp_path):
-    """GDAS' Table 5 and EDAS' Table 1: the retrainings' genotypes are what their rows say."""
-    compare(config(tmp_path / "a", methods=(), study="gdas_table5", seeds=1, random_cells=0))
-    cells = json.loads((tmp_path / "a" / "cells" / "GDAS-N-FIX-R-0.json").read_text())
-    assert cells["provenance"]["normal"] == "darts0" and cells["name"] == "GDAS-N-FIX-R-0"
-    labels = [row["label"] for row in report(tmp_path / "a")["rows"]]
-    assert labels == ["GDAS-N + GDAS-R", "GDAS-N + FIX-R", "FRC-N + GDAS-R", "FRC-N + FIX-R"]
-    assert len(starts(tmp_path / "a")) == 6
+def test_a_search_without_cells_fails_one_row_and_frees_its_place(faked, tmp_path, monkeypatch):
+    start = Job.start
 
-    compare(config(tmp_path / "b", methods=(), study="edas_table1", seeds=1, random_cells=0))
-    first, last = (
-        json.loads((tmp_path / "b" / "runs" / f"{name}-0.train" / "genotype.json").read_text())
-        for name in ("a-at-0", "f-at-100")
-    )
-    ops = [[e["op"] for e in g["cells"]["normal"]["edges"]] for g in (first, last)]
-    assert [row.count("skip_connect") for row in ops] == [0, 1]  # epochs 1 and 3 of the search
-    assert report(tmp_path / "b")["printed"]["(a) at 0%"][0]["best"] == 3.13
-
-
-def test_cells_that_are_not_there_fail_one_row_and_free_its_place(faked, tmp_path, monkeypatch):
-    genotype = jobs.Cells.genotype
-
-    def lacking(cells):
-        if cells.normal.name == "darts-0":
+    def lacking(job, threads, device):
+        if job.name == "darts-0.train":
             raise InputError("darts-0: no cells")
-        return genotype(cells)
+        start(job, threads, device)
 
-    monkeypatch.setattr(jobs.Cells, "genotype", lacking)
+    monkeypatch.setattr(Job, "start", lacking)
     compare(config(tmp_path, jobs=1, random_cells=0))
     pc_darts, darts = report(tmp_path)["rows"]
     assert "darts-0: no cells" in darts["failures"]["0"]
@@ -222,14 +203,11 @@ def test_cells_that_are_not_there_fail_one_row_and_free_its_place(faked, tmp_pat
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (["--methods", "pc_darts", "nas"], "--methods nas: unknown; known: pc_darts, gdas,"),
-    (["--study", "table9"], "--study table9: unknown; --study list shows them: pc_darts_table3"),
     (["--seeds", "0"], "--seeds 0: must be 1 or more"),
     (["--seeds", "17"], "--seeds 17: must be 16 or less"),
     (["--methods", "pr_darts", "--search-epochs", "2"], "pr_darts searches in cycles and needs 3"),
     (["--budget", "paper", "--search-cells", "4"], "--search-cells 4: --budget paper leaves"),
     (["--runs", "no/such"], "--runs no/such: no such folder"),
-    (["--runs", "x", "--study", "edas_fig3"], "--runs, --study: a study starts runs of its own"),
-    (["--study", "edas_fig3", "--methods", "gdas"], "--methods, --study: a study has methods"),
     (["--search-channels", "0"], "--search-channels 0: must be 1 or more"),
     (["--train-flags=--epoks 6"], "--train-flags '--epoks 6': evaluate/train.py does not take"),
     (["--train-flags=--epochs -6"], "--train-flags '--epochs -6': --epochs -6: must be"),
@@ -242,11 +220,9 @@ def test_bad_flags(command, tmp_path, arguments, said):
     assert status == 2 and said in err and not (tmp_path / "o").exists()
 
 
-def test_output_is_needed_and_list_shows_the_studies(command):
+def test_output_is_needed(command):
     status, _, err = command(COMPARE)
     assert status == 2 and "--output" in err
-    status, out, _ = command(COMPARE, "--study", "list")
-    assert status == 0 and "itnas_table2" in out and "PR-DARTS, Fig. 2" in out
 
 
 def test_another_budget_in_the_same_folder_is_refused(faked, tmp_path):
@@ -281,8 +257,8 @@ def test_a_run_sees_its_gpu_and_its_threads(tmp_path):
 
 def some_jobs(tmp_path):
     every = [
-        Job(f"{label}-0{end}", label, 0, (), (), tmp_path / f"{label}-0{end}")
-        for label in ("a", "b") for end in ("", ".train")
+        Job(f"{label}-0{end}", label, 0, (), (), tmp_path / f"{label}-0{end}", what=what)
+        for label in ("a", "b") for end, what in (("", "search"), (".train", "train"))
     ]  # fmt: skip
     every[0].state, every[1].state = "done", "running"
     every[0].clock.write_text("80\n20\n")  # two starts
@@ -330,7 +306,7 @@ def test_a_real_search_and_its_retraining(tmp_path, command, monkeypatch):
         train_flags="--epochs 1 --channels 4 --cells 3 --limit-images 64",
     )
     for job in planned.jobs_of(given, tmp_path):
-        own = [] if job.cells is None else ["--genotype", job.cells.genotype()]
+        own = [] if job.cells is None else ["--genotype", job.cells()]
         more = ["--seed", job.seed, "--threads", 1, "--output", job.folder]
         status, _, err = command(*job.script, *job.flags, *own, *more)
         assert status == 0, err

@@ -1,4 +1,4 @@
-"""Budgets and studies: command lines that the searches accept, and figures as printed."""
+"""Budgets: command lines that the searches accept, and figures as printed."""
 
 import dataclasses
 
@@ -10,10 +10,9 @@ from common.run.cli import parse
 from comparison import published
 from comparison.budget import NINE, budget_of, search_flags, shared_out, words
 from comparison.methods import METHODS, name_of
-from comparison.plan import plan_of
+from comparison.plan import rows_of
 from comparison.planned import jobs_of
 from comparison.settings import CompareConfig
-from comparison.studies import STUDIES
 from edas import config as edas
 from gdas import config as gdas
 from itnas import config as itnas
@@ -81,57 +80,25 @@ def test_the_hessian_is_asked_of_all_that_have_one():
 
 
 @pytest.mark.parametrize(("preset", "budget"), [("digits", "matched"), ("cifar10", "paper")])
-@pytest.mark.parametrize("name", [*STUDIES, None])
-def test_every_study_is_command_lines_that_its_searches_accept(name, preset, budget, tmp_path):
+def test_a_comparison_is_command_lines_that_its_searches_accept(preset, budget, tmp_path):
     given = CompareConfig(
-        study=name, preset=preset, budget=budget, seeds=2, random_cells=1, output=str(tmp_path),
+        preset=preset, budget=budget, seeds=2, random_cells=1, output=str(tmp_path),
         data_root=str(tmp_path),
     )  # fmt: skip
     given.check()
     jobs = jobs_of(given, tmp_path)
-    by_name, trained = {job.name: n for n, job in enumerate(jobs)}, set()
+    by_name = {job.name: n for n, job in enumerate(jobs)}
     assert len(by_name) == len(jobs)
     for n, job in enumerate(jobs):
         assert all(by_name[need] < n for need in job.needs)
-        if job.seed > 0:
-            continue  # of the same flags
         if job.is_search:
             module = next(m for key, m in MODULES.items() if METHODS[key].script == job.script)
             parse(module.PRESETS, module.METHOD, list(job.flags), "")
-        elif job.cells is not None:
-            trained.add(tuple(job.flags))
-    (flags,) = trained  # of all rows alike
-    flags = [*flags, "--genotype", "darts_v2"]
-    assert isinstance(parse(chosen_preset(flags), "retrain", flags, ""), RetrainConfig)
-
-
-def test_flags_that_make_a_studys_rows():
-    def configs(study, method, preset="digits"):
-        budget = budget_of(preset, True, {})
-        return {
-            search.name: parsed(search.method, search_flags(
-                search.method, budget, search.flags, search.times,
-            ))
-            for search in STUDIES[study].searches if search.method == method
-        }  # fmt: skip
-
-    table3 = configs("pc_darts_table3", "pc_darts")
-    assert [(c.K, c.edge_normalization) for c in table3.values()] == [
-        (1, False), (1, True), (4, False), (4, True),
-    ]  # fmt: skip
-    epochs = configs("pc_darts_table4_epochs", "darts2", "cifar10")
-    assert [c.epochs for c in epochs.values()] == [50, 75, 100, 125]
-    assert {c.order for c in epochs.values()} == {2}
-    longer = configs("pc_darts_table4_epochs", "pc_darts", "cifar10").values()
-    assert [(c.epochs, c.warmup_epochs) for c in longer] == [(n, 15) for n in (50, 75, 100, 125)]
-    assert [c.nodes for c in configs("pc_darts_table4_nodes", "pc_darts").values()] == [5, 6, 7]
-    variants = configs("edas_fig5", "edas")
-    assert [c.variant for c in variants.values()] == ["alpha-max", "edas", "edas-inv"]
-    assert variants["EDAS-inv"].inversion_epochs == 4  # 10 of 25, of 9
-    assert configs("edas_table1", "edas")["EDAS long"].epochs == 36
-    parts = [(c.gumbel, c.transition, c.pruning) for c in configs("itnas_table2", "itnas").values()]
-    assert parts == [(False,) * 3, (True, False, False), (True, True, False), (True,) * 3]
-    assert [c.space for c in configs("pr_darts_table3", "pr_darts").values()] == ["dl", "dr", "ur"]
+        else:
+            flags = [*job.flags, *(["--genotype", "darts_v2"] if job.cells else [])]
+            assert isinstance(parse(chosen_preset(flags), "retrain", flags, ""), RetrainConfig)
+    found = {job.name: job.cells() for job in jobs if job.cells}
+    assert found["gdas-1.train"] == tmp_path / "runs" / "gdas-1"  # each its own search's
 
 
 def test_printed_figures():
@@ -144,22 +111,14 @@ def test_printed_figures():
         figure = printed[name][0]
         assert figure.mean == pytest.approx(sum(runs) / 5, abs=0.006) and figure.best == min(runs)
     assert published.GDAS.mean_text() == "not printed"
-    last = STUDIES["pc_darts_table3"].rows[-1].printed[0]
-    assert (last.mean, last.best) == (2.67, 2.57)
     assert not printed["darts2"][0].params  # Table 4 prints none
-    figures = [p for plan in STUDIES.values() for row in plan.rows for p in row.printed]
-    bests = [p for p in figures if p.best == 2.57]
-    assert len(bests) == 5 and {p.mean for p in bests} == {2.67}
-    errors = [row.printed[0].best for row in STUDIES["itnas_table2"].rows]
-    assert errors == [2.76, 2.72, 2.53, 2.45]
-    assert all(row.printed for plan in STUDIES.values() for row in plan.rows)
 
 
 def test_methods_are_known_by_their_runs():
     assert name_of({"method": "gdas", "reduction": "fixed"}) == "gdas_frc"
     assert name_of({"method": "darts", "order": 2}) == "darts2"
     assert name_of({"method": "mine"}) == "mine"
-    assert [row.label for row in plan_of(["darts", "gdas", "darts"]).rows] == ["darts", "gdas"]
+    assert [row.label for row in rows_of(["darts", "gdas", "darts"])] == ["darts", "gdas"]
 
 
 @pytest.mark.parametrize("preset", ["digits", "cifar10"])

@@ -1,13 +1,9 @@
-"""GDAS as it is run: its commands, their files, resuming, the protocol of several searches."""
+"""GDAS as it is run: its commands, their files, resuming."""
 
 import dataclasses
-import json
 
 import pytest
 
-from common.data.datasets import load_train
-from common.data.split import Split
-from common.errors import NotFinite
 from common.networks.genotype import FixedCell, load
 from common.training.bilevel import BilevelTrainer
 from gdas.config import PRESETS
@@ -15,7 +11,7 @@ from gdas.search import search
 from test_baselines import interrupt_after
 from test_resume import figures, identical, last_checkpoint
 
-SEARCH, BEST_OF = "gdas/search.py", "evaluate/best_of.py"
+SEARCH = "gdas/search.py"
 TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
 TINY += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
 
@@ -86,67 +82,6 @@ def test_algorithm_1(tmp_path, monkeypatch):
         ("weight", "train", True, 10), ("arch", "valid", 10), ("validate", 10),
         ("weight", "train", True, last), ("arch", "valid", last), ("validate", last),
     ]  # fmt: skip
-
-
-def test_a_search_of_the_protocol_that_diverges_is_left_out(tmp_path, command, monkeypatch):
-    original = BilevelTrainer.held_out
-
-    def held_out(self, *of):
-        if self.config.seed == 3:
-            raise NotFinite("too much")
-        return original(self, *of)
-
-    monkeypatch.setattr(BilevelTrainer, "held_out", held_out)
-    flags = [*TINY, "--epochs", 1, "--searches", 2, "--train-epochs", 1]
-    status, out, err = command(BEST_OF, *flags, "--output", tmp_path / "run")
-    assert status == 0 and "search 2 failed: too much" in out and "of 1 cells" in out, err
-
-
-def test_the_protocol_keeps_the_best_of_its_searches(tmp_path, command):
-    flags = [*TINY, "--epochs", 1, "--searches", 2, "--train-epochs", 2]
-    whole, resumed, single = (tmp_path / name for name in ("whole", "resumed", "single"))
-    status, out, err = command(BEST_OF, *flags, "--output", whole)
-    assert status == 0 and "of 2 cells" in out, err
-    result = json.loads((whole / "result.json").read_text())
-    best = max(result["cells"], key=lambda cell: (cell["valid_top1"], -cell["valid_loss"]))
-    assert load(whole).cells == load(whole / "searches" / f"{best['number']:03d}").cells
-    assert load(whole).name == "gdas_best_of-digits-seed2"
-    seeds = [
-        json.loads((whole / "searches" / name / "config.json").read_text())["seed"]
-        for name in ("000", "001")
-    ]
-    assert seeds == [2, 3] and load(whole).provenance["seed"] == seeds[best["number"]]
-    halves = Split.halves(128, 2)
-    images = load_train("digits", "").limited(128, 2)
-    for name in ("000", "001"):
-        read = {
-            file: json.loads((whole / file).read_text())
-            for file in (f"searches/{name}/split.json", f"cells/{name}/images.json")
-        }
-        searched, trained = read.values()
-        assert searched["train"] == halves.train.tolist()
-        assert trained["train_sha256"] == images.subset(halves.train).sha256()
-        assert trained["valid_sha256"] == images.subset(halves.valid).sha256()
-    assert [cell["epochs"] for cell in result["cells"]] == [2, 2]
-    took = [json.loads((whole / "searches" / name / "result.json").read_text())["search_seconds"]
-            for name in ("000", "001")]
-    took += [cell["train_seconds"] for cell in result["cells"]]
-    assert result["search_seconds"] == pytest.approx(sum(took), abs=0.11)
-    recipe = json.loads((whole / "cells/000/config.json").read_text())
-    assert recipe["batch_size"] == 32 and recipe["flip"] is False
-    # Its first search is what gdas/search.py does with that seed.
-    assert command(SEARCH, *TINY, "--epochs", 1, "--output", single)[0] == 0
-    assert figures(single) == figures(whole / "searches" / "000")
-    # Interrupted in the second search, it goes on there.
-    interrupt_after(3, lambda: command(BEST_OF, *flags, "--output", resumed))
-    assert not (resumed / "searches/001/result.json").exists()
-    status, _, err = command(BEST_OF, "--resume", resumed)
-    assert status == 0, err
-    assert figures(whole / "searches/001") == figures(resumed / "searches/001")
-    again = json.loads((resumed / "result.json").read_text())
-    assert [cell["valid_loss"] for cell in again["cells"]] == [
-        cell["valid_loss"] for cell in result["cells"]
-    ]
 
 
 def test_a_search_that_diverges_says_so(tmp_path, command):

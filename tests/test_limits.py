@@ -12,7 +12,6 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import pytest
 import torch
 
-import best_of
 from common.baselines import darts
 from common.errors import InputError, errors_are_messages
 from common.networks.trained import _text
@@ -32,6 +31,7 @@ from gdas.supernet import GDASSuperNet
 from itnas import config as itnas
 from pc_darts import config as pc_darts
 from pr_darts import config as pr_darts
+from reproduction.settings import ReproduceConfig
 from retraining import random_cells
 from retraining.config import PRESETS as RETRAIN
 from retraining.config import chosen_preset
@@ -57,13 +57,11 @@ CONFIGS = {  # by the script whose flags they are
     "pr_darts/search.py": pr_darts.PRESETS["cifar10"], "gdas/rnn_search.py": rnn.PRESETS["ptb"],
     "common.baselines.darts": darts.PRESETS["cifar10"],
     "evaluate/random_search.py": random_cells.PRESETS["cifar10"],
-    "evaluate/best_of.py": best_of.PRESETS["cifar10"],
     "evaluate/train.py": RETRAIN["digits"], "evaluate/train_rnn.py": RETRAIN_RNN["text"],
     "evaluate/detect.py": DetectConfig(), "evaluate/compare.py": CompareConfig(),
     **{f"evaluate/{name}.py": script(name).Options(*run) for name, run in {
         "test": [Path()], "export": [Path()], "complexity": [], "benchmark": []}.items()},
-    **{f"evaluate/protocol.py {name}": kind("out")
-       for name, kind in script("protocol").PROTOCOLS.items()},
+    "evaluate/reproduce.py": ReproduceConfig(),
 }  # fmt: skip
 DIGITS = ("--preset", "digits")
 HUGE = ("--cells", 200, "--channels", 4096)
@@ -137,7 +135,6 @@ def test_bounds_are_taken_and_what_lies_beyond_is_refused(kind):
     ([SEARCH, *DIGITS, "--cells", 200, "--nodes", 32], "--cells 200, --nodes 32: have 99000 edges"),
     ([SEARCH, *DIGITS, *HUGE], "--channels 4096, --cells 200.* GiB of memory at the least"),
     (["gdas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
-    (["evaluate/best_of.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["edas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["itnas/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),
     (["pr_darts/search.py", *DIGITS, *HUGE], "--channels 4096.* GiB"),

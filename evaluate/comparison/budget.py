@@ -39,10 +39,6 @@ MATCHED = {
 # Of the retraining, beside its preset. The recipe is DARTS', which all others start from: without
 # one, evaluate/train.py takes that of the cells' own paper, and no two methods have one budget.
 TRAIN = {"digits": {"--epochs": "10"}, "cifar10": {"--recipe": "darts"}}
-OWN_EPOCHS = {  # of the presets whose epochs a study multiplies
-    "digits": {"pc_darts": 8, "darts": 6, "darts2": 6, "edas": 8},
-    "cifar10": {"pc_darts": 50, "darts": 50, "darts2": 50, "edas": 25},
-}  # fmt: skip
 Flags = Mapping[str, str | tuple[str, ...]]  # "": a flag without a value
 
 
@@ -53,15 +49,14 @@ def budget_of(preset: str, matched: bool, given: Mapping[str, Any]) -> Budget:
 
 
 def search_flags(
-    method: str, budget: Budget, own: Flags, times: float = 1, hessian: bool = False
+    method: str, budget: Budget, own: Flags, hessian: bool = False
 ) -> Flags:
     """The flags of a search.
 
     Args:
         method: a key of METHODS.
         budget: of all.
-        own: flags that make it this row, as `--K 8`; they win.
-        times: as many epochs as the budget's.
+        own: flags that make it this method; they win.
         hessian: record the Hessian's eigenvalue.
     """
     flags: dict = {"--preset": budget.preset}
@@ -75,9 +70,7 @@ def search_flags(
             flags["--arch-learning-rate"] = str(budget.arch_learning_rate)
         if method != "random":
             flags["--cut-accuracy"] = "off"  # it costs time, and not every preset has it
-        flags |= _epochs(method, times, budget, own)
-    elif times != 1:
-        flags["--epochs"] = str(round(times * OWN_EPOCHS[budget.preset][method]))
+        flags |= _epochs(method, budget)
     if hessian and method != "random":
         flags["--hessian"] = ""
     return {**flags, **own}
@@ -91,9 +84,9 @@ def words(flags: Flags) -> list[str]:
     return line
 
 
-def _epochs(method: str, times: float, budget: Budget, own: Flags) -> Flags:
-    """As many passes over the images as the budget's times this, in each method's own words."""
-    epochs = max(1, round(times * budget.epochs))
+def _epochs(method: str, budget: Budget) -> Flags:
+    """As many passes over the images as the budget's, in each method's own words."""
+    epochs = budget.epochs
     if method == "pr_darts":
         shares, morphisms, kept = NINE if epochs >= 9 else THREE
         of_cycles = shared_out(max(epochs, 3), shares)
@@ -110,11 +103,8 @@ def _epochs(method: str, times: float, budget: Budget, own: Flags) -> Flags:
         each = max(n for n in range(1, math.isqrt(passes) + 1) if passes % n == 0)
         return {"--epochs": str(each), "--samples": str(passes // each)}
     flags = {"--epochs": str(epochs)}
-    # A longer search has no longer a beginning.
     if method == "pc_darts":
-        flags["--warmup-epochs"] = str(math.floor(0.3 * budget.epochs))  # 15 of 50 (4.2)
-    if own.get("--variant") == "edas-inv":
-        flags["--inversion-epochs"] = str(math.ceil(0.4 * budget.epochs))  # 10 of 25 (4.1)
+        flags["--warmup-epochs"] = str(math.floor(0.3 * epochs))  # 15 of 50 (4.2)
     return flags
 
 

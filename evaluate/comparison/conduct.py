@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import write_whole
 from comparison import html_report, text_report
 from comparison.budget import words
 from comparison.fairness import check
 from comparison.jobs import Job
 from comparison.methods import METHODS
 from comparison.paired import pairs
+from comparison.pinned import pin
 from comparison.plan import Row
 from comparison.planned import RANDOM, jobs_of, results_of_plan
 from comparison.progress import View
@@ -41,7 +40,7 @@ def compare(config: CompareConfig) -> None:
     folder = Path(config.output).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _pin(config, folder)
+        pin(folder, config.pinned())
         jobs = jobs_of(config, folder)
         places = devices(config.jobs)
         threads = config.threads_each(len(places))
@@ -73,31 +72,27 @@ def read(config: CompareConfig) -> None:
         for label in labels
     ]
     text = "Run folders, read as they are; every search with its own settings."
-    report = _report("Runs side by side", text, rows, results, random, notes, varied=False)
+    report = _report("Runs side by side", text, rows, results, random, notes)
     _say(report, Path(config.output).resolve() if config.output else None)
 
 
 def _report_plan(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
-    plan = config.plan()
-    results, random = results_of_plan(plan, jobs)
-    notes = [plan.note] if plan.note else []
-    notes += [
+    rows = config.rows()
+    results, random = results_of_plan(rows, jobs)
+    notes = [
         f"{job.name} failed, so gains are over fewer random cells: {job.why.splitlines()[-1]} "
         f"(log: {job.log})"
         for job in jobs if job.label == RANDOM and job.state == "failed"
     ]  # fmt: skip
-    report = _report(
-        plan.title, _budget_words(config), plan.rows, results, random, notes,
-        varied=config.study is not None,
-    )  # fmt: skip
-    _say(report, folder)
+    title = "Methods side by side"
+    _say(_report(title, _budget_words(config), rows, results, random, notes), folder)
 
 
 def _report(
     title: str, budget: str, rows: Sequence[Row], results: Sequence[Result],
-    random: Sequence[RunFolder], notes: Sequence[str], varied: bool,
+    random: Sequence[RunFolder], notes: Sequence[str],
 ) -> Report:  # fmt: skip
-    notes = [*notes, *check(results, random, varied)]
+    notes = [*notes, *check(results, random)]
     table, _ = summaries(results, random)
     every = mean_of({n: run.result["test_top1"] for n, run in enumerate(random) if run.result})
     tested = pairs({row.label: row.accuracy.values for row in table if row.accuracy is not None})
@@ -130,30 +125,3 @@ def _budget_words(config: CompareConfig) -> str:
         f"{budget.batch_size}, {budget.channels} channels, {budget.cells} cells, learning rate "
         f"{budget.learning_rate:g}; what makes a method stays its own."
     )
-
-
-def _pin(config: CompareConfig, folder: Path) -> None:
-    """Write down what was asked for, or see that it is the same as before.
-
-    Raises:
-        InputError: it is not; its runs would be mixed with these.
-    """
-    file, now = folder / "asked.json", json.loads(json.dumps(config.pinned()))
-    if not file.exists():
-        write_whole(file, (json.dumps(now, indent=2) + "\n").encode())
-        return
-    try:
-        before = json.loads(file.read_text())
-    except ValueError:
-        raise InputError(
-            f"{file}: damaged, so nobody can tell what {folder} was begun with; name another "
-            "--output, or remove this file if you know that it was the same"
-        ) from None
-    for name, value in now.items():
-        if before.get(name) != value:
-            raise InputError(
-                f"--{name.replace('_', '-')} {value}: the comparison in {folder} was begun with "
-                f"{before.get(name)}; name another --output, or go on with it as it was"
-            )
-
-

@@ -10,13 +10,12 @@ from common.run.config import RunConfig, SearchConfig
 from comparison.run_folders import Result, RunFolder, differences
 
 
-def check(results: Sequence[Result], random: Sequence[RunFolder], varied: bool) -> list[str]:
+def check(results: Sequence[Result], random: Sequence[RunFolder]) -> list[str]:
     """Refuse what cannot be compared; say what is unequal but may be.
 
     Args:
         results: all rows, all seeds.
         random: retrainings of random cells.
-        varied: rows differ in their searches on purpose, as this program planned them.
 
     Raises:
         InputError: other images, another split, test split or recipe of retraining; or searches
@@ -41,8 +40,7 @@ def check(results: Sequence[Result], random: Sequence[RunFolder], varied: bool) 
         _equal_file([t for t in trainings if t.seed == seed], "images.json", "train_sha256",
                     "was retrained on other images")
     _equal_file(trainings, "images.json", "test_sha256", "was tested on other images")
-    if not varied:
-        _equal_budgets(results)
+    _equal_budgets(results)
     return list(_notes(results, searches, trainings))
 
 

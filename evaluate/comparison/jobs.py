@@ -3,65 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil  # accelerate brings it
 
 from common.errors import InputError
-from common.files import json_lines, json_object
-from common.networks.genotype import Genotype, load, parse, save
+from common.files import json_object
 from common.run.config import described
 from comparison.methods import ROOT
 
 TAIL = 8  # lines of a failed run's log that are shown
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Where the cells come from that a job trains.
-
-    Attributes:
-        normal: run folder of the search whose normal cell it is.
-        reduction: and whose reduction cell.
-        share: how far into the search; 1: its end.
-        file: to write them to, unless they are one search's at its end.
-    """
-
-    normal: Path
-    reduction: Path
-    share: float
-    file: Path
-
-    def genotype(self) -> Path:
-        """What `--genotype` is given; written where need be.
-
-        Raises:
-            InputError: a search left no such cells.
-        """
-        if self.share == 1 and self.normal == self.reduction:
-            return self.normal
-        normal, reduction = (_snapshot(f, self.share) for f in (self.normal, self.reduction))
-        cells = {"normal": normal.cells["normal"], "reduction": reduction.cells["reduction"]}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        save(Genotype(self.file.stem, cells, {
-            "normal": normal.name, "reduction": reduction.name, "share": self.share,
-        }), self.file)  # fmt: skip
-        return self.file
-
-
-def _snapshot(folder: Path, share: float) -> Genotype:
-    if share == 1:
-        return load(folder)
-    lines = json_lines(folder / "genotypes.jsonl")
-    return parse(json.dumps(lines[round(share * (len(lines) - 1))]["genotype"]), str(folder))
 
 
 @dataclass
@@ -76,7 +34,11 @@ class Job:
         flags: and what the script is.
         folder: the run folder it makes.
         needs: names of jobs that must be done before.
-        cells: what a retraining trains; None: flags say it, or it is a search.
+        cells: gives what a retraining trains, once what it needs is done; None: flags say it, or
+            it is a search.
+        what: search, rank or train.
+        spares: whether it goes on without what it needs that failed, but for one.
+        launcher: what stands before the script; none: this Python.
         state: waiting, running, done or failed.
         process: while it runs.
         started: when, in seconds since the epoch.
@@ -90,7 +52,10 @@ class Job:
     flags: Sequence[str]
     folder: Path
     needs: Sequence[str] = ()
-    cells: Cells | None = None
+    cells: Callable[[], Path] | None = None
+    what: str = "search"
+    spares: bool = False
+    launcher: Sequence[str] = ()
     state: str = "waiting"
     process: subprocess.Popen | None = field(default=None, repr=False)
     started: float = 0.0
@@ -108,8 +73,8 @@ class Job:
 
     @property
     def is_search(self) -> bool:
-        """Or a retraining."""
-        return not self.name.endswith(".train")
+        """Or a training."""
+        return self.what == "search"
 
     def finished(self) -> bool:
         """Whether an earlier start of the comparison has done it."""
@@ -137,12 +102,12 @@ class Job:
         Raises:
             InputError: that one is still running, or the cells to train are not there.
         """
-        line = [sys.executable, *self.script]
+        line = [*(self.launcher or [sys.executable]), *self.script]
         if (self.folder / "config.json").exists():
             line += ["--resume", str(self.folder)]
         else:
             shutil.rmtree(self.folder, ignore_errors=True)  # killed before it had written anything
-            own = [] if self.cells is None else ["--genotype", str(self.cells.genotype())]
+            own = [] if self.cells is None else ["--genotype", str(self.cells())]
             line += [*self.flags, *own, "--seed", str(self.seed), "--threads", str(threads)]
             line += ["--output", str(self.folder)]
         environment = dict(os.environ)

@@ -1,4 +1,4 @@
-"""What a comparison runs: searches, and the rows whose cells come of them."""
+"""What a comparison runs: a search of each method, and the retraining of its cells."""
 
 from __future__ import annotations
 
@@ -10,65 +10,27 @@ from comparison.published import Printed
 
 
 @dataclass(frozen=True)
-class Search:
-    """One command line but for its seed.
-
-    Attributes:
-        name: within the comparison.
-        method: a key of METHODS.
-        flags: beside the budget's.
-        times: as many epochs as the budget's.
-    """
-
-    name: str
-    method: str
-    flags: Mapping[str, str] = field(default_factory=dict)
-    times: float = 1
-
-
-@dataclass(frozen=True)
 class Row:
-    """Cells that are retrained, once a seed.
+    """A method's searches, once a seed, and the retrainings of their cells.
 
     Attributes:
         label: in tables.
-        search: whose cells they are.
-        reduction: the search whose reduction cell is taken; None: the same.
-        share: how far into the search they were derived; 1: at its end.
+        method: a key of METHODS.
+        flags: that make it this method.
         printed: what papers print of it.
     """
 
     label: str
-    search: str
-    reduction: str | None = None
-    share: float = 1
+    method: str
+    flags: Mapping[str, str] = field(default_factory=dict)
     printed: Sequence[Printed] = ()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """All of it.
-
-    Attributes:
-        title: of the report.
-        searches: by name.
-        rows: of the table.
-        note: what a reader of it must know.
-    """
-
-    title: str
-    searches: Sequence[Search]
-    rows: Sequence[Row]
-    note: str = ""
-
-
-def plan_of(methods: Sequence[str]) -> Plan:
-    """A search and a row each.
+def rows_of(methods: Sequence[str]) -> list[Row]:
+    """A row each.
 
     Raises:
         InputError: an unknown method.
     """
-    names = list(dict.fromkeys(methods))
-    searches = [Search(name, name, known(name).flags) for name in names]
-    rows = [Row(name, name, printed=known(name).printed) for name in names]
-    return Plan("Methods side by side", searches, rows)
+    names = dict.fromkeys(methods)
+    return [Row(name, name, known(name).flags, known(name).printed) for name in names]

@@ -162,6 +162,12 @@ def cell_counts(genotype: Genotype) -> dict[str, tuple[int | None, int | None]]:
 
 def adds_of(run: RunFolder) -> int | None:
     """Multiply-adds of a retrained network; None where the run says nothing of its images."""
+    counted = both_adds_of(run)
+    return None if counted is None else counted[0]
+
+
+def both_adds_of(run: RunFolder) -> tuple[int, int] | None:
+    """By both conventions of `common.networks.complexity`."""
     config, images = run.config, run.read("images.json")
     if "shape" not in images:
         return None
@@ -171,7 +177,7 @@ def adds_of(run: RunFolder) -> int | None:
             run.genotype, config["channels"], config["cells"], len(images["classes"]),
             image_channels=shape[0], large_images=large(shape),
         )
-        return multiply_adds(network, torch.empty(1, *shape))[0]
+        return multiply_adds(network, torch.empty(1, *shape))
 
 
 def changes(search: RunFolder) -> float | None:

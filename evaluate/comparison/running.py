@@ -116,15 +116,20 @@ def _start(job: Job, threads: int, device: str | None) -> None:
 
 def _next(jobs: Sequence[Job]) -> Job | None:
     done = {job.name for job in jobs if job.state == "done"}
-    ready = (job for job in jobs if job.state == "waiting" and done.issuperset(job.needs))
-    return next(ready, None)
+    failed = {job.name for job in jobs if job.state == "failed"}
+
+    def ready(job: Job) -> bool:
+        return (done | failed if job.spares else done).issuperset(job.needs)
+
+    return next((job for job in jobs if job.state == "waiting" and ready(job)), None)
 
 
 def _skip_what_cannot_run(jobs: Sequence[Job]) -> None:
     failed = {job.name for job in jobs if job.state == "failed"}
     for job in jobs:
         lacking = failed.intersection(job.needs)
-        if job.state == "waiting" and lacking:
+        enough = job.spares and len(lacking) < len(job.needs)
+        if job.state == "waiting" and lacking and not enough:
             job.state, job.why = "failed", f"needs {', '.join(sorted(lacking))}, which failed"
 
 

@@ -14,10 +14,9 @@ from common.errors import InputError
 from common.run.cli import given, parse
 from common.run.flags import Between, check_bounds
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
-from comparison.methods import METHODS, known
+from comparison.methods import METHODS
 from comparison.paired import MOST_SEEDS
-from comparison.plan import Plan, plan_of
-from comparison.studies import study
+from comparison.plan import Row, rows_of
 from retraining.config import chosen_preset
 from retraining.loop import METHOD as RETRAIN
 
@@ -34,8 +33,6 @@ class CompareConfig:
 
     methods: tuple[str, ...] = tuple(METHODS)
     """Any of pc_darts gdas gdas_frc edas itnas pr_darts darts darts2 random."""
-    study: str | None = None
-    """A paper's table or figure instead of methods; list shows their names."""
     runs: tuple[str, ...] = ()
     """Start nothing: read these run folders, or folders that hold some."""
     output: str | None = None
@@ -86,14 +83,10 @@ class CompareConfig:
         Raises:
             InputError: naming the flag.
         """
-        if self.runs and self.study is not None:
-            raise InputError("--runs, --study: a study starts runs of its own; choose one")
         if self.runs:
             return
         check_bounds(self)
-        self.plan()
-        if self.study is not None and self.methods not in ((), tuple(METHODS)):
-            raise InputError("--methods, --study: a study has methods of its own; choose one")
+        rows = self.rows()
         if self.output is None:
             raise InputError("--output: say where runs and report go")
         if self.seeds > MOST_SEEDS:
@@ -108,7 +101,7 @@ class CompareConfig:
                         f"--search-{name.replace('_', '-')} {value}: --budget paper leaves each "
                         "method its own; use --budget matched"
                     )
-        pr_darts = any(search.method == "pr_darts" for search in self.plan().searches)
+        pr_darts = any(row.method == "pr_darts" for row in rows)
         if pr_darts and (self.search_epochs or 3) < 3:
             raise InputError(
                 f"--search-epochs {self.search_epochs}: pr_darts searches in cycles and needs 3"
@@ -142,19 +135,15 @@ class CompareConfig:
                 "--held-out out"
             )
 
-    def plan(self) -> Plan:
+    def rows(self) -> list[Row]:
         """What is run.
 
         Raises:
-            InputError: an unknown method or study.
+            InputError: an unknown method, or none.
         """
-        if self.study is not None:
-            return study(self.study)
         if not self.methods:
             raise InputError(f"--methods: name some of {', '.join(METHODS)}")
-        for name in self.methods:
-            known(name)
-        return plan_of(self.methods)
+        return rows_of(self.methods)
 
     def given(self) -> dict[str, Any]:
         """What of the matched budget was given in place of the preset's."""

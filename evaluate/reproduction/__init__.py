@@ -1,0 +1,1 @@
+"""The papers' tables and figures: what each takes, and how it is reported."""
