@@ -21,7 +21,7 @@ from reproduction.settings import ReproduceConfig
 if __name__ == "__main__":
     with errors_are_messages():
         config = at_home(tyro.cli(ReproduceConfig, description=__doc__))
-        if config.list_items:
+        if config.list:
             print(listed(config.paper))
         else:
             reproduce(config)

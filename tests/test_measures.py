@@ -135,3 +135,29 @@ def test_off_by_default_and_then_null(tmp_path, accelerator):
     figures = make(tmp_path, accelerator, SuperNet).held_out_metrics()
     names = ("uncut_top1", "cut_top1", "derived_top1", "cut_statistics")
     assert [figures[name] for name in names] == [None] * 4
+
+
+def test_where_none_may_be_derived_the_cut_weights_keep_it(tmp_path, accelerator):
+    """An edge whose best is `none` is cut to it; otherwise to the best of the others."""
+    cuts = {}
+
+    class Recording(SuperNet):
+        def per_cell(self, by_kind, generator=None):
+            cuts.setdefault(self.derive_none, []).append(by_kind["normal"].op.argmax(-1).tolist())
+            return super().per_cell(by_kind, generator)
+
+    config = dataclasses.replace(CONFIG, cut_accuracy="batch")
+    for derived in (False, True):
+        trainer = make(
+            tmp_path / str(derived), accelerator, Recording, config=config, derive_none=derived
+        )
+        with torch.no_grad():
+            trainer.arch[0][:, trainer.supernet.candidates.index("none")] = 9.0
+        (tmp_path / str(derived)).mkdir()
+        for _ in trainer.epochs(until=1):
+            for _ in trainer.batches():
+                pass
+            trainer.validate()
+    none = trainer.supernet.candidates.index("none")
+    assert [none] * len(trainer.supernet.edges) in cuts[True]
+    assert all(none not in best for best in cuts[False])

@@ -10,6 +10,7 @@ from common.networks.genotype import load, save
 from comparison.jobs import Job
 from comparison.progress import View
 from comparison.running import run_all
+from conftest import ROOT
 from reproduction import conduct, report
 from reproduction.jobs import Expansion, cells_of, checkable, ranked, snapshot, winner
 from reproduction.plan import Cells, Choice, Command, Searches
@@ -242,6 +243,14 @@ def test_how_winners_and_trainings_stand_for_the_papers_protocols():
     more = expanded("pc_darts", "table1", searches=7, trainings=2)
     assert sum(job.is_search for job in more.jobs) == 7
     assert sum(job.what == "train" for job in more.jobs) == 2
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_papers_readme_has_each_item_its_command_and_what_differs(paper):
+    text = (ROOT / paper / "README.md").read_text()
+    for name, item in PAPERS[paper].items():
+        command = f"python evaluate/reproduce.py {paper} {name} --output FOLDER"
+        assert f"| {item.title} | `{command}` | {item.differs} |\n" in text
 
 
 # ------------------------------------------------------------------------------- printed figures

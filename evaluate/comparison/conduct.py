@@ -21,7 +21,7 @@ from comparison.planned import RANDOM, jobs_of, results_of_plan
 from comparison.progress import View
 from comparison.rows import mean_of, summaries
 from comparison.run_folders import Result, RunFolder, found, results_of
-from comparison.running import devices, disk_full, run_all
+from comparison.running import devices, disk_full, run_all, threads_each
 from comparison.settings import CompareConfig
 from comparison.text_report import Report, markdown
 
@@ -43,7 +43,7 @@ def compare(config: CompareConfig) -> None:
         pin(folder, config.pinned())
         jobs = jobs_of(config, folder)
         places = devices(config.jobs)
-        threads = config.threads_each(len(places))
+        threads = threads_each(config.threads, len(places))
         try:
             run_all(jobs, places, threads, View(jobs, len(places)))
         except KeyboardInterrupt:

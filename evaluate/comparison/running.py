@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,13 @@ def devices(jobs: int | None) -> list[str | None]:
     count = torch.cuda.device_count()
     places = jobs or max(1, count)
     return [str(place % count) if count else None for place in range(places)]
+
+
+def threads_each(asked: int | None, places: int) -> int:
+    """CPU threads of a run: those asked for, or the usable cores shared out."""
+    knows = hasattr(os, "sched_getaffinity")  # macOS does not say which cores may be used
+    usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count() or 1
+    return asked or max(1, usable // places)
 
 
 def run_all(

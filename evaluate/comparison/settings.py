@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,9 +177,3 @@ class CompareConfig:
         """What two starts of one comparison must have in common."""
         every = dataclasses.asdict(self)
         return {name: value for name, value in every.items() if name not in MAY_CHANGE}
-
-    def threads_each(self, places: int) -> int:
-        """CPU threads of a run."""
-        knows = hasattr(os, "sched_getaffinity")  # macOS does not say which cores may be used
-        usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count() or 1
-        return self.threads or max(1, usable // places)

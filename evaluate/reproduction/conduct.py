@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import shlex
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from comparison.jobs import Job
 from comparison.methods import ROOT
 from comparison.pinned import pin
 from comparison.progress import View
-from comparison.running import devices, disk_full, run_all
+from comparison.running import devices, disk_full, run_all, threads_each
 from reproduction import report
 from reproduction.jobs import Expansion
 from reproduction.plan import Item
@@ -54,7 +53,7 @@ def reproduce(config: ReproduceConfig) -> None:
 def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path) -> None:
     """Its jobs, then its report; after Ctrl-C the report of what is there."""
     places = [None] * (config.jobs or 1) if config.launcher else devices(config.jobs)
-    threads = config.threads or max(1, (os.cpu_count() or 1) // len(places))
+    threads = threads_each(config.threads, len(places))
     stopped = False
     if expansion.jobs:
         try:

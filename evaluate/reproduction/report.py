@@ -165,7 +165,7 @@ def markdown(
         name in row.readings for row in item.rows.values()
     )]  # fmt: skip
     both = list(dict.fromkeys((*due, *ours)))
-    yield f"# {config.paper} {config.item}: {item.title}\n"
+    yield f"# {config.paper}, {item.title}\n"
     if config.scale == "digits":
         yield f"**{DIGITS}**\n"
     if len(head) > 1:

@@ -29,20 +29,20 @@ PAPERS = {
 }  # fmt: skip
 FLAGS_OF = {"search": "search_flags", "rank": "rank_flags", "train": "train_flags"}
 # May differ between two starts of one item.
-FREE = {"output", "data_root", "jobs", "threads", "launcher", "list_items", "dry_run"}
+FREE = {"output", "data_root", "jobs", "threads", "launcher", "list", "dry_run"}
 
 
 @dataclass(frozen=True)
 class ReproduceConfig:
     """Which table or figure, at which scale, and where to put it."""
 
-    paper: tyro.conf.Positional[str] = ""
+    paper: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PAPER")] = ""
     """pc_darts, gdas, edas, itnas or pr_darts."""
-    item: tyro.conf.Positional[str] = ""
+    item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")] = ""
     """A table or figure of it, as table1 or fig3; --list shows all."""
     output: str | None = None
     """Where runs and the table go; the same command with the same folder goes on."""
-    list_items: Annotated[bool, tyro.conf.arg(name="list")] = False
+    list: bool = False
     """Show every item (of the paper named): what it is, its cost in the paper, its commands."""
     dry_run: bool = False
     """Print all commands with all flags, and start none."""
