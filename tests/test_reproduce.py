@@ -228,6 +228,9 @@ def test_every_item_has_its_plan_on_digits(paper, name, published):
         found = settings(job)
         assert found.dataset in ("digits", "small") and found.epochs <= 40
         assert not published or job.what == "train"
+    if (paper, name) == ("gdas", "table1"):  # trained by GDAS' authors, whoever found them
+        (part,) = expansion.parts["DARTS (2nd) + CutOut [24]"].values()
+        assert part.runs[0].flags[-2:] == ["--genotype", "darts_v2"] and not part.searches
 
 
 def test_how_winners_and_trainings_stand_for_the_papers_protocols():

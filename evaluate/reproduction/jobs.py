@@ -64,7 +64,8 @@ class Expansion:
             if part.training == training:
                 return part
         part = Part(training)
-        cells, published = training.cells, self.config.published
+        cells = training.cells
+        published = self.config.published or cells.searches is None
         if not published:
             part.searches = self.searches(cells.searches)
             part.judged = self.judged(cells)
@@ -103,7 +104,7 @@ class Expansion:
         """The runs that are read: of the chosen cells with each seed, or of each search's once."""
         cells, command, config = training.cells, training.command, self.config
         seeds = counted(training.seeds, config.trainings)
-        if config.published:
+        if config.published or cells.searches is None:
             return [
                 self._job(f"{prefix}-{seed}.train", label, seed, command, "train",
                           flags=["--genotype", cells.published])

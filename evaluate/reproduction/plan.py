@@ -100,14 +100,14 @@ class Cells:
     """Cells to train.
 
     Attributes:
-        searches: that find them.
+        searches: that find them; None: they are published ones in the paper, too.
         choice: of one of the searches; None: the cells of each, trained once with its seed.
         share: how far into the search they were derived; 1: at its end.
         reduction: whose reduction cell is taken; None: their own.
         published: the authors' own cells, by name.
     """
 
-    searches: Searches
+    searches: Searches | None
     choice: Choice | None = None
     share: float = 1
     reduction: Cells | None = None

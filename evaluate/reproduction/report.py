@@ -105,7 +105,7 @@ def _fill(line: Line, item: Item, parts: Mapping[str, Part], published: bool) ->
             line.ours[head] = found
     chosen = [] if published else [_standing(part) for part in parts.values() if part.judged]
     line.chosen = list(dict.fromkeys(filter(None, chosen)))
-    jobs = [job for part in parts.values() for job in (*part.runs, *part.judged, *part.searches)]
+    jobs = [job for part in parts.values() for job in (*part.searches, *part.judged, *part.runs)]
     failed = [f"{job.name} failed (log: {job.log})" for job in jobs if job.state == "failed"]
     if published and not any(part.training.cells.published for part in parts.values()):
         line.empty = "no published cells"
