@@ -9,11 +9,13 @@ from common.errors import InputError
 from common.networks.genotype import load, save
 from comparison.jobs import Job
 from comparison.progress import View
+from comparison.run_folders import RunFolder
 from comparison.running import run_all
 from conftest import ROOT
 from reproduction import conduct, report
 from reproduction.jobs import Expansion, cells_of, checkable, ranked, snapshot, winner
 from reproduction.plan import Cells, Choice, Command, Searches
+from reproduction.readings import DAYS
 from reproduction.settings import PAPERS, ReproduceConfig, settings_of
 from test_commands import assert_refused
 
@@ -153,7 +155,7 @@ TRAININGS = {  # by item, row and training (None: any); beside them what ranks i
 RANKINGS = {
     "pc_darts": PC_CIFAR | dict(held_out="valid", held_out_share=0.1),  # 45,000 and 5,000
     "gdas": CIFAR | dict(epochs=100, cells=8, channels=16, held_out="valid", held_out_share=0.5),
-    "gdas_rnn": RNN | {"epochs": 100},
+    "gdas_rnn": RNN | {"epochs": 300},  # DARTS, 3.2
 }
 
 
@@ -238,7 +240,7 @@ def test_how_winners_and_trainings_stand_for_the_papers_protocols():
     pc, pr = expanded("pc_darts", "table1"), expanded("pr_darts", "table3")
     (part,) = pc.parts["PC-DARTS + cutout"].values()
     assert [len(jobs) for jobs in (part.searches, part.judged, part.runs)] == [5, 5, 1]
-    assert all(job.seed == n for n, job in enumerate(part.judged)) and part.runs[0].spares
+    assert {job.seed for job in part.judged} == {0} and part.runs[0].spares  # one split for all
     for label, place in (("PR-DARTS DL1", 1), ("PR-DARTS DL2", 0)):
         for part in pr.parts[label].values():
             assert part.training.cells.choice.place == place
@@ -281,7 +283,7 @@ def test_a_printed_table_has_a_cell_for_each_column(paper, name):
     ("pc_darts", "table3", "ImageNet, PC, EN", "25.8 ± 0.1 % 3.8 GPU-days"),
     ("pc_darts", "table4", "DARTS-v2(%)",
      "3.11 2.68 2.77 3.14 3.06 ± 0.21 2.76 2.93 3.51 3.18 2.82 2.76 3.02"),
-    ("gdas", "table1", "GDAS (FRC) + CutOut", "1 0.17 2.5 2.82 18.13"),
+    ("gdas", "table1", "GDAS (FRC) [C=36,N=6] + CutOut", "1 0.17 2.5 2.82 18.13"),
     ("gdas", "table2", "GDAS [C=50,N=4]", "1 0.21 26.0 8.5 5.3 581"),
     ("gdas", "table3", "GDAS", "59.8 57.5 23 0.4"), ("gdas", "table4", "GDAS", "71.0 69.4 33 0.4"),
     ("gdas", "table5", "FRC-N + GDAS-R", "2.9 2.84"),
@@ -293,6 +295,13 @@ def test_a_printed_table_has_a_cell_for_each_column(paper, name):
 ])  # fmt: skip
 def test_printed_figures(paper, name, row, printed):
     assert " ".join(PAPERS[paper][name].table()[1][row]) == printed
+
+
+def test_gpu_days_count_every_process(tmp_path):
+    (tmp_path / "result.json").write_text('{"search_seconds": 43200}')
+    for processes, days in ((1, 0.5), (8, 4)):
+        run = RunFolder(tmp_path, {"processes": processes})
+        assert DAYS.value(run) == days
 
 
 def test_what_needs_no_run_is_counted():

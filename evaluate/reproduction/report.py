@@ -198,7 +198,7 @@ def markdown(
             yield f"* {line.label}: {line.empty}."
     quoted = [line.label for line in lines if line.empty == "another paper's figures"]
     if quoted:
-        yield f"* Figures of other papers, not run here: {', '.join(quoted)}."
+        yield f"* {len(quoted)} rows are figures of the papers in brackets, and not run here."
     yield f"\n{item.differs}\n\nIn the paper: {item.cost}.\n"
     yield f"Command: `{about['command']}` (commit {about['commit']})."
 
