@@ -1,8 +1,12 @@
 """evaluate/reproduce.py: what each item runs, held to the papers' values, and what it reports."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from common.errors import InputError
@@ -10,7 +14,7 @@ from common.networks.genotype import load, save
 from comparison.jobs import Job
 from comparison.progress import View
 from comparison.run_folders import RunFolder
-from comparison.running import run_all
+from comparison.running import run_all, stop
 from conftest import ROOT
 from reproduction import conduct, report
 from reproduction.jobs import Expansion, cells_of, checkable, ranked, snapshot, winner
@@ -387,6 +391,47 @@ def test_a_choice_goes_on_without_searches_that_failed(tmp_path):
     assert "needs diverged, which failed" in jobs[3].why and "too much" in jobs[0].why
 
 
+def test_a_training_of_cells_that_are_no_longer_chosen_is_done_again(tmp_path):
+    """As when the best search had failed, and has ended at the second start."""
+    chosen = tmp_path / "chosen.json"
+    save(load("darts_v1"), chosen)
+    trained = finished(tmp_path / "train", test_top1=1.0).folder
+    save(load("darts_v1"), trained / "genotype.json")
+    again = Job("train", "x", 0, ("-c", WRITE), (), trained, cells=lambda: chosen)
+    after = Job("detect", "x", 0, ("-c", WRITE), (), tmp_path / "detect", ("train",))
+    finished(after.folder, AP=1.0)
+    run_all([again, after], [None], 1, View([again, after], 1))
+    assert not list(tmp_path.glob("*.replaced-*"))  # the same cells: nothing is repeated
+    save(load("darts_v2"), chosen)
+    run_all([again, after], [None], 1, View([again, after], 1))
+    assert (tmp_path / "train.replaced-1" / "result.json").exists()  # and nothing is lost
+    results = [(job.folder / "result.json").read_text() for job in (again, after)]
+    assert results == ["{}", "{}"]
+
+
+def test_a_launchers_child_ends_with_it(tmp_path):
+    sleeps = "import time; time.sleep(60)"
+    launch = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeps!r}])"
+    job = Job("x", "x", 0, ("-c", launch), (), tmp_path / "x")
+    job.start(1, None)
+    children = []
+    while not children:
+        children = psutil.Process(job.process.pid).children()
+        time.sleep(0.05)
+    stop([job])
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_run_that_still_writes_is_not_joined(tmp_path):
+    folder = str(tmp_path / "x")
+    words = [sys.executable, "-c", "import time; time.sleep(60)", "--resume", folder]
+    with subprocess.Popen(words) as process:
+        jobs = [Job("x", "x", 0, ("-c", WRITE), (), tmp_path / "x")]
+        with pytest.raises(InputError, match=f"still written by process {process.pid}"):
+            run_all(jobs, [None], 1, View(jobs, 1))
+        process.kill()
+
+
 # ---------------------------------------------------------------------------------- from end to end
 
 SEARCH = "--epochs 1 --channels 4 --cells 3 --limit-images 128 --batch-size 16"
@@ -404,9 +449,10 @@ WHOLE = {
 
 def reproduce(command, paper, output, *more):
     item, *flags = WHOLE[paper]
-    tiny = RECURRENT if paper == "gdas" else TRAIN
-    flags = [*flags, f"--rank-flags={tiny}", f"--train-flags={tiny}", "--jobs", 2, "--threads", 1]
-    given = ["--scale", "digits", *flags, *more, "--output", output]
+    if paper in ("gdas", "pc_darts"):
+        tiny = RECURRENT if paper == "gdas" else TRAIN
+        flags += [f"--rank-flags={tiny}", f"--train-flags={tiny}"]
+    given = ["--scale", "digits", "--jobs", 2, "--threads", 1, *flags, *more, "--output", output]
     return command(REPRODUCE, paper, item, *given)
 
 
@@ -430,8 +476,8 @@ def test_an_item_of_each_paper_runs_to_its_table(paper, command, tmp_path):
         again = {path: path.stat().st_mtime_ns for path in output.glob("runs/*/result.json")}
         assert len(again) == 5 and reproduce(command, paper, output)[0] == 0
         assert {path: path.stat().st_mtime_ns for path in again} == again
-        other = reproduce(command, paper, output, "--trainings", 2)
-        assert_refused(other, "--trainings 2: .* was begun with None")
+        other = reproduce(command, paper, output, "--train-flags=--epochs 3")
+        assert_refused(other, "--train-flags --epochs 3: .* was begun with --epochs 1")
         assert_refused(
             command(REPRODUCE, "pr_darts", "table2", "--output", output),
             "holds pc_darts table1, not pr_darts table2",
@@ -467,8 +513,25 @@ BAD = {
     "value": (["gdas", "table1", "--train-flags=--epochs 0"], "--train-flags '--epochs 0': --ep"),
     "rank": (["gdas", "table1", "--rank-flags=--cells 1.5"], "--rank-flags"),
     "launcher": (["gdas", "table1", "--launcher", "nothing-such"], "--launcher nothing-such"),
+    "own flag": (["gdas", "table1", "--search-flags=--seed 7"], "--search-flags: --seed is set"),
+    "no such run": (["edas", "fig4", "--rank-flags=--epochs 1"], "--rank-flags: edas fig4 runs no"),
+    "too few": (["pr_darts", "table3", "--searches", 1], "--searches 1: PR-DARTS DL1 takes"),
     "number": (["gdas", "table1", "--searches", 0], "--searches 0"),
 }  # fmt: skip
+
+
+def test_failed_runs_are_the_commands_failure(command, tmp_path, monkeypatch):
+    def fail(jobs, *_):
+        for job in jobs:
+            job.state, job.why = "failed", "first\nthe loss was not finite"
+
+    monkeypatch.setattr(conduct, "run_all", fail)
+    given = ["--scale", "digits", "--output", tmp_path / "o"]
+    status, out, _ = command(REPRODUCE, "itnas", "table2", *given)
+    assert status == 1 and "8 of 8 runs failed" in out
+    table = (tmp_path / "o" / "table.md").read_text()
+    assert "itnas-none-0: the loss was not finite (log:" in table
+    assert not (tmp_path / "o" / "table.svg").exists()
 
 
 @pytest.mark.parametrize("case", BAD)
