@@ -124,12 +124,22 @@ class FactorizedReduce(nn.Module):
 
     def past_relu(self, x: Tensor) -> Tensor:
         """The same of a map that has passed the ReLU."""
-        shifted = F.pad(x, (-1, 1, -1, 1))  # of an odd size it reads the zeros, of an even one not
-        flows = [halved(x, self.even.weight), halved(shifted, self.odd.weight)]
-        return self.norm(torch.cat(flows, 1))
+        return self.norm(halves(x, self.even.weight, self.odd.weight))
 
 
 @torch.fx.wrap  # one call in a graph: which way it takes is not the graph's
+def halves(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
+    """Convolutions of the pixels (0, 0) and (1, 1) of each 2x2 block; an odd size ends in zeros."""
+    height, width = x.shape[-2:]
+    if torch.compiler.is_compiling():  # a program for any size: an even one never reads the zeros
+        shifted = F.pad(x, (-1, 1, -1, 1))
+    else:
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, width % 2, 0, height % 2))
+        shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
+    return torch.cat([halved(x, even), halved(shifted, odd)], 1)
+
+
 def halved(x: Tensor, weight: Tensor) -> Tensor:
     """A 1x1 convolution of stride 2; where PyTorch's would break, of the pixels that it reads."""
     if breaks_a_strided_1x1(x, weight.shape[1]):
