@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,19 +100,20 @@ def saved_mib(
         rest: parameters whose gradient the step does not ask for.
         **given: of a supernet's `mixes`.
     """
-    own, kept = {p.data_ptr() for p in network.parameters()}, {}
+    own, packed = {p.data_ptr() for p in network.parameters()}, []
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # an output that kept itself by its graph would never be freed
+        held = tensor.detach()  # an output that kept itself by its graph would never be freed
+        packed.append(weakref.ref(held))
+        return held
 
     with frozen(rest), saved_tensors_hooks(keep, lambda tensor: tensor):
         mixes = [network.mixes(**given)] if given else []
         loss, _ = network.loss(*batch, *mixes)  # alive until all is counted
+    there = (tensor.untyped_storage() for ref in packed if (tensor := ref()) is not None)
+    kept = {storage.data_ptr(): storage.nbytes() for storage in there}
     del loss  # it held what was kept
-    return sum(kept.values()) / 2**20
+    return sum(size for at, size in kept.items() if at not in own) / 2**20
 
 
 class Kernels(TorchDispatchMode):
