@@ -11,7 +11,7 @@ import pytest
 
 import fake_run
 from common.errors import InputError
-from comparison import conduct, jobs, methods, planned, rows, running
+from comparison import conduct, methods, planned, rows, running
 from comparison.conduct import compare
 from comparison.jobs import Job
 from comparison.methods import METHODS
@@ -150,10 +150,9 @@ def test_a_report_that_finds_no_room(faked, tmp_path, monkeypatch):
 def test_a_run_that_still_goes_on_is_not_started_beside(faked, tmp_path):
     folder = tmp_path / "runs" / "darts-0"
     folder.parent.mkdir(parents=True)
-    still = subprocess.Popen([sys.executable, "-c", "input()", str(folder)], stdin=subprocess.PIPE)
+    words = [sys.executable, "-c", "input()", "--resume", str(folder)]
+    still = subprocess.Popen(words, stdin=subprocess.PIPE)
     try:
-        time.sleep(0.1)
-        jobs._pid(folder).write_text(str(still.pid))
         with pytest.raises(InputError, match=f"darts-0 is still written by process {still.pid}"):
             compare(config(tmp_path))
     finally:

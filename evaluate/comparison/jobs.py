@@ -16,6 +16,7 @@ import psutil  # accelerate brings it
 
 from common.errors import InputError
 from common.files import json_object
+from common.networks.genotype import load
 from common.run.config import described
 from comparison.methods import ROOT
 
@@ -80,6 +81,26 @@ class Job:
         """Whether an earlier start of the comparison has done it."""
         return json_object(self.folder / "result.json") is not None
 
+    def stale(self) -> bool:
+        """Whether its folder is a training of other cells than those that it is to train now.
+
+        As when the search whose cells were the best then failed at first and has ended since.
+        """
+        if self.cells is None or not (self.folder / "genotype.json").exists():
+            return False
+        try:
+            return load(self.folder).cells != load(self.cells()).cells
+        except InputError:  # they are not there, or damaged: its start will say so
+            return False
+
+    def set_aside(self) -> None:
+        """Keep what its folder holds under another name."""
+        number = 1
+        while (aside := self.folder.with_name(f"{self.folder.name}.replaced-{number}")).exists():
+            number += 1
+        self.folder.rename(aside)
+        self.clock.unlink(missing_ok=True)
+
     def seconds(self) -> float:
         """Wall time of all starts so far."""
         running = time.time() - self.started if self.process is not None else 0.0
@@ -102,6 +123,8 @@ class Job:
         Raises:
             InputError: that one is still running, or the cells to train are not there.
         """
+        if self.stale():
+            self.set_aside()
         line = [*(self.launcher or [sys.executable]), *self.script]
         if (self.folder / "config.json").exists():
             line += ["--resume", str(self.folder)]
@@ -164,16 +187,15 @@ def refuse_running(jobs: Sequence[Job]) -> None:
     Raises:
         InputError: one did.
     """
-    for job in jobs:
-        process = None
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            process = psutil.Process(int(_pid(job.folder).read_text()))
-            process = process if str(job.folder) in process.cmdline() else None
-        if process is not None:
-            raise InputError(
-                f"{job.folder} is still written by process {process.pid}, of an earlier start of "
-                "this comparison; wait for it or stop it, then start again"
-            )
+    folders = {str(job.folder) for job in jobs}
+    for process in psutil.process_iter(["pid", "cmdline"]):  # a launcher's child is one of them
+        words = process.info["cmdline"] or []
+        for flag, folder in zip(words, words[1:], strict=False):
+            if flag in ("--output", "--resume") and folder in folders:
+                raise InputError(
+                    f"{folder} is still written by process {process.info['pid']}, of an earlier "
+                    "start; wait for it or stop it, then start again"
+                )
 
 
 def settle_clocks(jobs: Sequence[Job]) -> None:

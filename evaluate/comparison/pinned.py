@@ -28,6 +28,8 @@ def pin(folder: Path, asked: Mapping[str, Any]) -> None:
         return
     try:
         before = json.loads(file.read_text())
+        if not isinstance(before, dict):
+            raise ValueError(before)
     except ValueError:
         raise InputError(
             f"{file}: damaged, so nobody can tell what {folder} was begun with; name another "

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil  # accelerate brings it
 import torch
 
 from common.errors import InputError
@@ -60,6 +61,7 @@ def run_all(
     settle_clocks(jobs)
     for job in jobs:
         job.state = "done" if job.finished() else "waiting"
+    _reconsider(jobs)
     free = list(places)
     used: dict[str, str | None] = {}
     with _terminated_as_interrupted(), view:
@@ -79,6 +81,7 @@ def run_all(
                         view.ended(job)
                         if job.state == "failed" and _full(job):
                             raise DiskFull
+                        _reconsider(jobs)
                 view.show()
                 time.sleep(PAUSE)
         except BaseException as reason:
@@ -98,21 +101,61 @@ def disk_full(folder: Path) -> InputError:
 
 def stop(jobs: Sequence[Job]) -> None:
     """Let runs end by themselves, as after Ctrl-C; kill those that do not."""
-    def interrupt(process: subprocess.Popen) -> None:
+    def interrupt(process: subprocess.Popen | psutil.Process) -> None:
         process.send_signal(signal.SIGINT)
 
-    ways = ((20, interrupt), (5, subprocess.Popen.terminate), (5, subprocess.Popen.kill))
+    def terminate(process: subprocess.Popen | psutil.Process) -> None:
+        process.terminate()
+
+    def kill(process: subprocess.Popen | psutil.Process) -> None:
+        process.kill()
+
+    tree = {job.name: _tree(job) for job in jobs}
+    ways = ((20, interrupt), (5, terminate), (5, kill))
     for after, end in ways:
         for job in jobs:  # Ctrl-C on a terminal has reached them, too; twice does no harm
             if job.process is not None and job.process.poll() is None:
                 end(job.process)
+            for process in tree[job.name]:  # that a launcher has started
+                with contextlib.suppress(psutil.Error):
+                    end(process)
         until = time.time() + after
-        while any(job.process is not None and not job.poll() for job in jobs):
+        while any(
+            (job.process is not None and not job.poll()) or any(map(_lives, tree[job.name]))
+            for job in jobs
+        ):
             if time.time() > until:
                 break
             time.sleep(0.05)
     for job in jobs:
         job.state = "done" if job.finished() else "waiting"
+
+
+def _tree(job: Job) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        if job.process is not None:
+            return psutil.Process(job.process.pid).children(recursive=True)
+    return []
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _reconsider(jobs: Sequence[Job]) -> None:
+    """Do again what is finished, but of cells that are not the chosen ones any more."""
+    state = {job.name: job.state for job in jobs}
+    again: set[str] = set()
+    for job in jobs:
+        if job.state != "done":
+            continue
+        ended = all(state[need] in ("done", "failed") for need in job.needs)
+        if again.intersection(job.needs) or (ended and job.stale()):
+            job.set_aside()
+            job.state = "waiting"
+            again.add(job.name)
 
 
 def _start(job: Job, threads: int, device: str | None) -> None:

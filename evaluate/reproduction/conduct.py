@@ -44,6 +44,8 @@ def reproduce(config: ReproduceConfig) -> None:
     begin(config, folder)
     try:
         run(config, item, expansion, folder)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise disk_full(folder) from None
@@ -66,6 +68,10 @@ def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path)
     if stopped:
         print("\nstopped; the same command goes on where this one was", flush=True)
         raise SystemExit(130)
+    failed = [job for job in expansion.jobs if job.state == "failed"]
+    if failed:
+        print(f"{len(failed)} of {len(expansion.jobs)} runs failed; the same command tries them again")
+        raise SystemExit(1)
 
 
 def begin(config: ReproduceConfig, folder: Path) -> None:
@@ -100,10 +106,10 @@ def check_data(config: ReproduceConfig, expansion: Expansion) -> None:
     for data in ("imagenet", "cinic10", "coco", "ptb", "wikitext2"):
         root = config.root(data)
         used = any(str(root) in job.flags for job in expansion.jobs)
-        if used and not root.is_dir():
+        if used and not (root.is_dir() and any(root.iterdir())):
             raise InputError(
                 f"--data-root {config.data_root}: {config.paper} {config.item} needs {root}, "
-                "which is not there; name the folder that holds it, or try --scale digits"
+                "which is not there or empty; name the folder that holds it, or try --scale digits"
             )
 
 

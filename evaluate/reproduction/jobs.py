@@ -92,8 +92,8 @@ class Expansion:
         if cells.choice.ranking is None:
             return searches
         return [
-            self._job(
-                f"{search.name}.rank", f"{search.label}: ranking", search.seed,
+            self._job(  # all with one seed, and so with one split
+                f"{search.name}.rank", f"{search.name}: ranking", searches[0].seed,
                 cells.choice.ranking, "rank", needs=(search.name,),
                 cells=lambda search=search: search.folder,
             )

@@ -31,10 +31,16 @@ def layer_adds(run: RunFolder) -> float | None:
     return None if counted is None else counted[0] / 1e6
 
 
+def device_days(run: RunFolder) -> float | None:
+    """Days of a search times its processes, as papers count GPU-days."""
+    seconds = run.result.get("search_seconds")
+    return None if seconds is None else seconds * run.config.get("processes", 1) / 86400
+
+
 error, accuracy = of_result("test_top1", -1, 100), of_result("test_top1")  # percent
 top5_error = of_result("test_top5", -1, 100)
 error_of_last_five = of_result("test_top1_last_five", -1, 100)  # PR-DARTS IV-C
 parameters = of_result("params", 1e-6)  # millions
 
 ERROR, TOP5, PARAMETERS = Reading(error), Reading(top5_error), Reading(parameters)
-DAYS = Reading(of_result("search_seconds", 1 / 86400), searches=True, digits=4)  # of one device
+DAYS = Reading(device_days, searches=True, digits=4)

@@ -14,6 +14,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from common.draw import pictures
 from common.draw.cell import FAMILIES, INK, STYLE
@@ -62,15 +63,16 @@ def write(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Pat
     }  # fmt: skip
     text = "\n".join(markdown(config, item, lines, about)) + "\n"
     write_whole(folder / "table.json", (json.dumps(about, indent=2) + "\n").encode())
-    write_whole(folder / "table.md", text.encode())
     names = ["table.json", "table.md"]
-    if item.counted is None and any(line.ours for line in lines):
-        with rc_context(STYLE):
-            draw_table = scatter if item.axes else dots
-            figure = draw_table(item, lines, printed=config.scale == "paper")
+    with rc_context(STYLE):
+        draw_table = scatter if item.axes else dots
+        figure = draw_table(item, lines, printed=config.scale == "paper")
+        if figure is not None:
             pictures.save_figure(figure, folder / "table")
-        names.append("table.svg")
+            names.append("table.svg")
     names += shown(item, expansion, folder)
+    drawn = [f"![{name}]({name})" for name in names if name.endswith(".svg")]
+    write_whole(folder / "table.md", "\n\n".join([text.rstrip(), *drawn, ""]).encode())
     print(f"\n{text}\n{folder}: {', '.join(names)}")
 
 
@@ -106,13 +108,16 @@ def _fill(line: Line, item: Item, parts: Mapping[str, Part], published: bool) ->
     chosen = [] if published else [_standing(part) for part in parts.values() if part.judged]
     line.chosen = list(dict.fromkeys(filter(None, chosen)))
     jobs = [job for part in parts.values() for job in (*part.searches, *part.judged, *part.runs)]
-    failed = [f"{job.name} failed (log: {job.log})" for job in jobs if job.state == "failed"]
+    failed = [
+        f"{job.name}: {job.why.splitlines()[-1]} (log: {job.log})"
+        for job in jobs if job.state == "failed"
+    ]  # fmt: skip
     if published and not any(part.training.cells.published for part in parts.values()):
         line.empty = "no published cells"
     elif failed:
         line.empty = "; ".join(dict.fromkeys(failed))
-    elif jobs and not line.ours and readings:
-        line.empty = "not run"
+    elif jobs and set(line.ours) < set(readings) and not all(job.finished() for job in jobs):
+        line.empty = "not run" if not line.ours else "not all of it has run"
 
 
 def _read(reading: Reading, part: Part) -> Mean | None:
@@ -130,10 +135,9 @@ def _standing(part: Part) -> str:
         return ""
     number, figure = order[choice.place]
     mean = mean_of({n: value for n, value in order})
-    return (
-        f"the cells of {part.searches[number].name}, {choice.figure} {figure:.2f}; of all "
-        f"searches {in_words(mean, 2)}"
-    )
+    name = f"{part.searches[number].name}, {choice.figure} {figure:.2f}"
+    every = "all searches" if len(order) == len(part.judged) else "those that have ended"
+    return f"the cells of {name}; of {every} {in_words(mean, 2)}"
 
 
 def in_words(mean: Mean | None, digits: int) -> str:
@@ -184,7 +188,7 @@ def markdown(
                     digits = digits_of(item, line.label, name) if found else 0
                     cells.append(f"{found.mean:,.0f}" if single else in_words(found, digits))
             yield "| " + " | ".join(cells) + " |"
-        yield "\nAn empty cell of ours was not run.\n" if both else ""
+        yield "\nAn empty cell of ours was not run.\n" if due else ""
     choices = [
         training.cells.choice for row in item.rows.values() for training in row.trainings.values()
     ]
@@ -198,7 +202,7 @@ def markdown(
             yield f"* {line.label}: {line.empty}."
     quoted = [line.label for line in lines if line.empty == "another paper's figures"]
     if quoted:
-        yield f"* Figures of other papers, not run here: {', '.join(quoted)}."
+        yield f"* {len(quoted)} rows are figures of the papers in brackets, and not run here."
     yield f"\n{item.differs}\n\nIn the paper: {item.cost}.\n"
     yield f"Command: `{about['command']}` (commit {about['commit']})."
 
@@ -209,10 +213,10 @@ def number(text: str) -> float | None:
     return float(found[0]) if found else None
 
 
-def dots(item: Item, lines: list[Line], printed: bool) -> Figure:
+def dots(item: Item, lines: list[Line], printed: bool) -> Figure | None:
     """Of each row its runs, their mean and the paper's figure, in the first column of ours.
 
-    Where rows have columns of their own, of each column of the first row.
+    Where rows have columns of their own, of each column of the first row. None: nothing has run.
 
     Args:
         item: which.
@@ -220,31 +224,43 @@ def dots(item: Item, lines: list[Line], printed: bool) -> Figure:
         printed: whether the paper's figures can be compared with these.
     """
     blue = {"color": FAMILIES["sep_conv"]}
+    if item.counted is not None or not any(line.ours for line in lines):
+        return None
     if item.readings:
         main = next(iter(item.readings))
         entries = [(line.label, line, main) for line in lines if main in line.ours]
     else:
         first = next(line for line in lines if line.label == next(iter(item.rows)))
         main, entries = first.label, [(name, first, name) for name in first.ours]
+    if not entries:
+        return None
     figure = Figure((7.2, 0.9 + 0.32 * len(entries)), layout="constrained")
     axes = figure.subplots()
-    drawn = {}
+    drawn, shown_values = {}, []
     for place, (_, line, name) in enumerate(entries):
         ours, theirs = line.ours[name], number(line.printed.get(name, ""))
         runs = list(ours.values.values())
+        shown_values += runs
         (drawn["each run"],) = axes.plot(runs, [place] * ours.n, "o", ms=4, mfc="none", **blue)
         (drawn["mean"],) = axes.plot(ours.mean, place, "|", ms=14, mew=2, **blue)
         if printed and theirs is not None:
             (drawn["the paper's"],) = axes.plot(theirs, place, "D", ms=5, color=INK)
     axes.set_yticks(range(len(entries)), [label for label, _, _ in entries], parse_math=False)
     axes.set_ylim(len(entries) - 0.5, -0.5)
+    if min(shown_values) > 0 and max(shown_values) > 4 * min(shown_values):  # CIFAR and ImageNet
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(main, parse_math=False)
     figure.legend(drawn.values(), drawn, loc="outside upper right", ncols=3)
     return figure
 
 
-def scatter(item: Item, lines: list[Line], printed: bool) -> Figure:
-    """One column against another, a point a row; the paper's, where both are printed, hollow."""
+def scatter(item: Item, lines: list[Line], printed: bool) -> Figure | None:
+    """One column against another, a point a row; the paper's, where both are printed, hollow.
+
+    None: there is no point.
+    """
     across, up = item.axes
     figure = Figure((5.2, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -262,6 +278,8 @@ def scatter(item: Item, lines: list[Line], printed: bool) -> Figure:
             axes.annotate(
                 label, point, xytext=(5, 4), textcoords="offset points", parse_math=False
             )
+    if not axes.lines:
+        return None
     axes.set_xlabel(across, parse_math=False)
     axes.set_ylabel(up, parse_math=False)
     axes.margins(0.2)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from common.errors import InputError
-from common.run.cli import parse
+from common.run.cli import given, parse
 from common.run.flags import Between, check_bounds, flag
 from detection import train_detector
 from reproduction import edas, gdas, itnas, pc_darts, pr_darts
@@ -29,7 +29,10 @@ PAPERS = {
 }  # fmt: skip
 FLAGS_OF = {"search": "search_flags", "rank": "rank_flags", "train": "train_flags"}
 # May differ between two starts of one item.
-FREE = {"output", "data_root", "jobs", "threads", "launcher", "list", "dry_run"}
+FREE = {
+    "output", "searches", "trainings", "data_root", "jobs", "threads", "launcher", "list", "dry_run",
+}  # fmt: skip
+OWN = ("--seed", "--output", "--threads", "--resume", "--genotype", "--weights", "--data-root")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,14 @@ class ReproduceConfig:
             t.cells.published for row in item.rows.values() for t in row.trainings.values()
         ):
             raise InputError(f"--published: {self.paper} {self.item} has no published cells")
+        for label, row in item.rows.items():
+            for training in row.trainings.values():
+                choice = training.cells.choice
+                if choice is not None and self.searches and self.searches <= choice.place:
+                    raise InputError(
+                        f"--searches {self.searches}: {label} takes number {choice.place + 1} of its "
+                        f"searches; give {choice.place + 1} or more"
+                    )
         for name in (*FLAGS_OF.values(), "launcher"):
             try:
                 words = shlex.split(getattr(self, name))
@@ -118,6 +129,13 @@ class ReproduceConfig:
         Raises:
             InputError: one does not, and which flag of ours it is.
         """
+        for what, name in FLAGS_OF.items():
+            given_words = shlex.split(getattr(self, name))
+            for word in OWN:
+                if given(given_words, word) is not None:
+                    raise InputError(f"{flag(name)}: {word} is set for each run; leave it out")
+            if given_words and not any(kind == what for kind, _, _ in commands):
+                raise InputError(f"{flag(name)}: {self.paper} {self.item} runs no such command")
         for what, script, line in commands:
             name = FLAGS_OF[what]
             told = f"{flag(name)} {getattr(self, name)!r}: "
