@@ -65,11 +65,9 @@ class EDASConfig(SearchConfig):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
         return {"variant": self.variant, "candidates": self.candidates}
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.decayed != "all" and not (self.arch_weight_decay and self.decay_epochs):
             raise InputError(

@@ -2,7 +2,6 @@
 
     python evaluate/benchmark.py --json FILE
     python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
-    python evaluate/benchmark.py --growth FOLDER            # time and memory against every size
     python evaluate/benchmark.py --retraining               # the derived network, plain and fast
 
 An iteration is an arch step and a weight step of the trainer that the searches use, with clipping
@@ -13,7 +12,7 @@ GDAS' and EDAS' run what is active one by one, with a read from the device an ed
 method take turns, so that a machine whose speed drifts slows them alike;
 what is printed are medians, with the least and the most.
 
-`evaluate/SPEED.md` says what each column is, why the fast forms are fast, and how cost grows.
+`evaluate/SPEED.md` says what each column is and why the fast forms are fast.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -31,14 +30,7 @@ import torch
 import tyro
 from accelerate import Accelerator
 
-from benchmarking.growth import growth_figure
-from benchmarking.timing import (
-    Kernels,
-    in_turn,
-    retraining_step,
-    saved_mib,
-    synchronise,
-)
+from benchmarking.timing import in_turn, retraining_step, saved_mib, synchronise
 from common.data import loader
 from common.data.batches import Augmentation, Batch
 from common.data.images import Images
@@ -88,8 +80,6 @@ class Options:
     """How many are stacked."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
-    growth: Path | None = None
-    """Instead of the table: growth.json and growth.svg in this folder."""
     retraining: bool = False
     """Instead of the table: a training step of a derived network, fp32 and as fast as it goes."""
 
@@ -107,19 +97,13 @@ class Options:
                 f"--channels {self.channels}: must be 4 or a multiple of it, the share that "
                 "PC-DARTS samples"
             )
-        for name, folder in (("--json", self.json and self.json.parent), ("--growth", self.growth)):
-            there = folder
-            while there is not None and not there.exists():
-                if name == "--json":
-                    raise InputError(f"--json {self.json}: there is no folder {folder}")
-                there = there.parent
-            if there is not None and not (there.is_dir() and os.access(there, os.W_OK)):
-                raise InputError(f"{name}: cannot write in {there}; name another folder")
-        writable = self.json is None or not self.json.exists() or (
-            self.json.is_file() and os.access(self.json, os.W_OK)
-        )
-        if not writable:
-            raise InputError(f"--json {self.json}: is no file that can be written")
+        if self.json is not None:
+            folder = self.json.parent
+            if not folder.is_dir():
+                raise InputError(f"--json {self.json}: there is no folder {folder}")
+            there = self.json if self.json.exists() else folder
+            if not os.access(there, os.W_OK) or self.json.is_dir():
+                raise InputError(f"--json {self.json}: is no file that can be written")
 
 
 def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
@@ -147,9 +131,9 @@ def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
     """Time the methods one after another; print their table, a row as it is known; its rows."""
     print(
         "| method | ms an iteration | equation-shaped form | ratio | images/s | MiB kept | of the "
-        "equation's | kernels | of the equation's | GPU peak MiB | waits for data |"
+        "equation's | GPU peak MiB | waits for data |"
     )
-    print("|" + "---|" * 11)
+    print("|" + "---|" * 9)
     return [timed_row(method, options, device) for method in options.methods]
 
 
@@ -170,7 +154,6 @@ def timed_row(method: str, options: Options, device: torch.device) -> dict[str, 
         "ratio_to_equation_form": round(statistics.median(seconds["slow"]) / median, 2),
         "peak_memory_mib": round(max(fast.peaks), 1) if fast.peaks else None,
         "saved_for_backward_mib": round(fast.saved_mib(steps=True), 1),
-        "kernels": fast.kernels(),
         "data_wait_share": round(statistics.median(fast.waits[1:]) / median, 4),
     }
     peak = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
@@ -178,7 +161,7 @@ def timed_row(method: str, options: Options, device: torch.device) -> dict[str, 
         f"| {method} | {spread(seconds['fast'])} | {spread(seconds['slow'])} | "
         f"{row['ratio_to_equation_form']:.2f} | {row['images_per_second']:.1f} | "
         f"{row['saved_for_backward_mib']:.0f} | {slow.saved_mib(steps=False):.0f} | "
-        f"{row['kernels']:,} | {slow.kernels():,} | {peak} | {row['data_wait_share']:.2%} |",
+        f"{peak} | {row['data_wait_share']:.2%} |",
         flush=True,
     )
     return row
@@ -252,13 +235,6 @@ class Timed:
             return {}
         return {"sampled": supernet.sample(generator_of("edge", number))}
 
-    def kernels(self) -> int:
-        """Of an iteration, without its batches."""
-        train, valid = self.batches(0)
-        with Kernels() as kernels:
-            self.iteration(0, train, valid)
-        return kernels.count
-
     def saved_mib(self, steps: bool) -> float:
         """MiB that a forward pass keeps: of the step that keeps more, or of a pass for both."""
         trainer = self.trainer
@@ -267,68 +243,6 @@ class Timed:
             given = {"generator": generator_of("saved"), **self.given(0)}
             kept.append(saved_mib(trainer.supernet, self.batches(0)[0], rest, **given))
         return max(kept)
-
-
-# -------------------------------------------------------------------------------------- growth
-
-BASE = {"channels": 16, "cells": 5, "batch": 8, "K": 4, "candidates": 8}
-SIZES = {
-    "channels": (8, 16, 32), "cells": (3, 5, 8, 12), "batch": (4, 8, 16, 32), "K": (1, 2, 4, 8),
-    "candidates": (4, 6, 8, 9),
-}  # fmt: skip
-# In this order an edge gets them; the cheap ones are not the first ones.
-GROWING = (
-    "none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3", "sep_conv_5x5", "dil_conv_5x5",
-    "max_pool_3x3", "avg_pool_3x3", "sep_conv_7x7",
-)  # fmt: skip
-
-
-def growth(options: Options, device: torch.device) -> Iterator[list[dict[str, Any]]]:
-    """Time and memory of the fast forms as one size grows; all points so far, size by size."""
-    points = []
-    for size, values in SIZES.items():
-        timed = {}
-        for value in values:
-            how = {**BASE, size: value}
-            for method, supernet in growing(how).items():
-                if size != "K" or method == "pc_darts":
-                    timed[method, value] = Timed(supernet, BilevelTrainer, how["batch"])
-        for (method, value), seconds in in_turn(timed, options.rounds, device).items():
-            points.append({
-                "size": size, "value": value, "method": method,
-                "milliseconds": round(1e3 * statistics.median(seconds), 1),
-                "saved_mib": round(timed[method, value].saved_mib(steps=True), 2),
-            })  # fmt: skip
-            print(points[-1])
-        yield points
-
-
-def growing(how: dict[str, int]) -> dict[str, SuperNet]:
-    """Supernets of these sizes.
-
-    GDAS draws and EDAS prefers one of the first four candidates, however many there are, so that
-    more of them are more to choose from and not other things to run.
-    """
-    names = GROWING[: how["candidates"]]
-
-    class DARTS(SuperNet):
-        candidates = names
-
-    class PCDARTS(PCDARTSSuperNet):
-        candidates = names
-
-    class GDAS(GDASSuperNet):
-        candidates = names
-
-    shape = {"channels": how["channels"], "cells": how["cells"]}
-    supernets = {
-        "darts": DARTS(**shape), "pc_darts": PCDARTS(how["K"], **shape), "gdas": GDAS(**shape),
-        "edas": EDASSuperNet(names[1:], **shape),
-    }  # fmt: skip
-    for method, first in (("gdas", 4), ("edas", 3)):
-        for alpha in supernets[method].arch.values():
-            alpha.data[..., first:] = -1e3
-    return supernets
 
 
 # ----------------------------------------------------------------------------------- retraining
@@ -360,11 +274,6 @@ def main(options: Options) -> None:
     print(f"torch {torch.__version__}, {device}, {threads} threads, batch {options.batch_size}")
     if options.retraining:
         retraining(options, device)
-    elif options.growth is not None:
-        options.growth.mkdir(parents=True, exist_ok=True)
-        for points in growth(options, device):  # a size after the other, so that none is lost
-            (options.growth / "growth.json").write_text(json.dumps(points, indent=1) + "\n")
-            growth_figure(points).savefig(options.growth / "growth.svg", metadata={"Date": None})
     else:
         rows = table(options, device)
         if options.json is not None:

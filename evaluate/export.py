@@ -1,11 +1,11 @@
-"""Exports a trained network as ONNX and by torch.export, checks both and times them.
+"""Exports a trained network as ONNX and by torch.export, and checks both.
 
     python evaluate/export.py RUN                   needs pip install -e '.[export]'
     python evaluate/export.py RUN --formats pt2     torch.export alone needs no more than torch
 
 RUN is the folder of a finished `evaluate/train.py`. It then holds network.onnx (for onnxruntime),
-network.pt2 (for torch.export.load) and export.json: what the network takes and gives, how far the
-files are from it, and how long a forward pass takes on this machine.
+network.pt2 (for torch.export.load) and export.json: what the network takes and gives, and how far
+the files are from it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import tyro
@@ -36,17 +34,15 @@ from exporting import exported
 from exporting.exported import Form, from_onnx, from_pt2, to_onnx, to_pt2
 
 TOLERANCE = 1e-4  # of a logit
-WARM_UP = 3  # passes that are not timed
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
 WRITERS = {"onnx": to_onnx, "pt2": to_pt2}
 READERS = {"onnx": from_onnx, "pt2": from_pt2}
 Shape = tuple[int, int, int, int]  # of images [B, C, H, W]
-COLUMNS = {"eager": "eager", "onnx": "onnxruntime", "pt2": "torch.export"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to export, and how to time it."""
+    """What to export, and for which images."""
 
     run: tyro.conf.Positional[Path]
     """The folder of a finished retraining."""
@@ -55,9 +51,7 @@ class Options:
     any_size: bool = False
     """Let the files take images of any height and width, not only those trained on."""
     batch_sizes: Annotated[tuple[int, ...], Between(most=2**20)] = (1, 8, 32)
-    """Images of a forward pass, to check and to time."""
-    rounds: Annotated[int, Between(2, 10**6)] = 30
-    """Timed passes at each batch size."""
+    """Images of a forward pass, to check."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
 
@@ -76,7 +70,7 @@ def export(options: Options) -> None:
         f"--batch-sizes {largest}: forward passes",
         of_network(trained.shape, *size, largest, 0.5, 0.5),
     )
-    threads = set_threads(options.threads)
+    set_threads(options.threads)
     program = exported.trace(trained, options.any_size)
     data = {
         name: WRITERS[name](program, trained, options.any_size) for name in options.formats
@@ -94,23 +88,14 @@ def export(options: Options) -> None:
     }
     for name, content in data.items():
         write(options.run / f"network.{name}", content)
-    here = torch.accelerator.is_available()
-    device = torch.accelerator.current_accelerator() if here else torch.device("cpu")
-    forms = {"eager": trained.network.to(device)}
-    forms |= {name: READERS[name](content, device) for name, content in data.items()}
-    times = latencies(forms, trained.shape, options, device)
-    gpu = torch.cuda.get_device_name() if device.type == "cuda" else None
     packages = ("torch", *PACKAGES) if "onnx" in data else ("torch",)
     content = {
         **exported.describe(trained, options.any_size),
         "files": files, "checked_batch_sizes": sizes,
-        "latency_ms": times, "rounds": options.rounds,
-        "device": gpu or device.type, "threads": threads,
         "versions": {name: importlib.import_module(name).__version__ for name in packages},
         "commit": commit(),
     }
     write(options.run / "export.json", (json.dumps(content, indent=2) + "\n").encode())
-    print(table(times, options, gpu or f"{device}, {threads} thread{'s' * (threads > 1)}"))
 
 
 def check(options: Options) -> None:
@@ -156,49 +141,6 @@ def difference(trained: Trained, form: Form, shapes: list[Shape]) -> float:
         images = torch.randn(shape, generator=generator_of("images", shape[0]))
         found.append((form(images) - trained.network(images)).abs().max())
     return torch.stack(found).max().item()  # NaN where there is any
-
-
-@torch.no_grad()
-def latencies(
-    forms: dict[str, Form], shape: tuple[int, int, int], options: Options, device: torch.device
-) -> list[dict[str, Any]]:
-    """Milliseconds of a forward pass; forms take turns, so a machine's drift slows them alike."""
-    found = []
-    for size in options.batch_sizes:
-        images = torch.randn(size, *shape, generator=generator_of("images", size)).to(device)
-        times: dict[str, list[float]] = {name: [] for name in forms}
-        for _ in range(WARM_UP + options.rounds):
-            for name, form in forms.items():
-                synchronise(device)
-                started = time.perf_counter()
-                form(images)
-                synchronise(device)
-                times[name].append(1000 * (time.perf_counter() - started))
-        for name, every in times.items():
-            twentieths = statistics.quantiles(every[WARM_UP:], n=20, method="inclusive")
-            p50, p95 = round(twentieths[9], 3), round(twentieths[18], 3)
-            found.append({"form": name, "batch_size": size, "p50": p50, "p95": p95})
-    return found
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for what an accelerator still computes."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-
-
-def table(times: list[dict[str, Any]], options: Options, where: str) -> str:
-    """The latencies as a person reads them, a row a batch size."""
-    cells = {(line["form"], line["batch_size"]): line for line in times}
-    forms = list(dict.fromkeys(form for form, _ in cells))
-    lines = [
-        f"\nmilliseconds of a forward pass, p50 / p95 of {options.rounds}, on {where}",
-        "batch" + "".join(f"{COLUMNS[form]:>22}" for form in forms),
-    ]
-    for size in options.batch_sizes:
-        row = [cells[form, size] for form in forms]
-        lines.append(f"{size:>5}" + "".join(f"{c['p50']:>12.2f} / {c['p95']:>7.2f}" for c in row))
-    return "\n".join(lines)
 
 
 def write(path: Path, data: bytes) -> None:

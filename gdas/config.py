@@ -43,7 +43,6 @@ class GDASConfig(SearchConfig):
     """Of the architecture parameters' Adam."""
 
     def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
         return {
             "reduction": self.reduction, "draw": self.draw, "derive_none": self.derive_none,
         }
@@ -53,7 +52,6 @@ class GDASConfig(SearchConfig):
         return (8, 1) if self.reduction == "fixed" else super().least_size()
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         groups = FixedReductionCell.groups
         if self.reduction == "fixed" and 2 * self.channels % groups:

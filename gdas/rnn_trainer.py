@@ -158,14 +158,12 @@ class RecurrentSearchTrainer(LanguageLoop):
         )
 
     def state(self) -> dict[str, Any]:
-        """See `Loop.state`."""
         return {
             **super().state(), "valid_hidden": self.everyones(self.valid_hidden),
             "best_operations": self.best,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`."""
         super().load_state(state)
         self.valid_hidden = self.my_share(state["valid_hidden"])
         self.best = state["best_operations"]

@@ -41,14 +41,12 @@ class ITNASConfig(SearchConfig):
     """Of the architecture parameters' Adam."""
 
     def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
         return {
             "gumbel": self.gumbel, "transition": self.transition, "pruning": self.pruning,
             "derive_tau": self.derive_tau, "reweighting": self.reweighting,
         }
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         for name in ("tau_max", "tau_min", "derive_tau"):
             value = getattr(self, name)

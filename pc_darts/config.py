@@ -51,7 +51,6 @@ class PCDARTSConfig(SearchConfig):
         return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
 
     def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
         return {
             "K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask,
             "derive_none": self.derive_none,
@@ -63,7 +62,6 @@ class PCDARTSConfig(SearchConfig):
         return maps / self.K, weights / self.K**2
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.channels % self.K:
             divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]

@@ -66,7 +66,6 @@ class PRDARTSConfig(SearchConfig):
         return dataclasses.replace(self, epochs=epochs)
 
     def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
         return {"space": self.space}
 
     def first(self) -> list[Op]:
@@ -83,7 +82,6 @@ class PRDARTSConfig(SearchConfig):
         return 2 * edges, edges
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         first = self.first()
         names = " ".join(self.candidates)
         if len(set(first)) < len(first):

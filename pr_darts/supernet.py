@@ -175,7 +175,6 @@ class PoolCell(nn.Module):
         self.rebuild(pools, [{}] * len(self.edges))
 
     def rebuild(self, pools: Sequence[Pool], parents: Sequence[dict[Op, Op]]) -> None:
-        """See `PRDARTSSuperNet.rebuild`."""
         ends, pools_of = cell_edges(self.nodes), {}
         for (i, j), pool, parent_of in zip(ends, pools, parents, strict=True):
             old, new = self.edges[f"{i}-{j}"], nn.ModuleDict()

@@ -115,7 +115,6 @@ class CycleTrainer(BilevelTrainer):
         }
 
     def state(self) -> dict[str, Any]:
-        """See `Loop.state`."""
         pools = {
             kind: [pool.to_json() for pool in pools]
             for kind, pools in self.supernet.pools.items()

@@ -14,7 +14,7 @@ from common.supernet.measures import cut_to_best
 from edas.config import PRESETS, EDASConfig
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
-from edas_cost import NETWORKS
+from edas_networks import NETWORKS
 from test_bilevel import CONFIG, make
 from test_gdas import Calls
 

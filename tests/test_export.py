@@ -1,9 +1,8 @@
-"""evaluate/export.py: files that compute what the network does, timed."""
+"""evaluate/export.py: files that compute what the network does."""
 
 import hashlib
 import importlib.util
 import json
-import runpy
 import shutil
 import sys
 
@@ -13,12 +12,11 @@ import torch
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.networks.trained import Trained, load_trained
-from conftest import ROOT
 from exporting import exported
 from test_commands import assert_refused
 
 EXPORT = "evaluate/export.py"
-QUICK = ["--batch-sizes", 1, 5, "--rounds", 4, "--threads", 1]
+QUICK = ["--batch-sizes", 1, 5, "--threads", 1]
 WRITTEN = ("network.onnx", "network.pt2", "export.json")
 
 
@@ -36,7 +34,7 @@ def images_of(trained, count):
 
 
 def assert_tells_all(run, out, formats):
-    """export.json and the table have a figure for each form and batch size."""
+    """export.json tells of each file, and so does the terminal."""
     told, trained = read(run / "export.json"), load_trained(run)
     for key in ("classes", "shape", "mean", "std"):
         assert told[key] == list(getattr(trained, key))
@@ -45,14 +43,7 @@ def assert_tells_all(run, out, formats):
         data = (run / name).read_bytes()
         assert file["sha256"] == hashlib.sha256(data).hexdigest() and file["bytes"] == len(data)
         assert 0 <= file["max_difference"] < 1e-4
-    times = told["latency_ms"]
-    pairs = [(form, size) for size in (1, 5) for form in ("eager", *formats)]
-    assert [(line["form"], line["batch_size"]) for line in times] == pairs
-    assert all(0 < line["p50"] <= line["p95"] for line in times)
-    rows = out.strip().splitlines()[-2:]
-    assert [int(row.split()[0]) for row in rows] == [1, 5]
-    for line in times:
-        assert f"{line['p50']:.2f} / " in rows[line["batch_size"] == 5]
+        assert name in out and "largest difference from the network" in out
 
 
 def test_torch_export_alone(run, command, monkeypatch):
@@ -147,29 +138,12 @@ def test_what_differs_is_not_written(run, command, monkeypatch, by, agrees):
                       "nothing was written. --formats without it exports the rest")
 
 
-def test_p50_and_p95_are_those_of_the_passes_after_the_warm_up(monkeypatch):
-    script = runpy.run_path(str(ROOT / EXPORT))
-    clock = [0.0]
-    passes = []
-
-    def form(images):
-        passes.append(len(images))
-        clock[0] += 1e-3 * len(passes)  # ever slower: 4 to 24 ms after three passes
-
-    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    options = script["Options"]("run", batch_sizes=(6,), rounds=21)
-    (line,) = script["latencies"]({"eager": form}, (1, 2, 2), options, torch.device("cpu"))
-    assert passes == [6] * 24
-    assert (line["p50"], line["p95"]) == (14, 23)
-
-
 BAD = {
     "no run": (["no", "--formats", "pt2"], "no: no run there"),
     "no format": (["RUN", "--formats"], "--formats: name one"),
     "format": (["RUN", "--formats", "tflite"], "tflite"),
     "batch": (["RUN", "--formats", "pt2", "--batch-sizes", 0], "--batch-sizes: .* each 1 or more"),
     "no batch": (["RUN", "--formats", "pt2", "--batch-sizes"], "--batch-sizes: give one"),
-    "rounds": (["RUN", "--formats", "pt2", "--rounds", 1], "--rounds 1: must be 2"),
     "threads": (["RUN", "--formats", "pt2", "--threads", 0], "--threads 0: must be 1"),
 }
 

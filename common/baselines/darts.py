@@ -37,13 +37,11 @@ class DARTSConfig(SearchConfig):
     """Of the architecture parameters' Adam."""
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.order not in (1, 2):
             raise InputError(f"--order {self.order}: must be 1 or 2")
 
     def provenance(self) -> dict[str, Any]:
-        """See `SearchConfig.provenance`."""
         return {"order": self.order, "derive_none": self.derive_none}
 
     def check_precision(self, precision: str) -> None:

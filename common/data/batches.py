@@ -147,7 +147,6 @@ class Batches(Stream):
         self._order = (-1, self.indices)  # the epoch, positions among the indices
 
     def cut(self, epoch: int, start: int, step: int) -> Batch:
-        """See `Stream.cut`."""
         if self._order[0] != epoch:
             self._order = (epoch, shuffled(self.key, epoch, len(self.indices)))
         batch = self._order[1][start : start + self.batch_size]
@@ -156,7 +155,6 @@ class Batches(Stream):
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
     def evaluate(self) -> Iterator[Batch]:
-        """See `Stream.evaluate`."""
         _, height, width = self.shape
         padding = self.augmentation.crop_padding
         for batch in self._evaluated():

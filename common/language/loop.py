@@ -62,7 +62,6 @@ class TextConfig(LoopConfig):
         return Dropouts(**{name: getattr(self, f"dropout_{name}") for name in DROPOUTS})
 
     def check(self) -> None:
-        """See `LoopConfig.check`."""
         super().check()
         if self.dataset == "small" and self.data_root != TextConfig.data_root:
             raise InputError(
@@ -235,7 +234,6 @@ class LanguageLoop(Loop):
         return with_perplexity({"train_loss": means["loss"]})
 
     def in_words(self, split: str, metrics: dict[str, Any]) -> str:
-        """See `Loop.in_words`."""
         return f"perplexity {metrics[f'{split}_perplexity']:.2f}"
 
     # -------------------------------------------------------------------------------- its state
@@ -245,7 +243,6 @@ class LanguageLoop(Loop):
         return {**super().state(), "hidden": self.everyones(self.hidden)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`."""
         super().load_state(state)
         self.hidden = self.my_share(state["hidden"])
 

@@ -18,7 +18,7 @@ from common.run.flags import flag
 # it, which leaves the one in --output=~/runs alone.
 PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
-    "--weights", "--json", "--growth",
+    "--weights", "--json",
 }  # fmt: skip
 AnyConfig = TypeVar("AnyConfig")
 

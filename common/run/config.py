@@ -137,7 +137,6 @@ class RunConfig(LoopConfig):
     """Of the weights' SGD."""
 
     def check(self) -> None:
-        """See `LoopConfig.check`."""
         super().check()
         if self.cells < 3:
             raise InputError(
@@ -192,7 +191,6 @@ class SearchConfig(RunConfig):
     cell's edges are skip connections; eigenvalue: that of --hessian has risen by a third."""
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.cut_steps and self.cut_accuracy == "off":
             raise InputError(

@@ -334,14 +334,12 @@ class BilevelTrainer(ImageLoop):
     # ---------------------------------------------------------------------------- what it leaves
 
     def state(self) -> dict[str, Any]:
-        """See `Loop.state`."""
         return {
             **super().state(), "valid_at": list(self.valid_at),
             "best_operations": self.measures.best,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`."""
         super().load_state(state)
         self.valid_at = tuple(state["valid_at"])
         self.measures.best = state["best_operations"]

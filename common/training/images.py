@@ -25,12 +25,10 @@ class ImageLoop(Loop):
     quantities = ("loss", "top1")
 
     def next_items(self) -> int:
-        """See `Loop.next_items`."""
         size = self.train_batches.batch_size
         return size if self.seen + size <= len(self.train_batches.indices) else 0
 
     def in_words(self, split: str, metrics: dict[str, Any]) -> str:
-        """See `Loop.in_words`."""
         return f"{super().in_words(split, metrics)} top-1 {metrics[f'{split}_top1']:5.2f} %"
 
     def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How long steps take side by side, what they keep, what they launch."""
+"""How long steps take side by side, and what they keep."""
 
 from __future__ import annotations
 
@@ -11,29 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.data.batches import Batch
-from common.training.steps import descend, frozen
-
-# Neither computes anything: new memory, and other names for old.
-NO_KERNEL = ("aten::empty", "aten::new_empty", "aten::detach", "aten::_unsafe_view")
-
-
-def weight_step(network: nn.Module) -> Callable[[Batch], None]:
-    """A clipped step of SGD on the weights of any network with a `loss`."""
-    weights = network.weight_parameters()
-    sgd = torch.optim.SGD(weights, 0.1, momentum=0.9, weight_decay=3e-4, fused=True)
-    for weight in weights:
-        sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-
-    def step(batch: Batch) -> None:
-        with frozen(network.arch_parameters()):
-            loss, _ = network.loss(*batch)
-            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        descend(sgd, weights, gradients, clip=5.0)
-
-    return step
+from common.training.steps import frozen
 
 
 def retraining_step(network: nn.Module, fast: bool) -> Callable[[Batch], None]:
@@ -114,18 +94,3 @@ def saved_mib(
     kept = {storage.data_ptr(): storage.nbytes() for storage in there}
     del loss  # it held what was kept
     return sum(size for at, size in kept.items() if at not in own) / 2**20
-
-
-class Kernels(TorchDispatchMode):
-    """Counts the operations that reach the device: ATen's leaves but views and new memory.
-
-    A convolution's backward counts one, whichever gradients it computes; so does a fused or
-    foreach step of an optimiser.
-    """
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not (func.is_view or func._schema.name in NO_KERNEL):
-            self.count += 1
-        return func(*args, **(kwargs or {}))

@@ -91,7 +91,6 @@ class DetectorTrainer(ImageLoop):
         return {f"valid_{name}": value for name, value in values.items()}
 
     def in_words(self, split: str, metrics: dict[str, Any]) -> str:
-        """See `Loop.in_words`."""
         text, found = f"loss {metrics[f'{split}_loss']:.3f}", metrics.get("valid_AP")
         return text if found is None else f"{text}   AP {found:.2f} %"
 

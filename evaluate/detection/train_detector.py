@@ -84,11 +84,9 @@ class DetectConfig(RunConfig):
     """Not here."""
 
     def resolved(self) -> DetectConfig:
-        """See `RunConfig.resolved`."""
         return replace(self, genotype=self.genotype or self.weights or PAPER)
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.image_size < 2 * STRIDE or self.image_size % STRIDE:
             raise InputError(

@@ -46,7 +46,6 @@ class TrainConfig(RunConfig):
     """Compile the network by torch.compile: minutes at first; meant for a GPU."""
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.schedule != "cosine" and self.learning_rate_min > 0:
             raise InputError(
@@ -90,7 +89,6 @@ class RetrainConfig(TrainConfig):
     seed), or 0.1 as in PC-DARTS' choice among its searches."""
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         if self.held_out == "test" and self.held_out_share != 0.5:
             raise InputError(

@@ -194,7 +194,6 @@ class Retrainer(ImageLoop):
         return none | {f"{part}_{name}": value for name, value in zip(names, found, strict=True)}
 
     def state(self) -> dict[str, Any]:
-        """See `Loop.state`."""
         ema = None if self.ema is None else self.ema.module.state_dict()
         return {**super().state(), "ema": ema, "genotype": json.dumps(self.genotype.to_json())}
 

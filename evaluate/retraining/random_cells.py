@@ -32,7 +32,6 @@ class RandomSearchConfig(TrainConfig):
     """Passes of each cell's network over one half of the training images."""
 
     def check(self) -> None:
-        """See `RunConfig.check`."""
         super().check()
         check_log(self)
 

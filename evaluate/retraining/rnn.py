@@ -63,7 +63,6 @@ class RNNTrainConfig(TextConfig):
     """Compile the cell's time step by torch.compile: up to a minute at first, then faster steps."""
 
     def check(self) -> None:
-        """See `TextConfig.check`."""
         super().check()
         if self.genotype is None:
             recurrent = [name for name in published() if "recurrent" in load(name).cells]
@@ -197,12 +196,10 @@ class LanguageTrainer(LanguageLoop):
         return metrics
 
     def state(self) -> dict[str, Any]:
-        """See `Loop.state`."""
         weights = None if self.average is None else self.average.state_dict()
         return {**super().state(), "average": weights, "valid_losses": self.valid_losses}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`."""
         super().load_state(state)
         self.valid_losses = state["valid_losses"]
         if state["average"] is not None:
