@@ -286,4 +286,4 @@ def test_measuring_what_a_pass_keeps_leaves_nothing_behind():
         saved_mib(network, batch, network.arch_parameters())
         gc.collect()
         alive.append(sum(type(thing) is torch.Tensor for thing in gc.get_objects()))
-    assert alive[0] == alive[1]
+    assert alive[1] <= alive[0]

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 from common.networks.genotype import Op
 from common.networks.layout import breaks_a_strided_1x1
 
+# torch 2.6 does not tell export and compilation apart.
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 # name -> (kernel, dilation, expansions) of the separable convolutions with a plain name
 SEPARABLE = {
     "sep_conv_3x3": (3, 1, (1,)),
@@ -131,7 +134,7 @@ class FactorizedReduce(nn.Module):
 def halves(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
     """Convolutions of the pixels (0, 0) and (1, 1) of each 2x2 block; an odd size ends in zeros."""
     height, width = x.shape[-2:]
-    if torch.compiler.is_compiling():  # a program for any size: an even one never reads the zeros
+    if is_exporting():  # a program for any size: an even one never reads the zeros
         shifted = F.pad(x, (-1, 1, -1, 1))
     else:
         if height % 2 or width % 2:
