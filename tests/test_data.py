@@ -3,9 +3,7 @@
 import dataclasses
 import hashlib
 import io
-import os
 import pickle
-import shutil
 import tarfile
 import urllib.error
 import urllib.request
@@ -19,12 +17,8 @@ from torchvision.datasets import CIFAR10, SVHN
 
 from common.data import datasets, loader
 from common.data.batches import Augmentation
-from common.data.image_folder import open_image, read_images
 from common.data.images import ImageFiles, Images
-from common.data.split import Split
 from common.errors import InputError
-from common.run.config import RunConfig
-from common.run.start import training_images
 from retraining.config import chosen_preset
 from test_streamed_batches import make_files
 
@@ -343,7 +337,7 @@ def test_cifar10_is_red_green_and_blue_row_by_row(tmp_path, monkeypatch):
     make_cifar10(tmp_path, monkeypatch)
     images = datasets.load_train("cifar10", tmp_path / "data")
     file = tmp_path / "source" / CIFAR10.base_folder / "data_batch_1"
-    content = pickle.loads(file.read_bytes())
+    content = pickle.loads(file.read_bytes())  # which this test has written
     assert np.array_equal(images.pixels[:20].numpy(), content["data"].reshape(20, 3, 32, 32))
     assert images.labels[:20].tolist() == content["labels"]
 
@@ -362,30 +356,7 @@ def test_a_corrupted_download_is_refused(tmp_path, monkeypatch):
         datasets.load_train("cifar10", tmp_path / "data")
 
 
-# -------------------------------------------------------------------------------------- the split
-
-
-def test_halves_are_disjoint_seeded_and_equal():
-    split = Split.halves(101, seed=0)
-    assert len(split.train) == len(split.valid) == 50
-    assert not set(split.train.tolist()) & set(split.valid.tolist())
-    assert Split.halves(101, seed=0).to_json() == split.to_json()
-    assert Split.halves(101, seed=1).to_json()["sha256"] != split.to_json()["sha256"]
-
-
-def test_shares_of_each_class_are_disjoint_seeded_and_whole():
-    labels = torch.tensor([0] * 40 + [1] * 79)[torch.randperm(119)]
-    images = Images(torch.zeros(119, 1, 4, 4), labels, ("cat", "dog"), (0.0,), (1.0,))
-    split = Split.per_class(images, (0.1, 0.025), seed=0)
-    assert labels[split.train].bincount().tolist() == [4, 7]
-    assert labels[split.valid].bincount().tolist() == [1, 1]
-    assert len({*split.train.tolist(), *split.valid.tolist()}) == 13
-    again, other = (Split.per_class(images, (0.1, 0.025), seed).to_json() for seed in (0, 1))
-    assert again == split.to_json() and other["sha256"] != again["sha256"]
-    everything = Split.per_class(images, (0.5, 0.5), seed=0)
-    assert len({*everything.train.tolist(), *everything.valid.tolist()}) == 118
-    with pytest.raises(InputError, match="--valid-share 0.02: of the 40 .* class cat .* not one"):
-        Split.per_class(images, (0.1, 0.02), seed=0)
+# ------------------------------------------------------------------------- what a search is given
 
 
 def test_a_search_never_opens_the_test_split(tmp_path, command, monkeypatch):
@@ -514,164 +485,3 @@ def test_a_digest_tells_pixels_labels_and_shapes_apart():
 def test_a_digest_of_files_tells_their_labels_apart(tmp_path):
     images = datasets.load_train("imagenet", make_files(tmp_path, count=1))
     assert dataclasses.replace(images, labels=1 - images.labels).sha256() != images.sha256()
-
-
-# ------------------------------------------------------------------------- what users' folders hold
-
-
-def test_photographs_are_upright_wherever_they_are_read(tmp_path):
-    """EXIF says how the camera was held; orientation 6: the top is on the right."""
-    lying = np.zeros((4, 6), dtype=np.uint8)
-    lying[:, 0] = 255  # the left column is the bottom row, once upright
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
-    upright = np.asarray(open_image(tmp_path / "a.png", None))
-    assert upright.shape == (6, 4) and (upright[0] == 255).all() and (upright[1:] == 0).all()
-    pixels = read_images(tmp_path, np.array([b"a.png"]), None)
-    assert np.array_equal(pixels[0, 0].numpy(), upright)
-
-
-def test_hidden_folders_links_pipes_and_other_formats(tmp_path, capsys):
-    root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
-    before = len(datasets.load_train("folder", root))
-    cat = root / "train" / "cat"
-    (cat / ".ipynb_checkpoints").mkdir()
-    (cat / "@linked").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "elsewhere").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "b.JFIF", format="JPEG")
-    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "elsewhere")
-    Image.new("RGB", (8, 8)).save(cat / ".ipynb_checkpoints" / "a.png")
-    (cat / "@eaDir" / "a.png").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(cat / "@eaDir" / "a.png" / "thumbnail.jpg")
-    os.mkfifo(cat / "pipe")
-    (cat / "raw.heic").touch()
-    capsys.readouterr()
-    assert len(datasets.load_train("folder", root)) == before + 1  # the linked one
-    assert "left out" in (err := capsys.readouterr().err) and "1 .heic" in err
-
-
-def test_the_split_that_tests(tmp_path, capsys):
-    """A flat test/ is passed over; a flag chooses; classes may be missing, others may not be."""
-    root = make_folder(tmp_path, splits=("train", "valid"), size=(8, 8))
-    (root / "test").mkdir()
-    Image.new("RGB", (8, 8)).save(root / "test" / "0001.png")
-    train = datasets.load_train("folder", root)
-    whole = datasets.load_test("folder", root, train)
-    assert "has no class folders" in capsys.readouterr().err and len(whole) > 0
-    shutil.rmtree(root / "valid" / train.classes[0])
-    some = datasets.load_test("folder", root, train, split="valid")
-    assert train.classes[0] in capsys.readouterr().err
-    assert some.classes == train.classes and 0 not in some.labels
-    assert torch.equal(some.labels, whole.labels[whole.labels > 0])
-    (root / "valid" / "zebra").mkdir()
-    with pytest.raises(InputError, match="other classes than the training images: zebra"):
-        datasets.load_test("folder", root, train)
-    with pytest.raises(InputError, match="holds no nowhere/"):
-        datasets.load_test("folder", root, train, split="nowhere")
-
-
-@pytest.mark.parametrize("size", [None, 128])
-def test_all_damaged_files_are_named_at_once(tmp_path, accelerator, size):
-    root = make_folder(tmp_path, splits=("train",), size=(130, 130) if size else (8, 8))
-    files = sorted((root / "train").rglob("*.png"))
-    for path in files[1:3]:
-        path.write_bytes(path.read_bytes()[:40])
-    config = RunConfig(dataset="folder", data_root=str(root), image_size=size, workers=0)
-    with pytest.raises(InputError) as error:
-        training_images(config, accelerator)
-    assert all(str(path) in str(error.value) for path in files[1:3])
-    assert str(files[0]) not in str(error.value)
-
-
-def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
-    Image.new("LAB", (4, 4)).save(tmp_path / "a.tif")
-    with pytest.raises(InputError, match="mode LAB, other colours; save it as RGB"):
-        open_image(tmp_path / "a.tif", None)
-    Image.new("L", (40, 40)).save(tmp_path / "b.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match="over 200 pixels; scale it down"):
-        open_image(tmp_path / "b.png", None)
-
-
-def test_a_class_that_is_not_named_in_utf_8(tmp_path):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
-    os.mkdir(os.fsencode(root / "train") + b"/caf\xe9")
-    with pytest.raises(InputError, match="is not named in UTF-8; rename it"):
-        datasets.load_train("folder", root)
-
-
-def test_one_coloured_image_among_many_grey_ones_makes_large_images_coloured(tmp_path, monkeypatch):
-    """Also where the sample that is measured has none."""
-    monkeypatch.setattr(datasets, "MEASURED", 1)
-    root = make_folder(tmp_path, splits=("train",), size=(130, 130), mode="L")
-    files = sorted((root / "train").rglob("*.png"))
-    for coloured in files[:2]:
-        Image.open(coloured).convert("RGB").save(coloured)
-        assert datasets.load_train("folder", root, 128).shape[0] == 3
-        Image.open(coloured).convert("L").save(coloured)
-    assert datasets.load_train("folder", root, 128).shape[0] == 1
-
-
-@pytest.mark.parametrize("linked", [False, True])
-def test_links_give_no_image_another_class_and_none_twice(tmp_path, linked):
-    """Nor where the class folder is a link itself."""
-    root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
-    before = datasets.load_train("folder", root)
-    cat = root / "train" / "cat"
-    if linked:
-        (tmp_path / "elsewhere").mkdir()
-        cat.rename(tmp_path / "elsewhere" / "cat")
-        cat.symlink_to(tmp_path / "elsewhere" / "cat")
-        Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "no_cat.png")
-    for number, above in enumerate((root / "train", root, tmp_path, cat, cat.resolve().parent)):
-        (cat / f"above{number}").symlink_to(above)
-    (cat / "more").mkdir()
-    (cat / "again").symlink_to(cat / "more")
-    Image.new("RGB", (8, 8)).save(cat / "more" / "b.png")
-    images = datasets.load_train("folder", root)
-    more = torch.bincount(images.labels) - torch.bincount(before.labels)
-    assert [(name, n) for name, n in zip(images.classes, more.tolist(), strict=True) if n] == [
-        ("cat", 1)
-    ]
-
-
-def test_images_are_listed_by_name_and_none_through_a_link_to_a_folder_beside_it(tmp_path):
-    """So what links are there changes neither names nor their order."""
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
-    cat = root / "train" / "cat"
-    (cat / "more").mkdir()
-    (cat / "2.png").rename(cat / "more" / "2.png")
-    (cat / "again").symlink_to(cat / "more")
-    (cat / "0.png").rename(tmp_path / "elsewhere.png")
-    (cat / "0.png").symlink_to(tmp_path / "elsewhere.png")
-    images = datasets.load_train("folder", root, 128)
-    assert [str(images.path(k).relative_to(cat)) for k in range(3)] == [
-        "0.png", "1.png", "more/2.png"
-    ]
-
-
-@pytest.mark.parametrize("kind", ["a link to nothing", "a pipe or a device"])
-def test_an_images_name_that_leads_to_no_file_is_named(tmp_path, kind):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
-    path = root / "train" / "cat" / "x.png"
-    if "link" in kind:
-        path.symlink_to(root / "gone.png")
-    else:
-        os.mkfifo(path)
-    with pytest.raises(InputError, match=f"{path} is no file, but {kind}; remove it"):
-        datasets.load_train("folder", root)
-
-
-def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
-    original = os.scandir
-
-    def scandir(path):  # permissions do not stop root
-        if str(path).endswith("train/cat"):
-            raise PermissionError(13, "Permission denied")
-        return original(path)
-
-    monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(InputError, match="train/cat cannot be read .Permission denied"):
-        datasets.load_train("folder", root)

@@ -1,4 +1,4 @@
-"""How many images a share of each class is."""
+"""Halves, shares of each class and held-out images."""
 
 import pytest
 import torch
@@ -44,3 +44,26 @@ def test_a_share_of_no_image_is_named(shares, flag):
     images = Images(torch.zeros(8, 1, 1, 1), torch.arange(8) % 2, ("cat", "dog"), (0.0,), (1.0,))
     with pytest.raises(InputError, match=f"--{flag}-share 0.1"):
         Split.per_class(images, shares, seed=0)
+
+
+def test_halves_are_disjoint_seeded_and_equal():
+    split = Split.halves(101, seed=0)
+    assert len(split.train) == len(split.valid) == 50
+    assert not set(split.train.tolist()) & set(split.valid.tolist())
+    assert Split.halves(101, seed=0).to_json() == split.to_json()
+    assert Split.halves(101, seed=1).to_json()["sha256"] != split.to_json()["sha256"]
+
+
+def test_shares_of_each_class_are_disjoint_seeded_and_whole():
+    labels = torch.tensor([0] * 40 + [1] * 79)[torch.randperm(119)]
+    images = Images(torch.zeros(119, 1, 4, 4), labels, ("cat", "dog"), (0.0,), (1.0,))
+    split = Split.per_class(images, (0.1, 0.025), seed=0)
+    assert labels[split.train].bincount().tolist() == [4, 7]
+    assert labels[split.valid].bincount().tolist() == [1, 1]
+    assert len({*split.train.tolist(), *split.valid.tolist()}) == 13
+    again, other = (Split.per_class(images, (0.1, 0.025), seed).to_json() for seed in (0, 1))
+    assert again == split.to_json() and other["sha256"] != again["sha256"]
+    everything = Split.per_class(images, (0.5, 0.5), seed=0)
+    assert len({*everything.train.tolist(), *everything.valid.tolist()}) == 118
+    with pytest.raises(InputError, match="--valid-share 0.02: of the 40 .* class cat .* not one"):
+        Split.per_class(images, (0.1, 0.02), seed=0)
