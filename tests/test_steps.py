@@ -260,6 +260,7 @@ def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
     """And an architecture's noise; of many trainings in one run `test_loop.py` says the same."""
     networks, flags = [], BEGUN[script]
     if script == "evaluate/detect.py":
+        pytest.importorskip("pycocotools")
         make_coco(tmp_path / "coco", train=8, valid=2)
         flags = [*flags, "--data-root", tmp_path / "coco"]
 
