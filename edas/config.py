@@ -22,34 +22,32 @@ class EDASConfig(SearchConfig):
     preset: Literal["cifar10", "cifar100", "digits"] = "cifar10"
     """cifar10, cifar100: the paper's searches (4.1); digits: minutes on two CPU cores."""
     variant: Literal["alpha-max", "edas", "edas-inv"] = "edas"
-    """The methods of 5.3. alpha-max: weights are trained with every edge at its best operation;
-    edas: with the sampled edge relaxed; edas-inv: and alpha's sign inverted at the start."""
+    """Method of 5.3. alpha-max: train the weights with each edge's best operation; edas: with
+    the sampled edge relaxed; edas-inv: also invert alpha's sign in the first epochs."""
     candidates: Literal[7, 8] = 7
-    """7: without zero (3.1); 8: with zero (4.1), which weighs in the relaxed edge only."""
+    """7: without zero (3.1); 8: with zero (4.1), in the relaxed edge's softmax only."""
     inversion_epochs: Annotated[int | None, Between(0, 10**6)] = None
-    """Epochs at the start in which every other iteration uses -alpha; by default 10 for edas-inv
-    (3 on digits), 0 for the others."""
+    """Initial epochs in which every other iteration uses -alpha; by default 10 for edas-inv
+    (digits: 3), else 0."""
     arch_weight_decay: float | None = None
-    """Of the architecture parameters (added to the gradient, as Adam does); by default 1e-3 for
-    edas-inv, 0 for the others."""
+    """L2 penalty of the architecture parameters; by default 1e-3 for edas-inv, else 0."""
     decayed: Literal["all", "adam", "sampled"] = "all"
-    """With --arch-weight-decay, what decays. all: every edge's alpha, and an unsampled one by
-    nothing else; adam: every edge's by Adam's whole step, which carries older gradients on;
-    sampled: the sampled edge's only."""
+    """Which alphas decay. all: every edge's, unsampled ones by the decay alone; adam: every
+    edge's, by Adam's full step; sampled: the sampled edge's only."""
     decay_epochs: Annotated[int | None, Between(0, 10**6)] = None
-    """Epochs at the start in which alpha decays (4.1); by default those of the inversion."""
+    """Initial epochs with decay of alpha (4.1); by default the inversion epochs."""
     edge_per_kind: bool = False
-    """Relax one edge of each kind of cell an iteration, not one of both kinds together (3.2)."""
+    """Relax one edge in each kind of cell per iteration, not one in total (3.2)."""
     move_idle: bool = False
-    """Let momentum and decay move the weights of operations that did not run in a step."""
+    """Also apply momentum and decay to weights of operations that did not run in a step."""
     epochs: int = 25
-    """Passes over the training images."""
+    """Epochs."""
     cells: int = 20
-    """How many are stacked; the reduction cells are at a third and at two thirds."""
+    """Number of cells; those at one and two thirds are reduction cells."""
     learning_rate_min: float = 0.001
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     arch_learning_rate: float = 0.025
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters (Adam)."""
 
     def resolved(self) -> EDASConfig:
         """Inversion and decay belong to EDAS-inv (4.1)."""

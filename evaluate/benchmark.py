@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import torch
-import tyro
 from accelerate import Accelerator
 
 from benchmarking.timing import in_turn, retraining_step, saved_mib, synchronise
@@ -39,6 +39,7 @@ from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.networks.genotype import load
 from common.networks.network import Network
+from common.run.cli import read_flags
 from common.run.config import SearchConfig
 from common.run.flags import Between, check_bounds
 from common.run.folder import Run
@@ -282,4 +283,4 @@ def main(options: Options) -> None:
 
 if __name__ == "__main__":
     with errors_are_messages():
-        main(tyro.cli(Options, description=__doc__))
+        main(read_flags(Options, sys.argv[1:], __doc__))

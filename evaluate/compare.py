@@ -9,13 +9,13 @@ tables and figures: evaluate/reproduce.py.
 
 from __future__ import annotations
 
-import tyro
+import sys
 
 from common.errors import errors_are_messages
-from common.run.cli import at_home
+from common.run.cli import read_flags
 from comparison.conduct import compare
 from comparison.settings import CompareConfig
 
 if __name__ == "__main__":
     with errors_are_messages():
-        compare(at_home(tyro.cli(CompareConfig, description=__doc__)))
+        compare(read_flags(CompareConfig, sys.argv[1:], __doc__))

@@ -8,10 +8,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
-
-import tyro
 
 from common.data.datasets import load_train
 from common.errors import InputError, errors_are_messages
@@ -19,7 +18,7 @@ from common.networks import zoo
 from common.networks.complexity import Setting, complexity
 from common.networks.genotype import load
 from common.networks.macro import large
-from common.run.cli import at_home
+from common.run.cli import read_flags
 from common.run.flags import Between, check_bounds
 
 # key of the JSON form -> what a person reads
@@ -140,7 +139,7 @@ def entry(cell: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     with errors_are_messages():
-        options = at_home(tyro.cli(Options, description=__doc__))
+        options = read_flags(Options, sys.argv[1:], __doc__)
         if options.list and options.json:
             print(json.dumps(list(zoo.listing())))
         elif options.list:

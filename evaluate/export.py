@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,7 +26,7 @@ from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
 from common.networks.trained import Trained, load_trained
-from common.run.cli import at_home
+from common.run.cli import read_flags
 from common.run.flags import Between, check_bounds
 from common.run.folder import commit
 from common.run.memory import check_memory, of_network
@@ -157,4 +158,4 @@ def write(path: Path, data: bytes) -> None:
 
 if __name__ == "__main__":
     with errors_are_messages():
-        export(at_home(tyro.cli(Options, description=__doc__)))
+        export(read_flags(Options, sys.argv[1:], __doc__))

@@ -11,16 +11,16 @@ table.svg. Stopped by Ctrl-C or killed, the same command goes on; finished runs 
 
 from __future__ import annotations
 
-import tyro
+import sys
 
 from common.errors import errors_are_messages
-from common.run.cli import at_home
+from common.run.cli import read_flags
 from reproduction.conduct import listed, reproduce
 from reproduction.settings import ReproduceConfig
 
 if __name__ == "__main__":
     with errors_are_messages():
-        config = at_home(tyro.cli(ReproduceConfig, description=__doc__))
+        config = read_flags(ReproduceConfig, sys.argv[1:], __doc__)
         if config.list:
             print(listed(config.paper))
         else:

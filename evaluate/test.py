@@ -10,6 +10,7 @@ are written there.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from common.draw import pictures
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
 from common.networks.trained import METHOD, Trained, load_trained
-from common.run.cli import at_home
+from common.run.cli import read_flags
 from common.run.config import described, saved
 from common.run.flags import Between, check_bounds
 from common.run.folder import commit
@@ -210,4 +211,4 @@ def write(run: Path, metrics: dict[str, Any], confusion: list[list[int]]) -> Non
 
 if __name__ == "__main__":
     with errors_are_messages():
-        test(at_home(tyro.cli(Options, description=__doc__)))
+        test(read_flags(Options, sys.argv[1:], __doc__))

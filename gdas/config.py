@@ -20,27 +20,29 @@ class GDASConfig(SearchConfig):
     static: ClassVar[bool] = False
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search (4.2); digits: a minute on two CPU cores."""
+    """cifar10: the paper's search (4.2); digits: one minute on two CPU cores."""
     reduction: Literal["searched", "fixed"] = "searched"
-    """Search both kinds of cell, or normal cells only between fixed reduction cells (FRC, 3.3)."""
+    """searched: both kinds of cell; fixed: only the normal cell, with fixed reduction cells
+    (FRC, 3.3)."""
     draw: Literal["cell", "kind"] = "cell"
-    """Every cell draws its own operations (3.2), or all cells of a kind share one draw."""
+    """cell: sample operations for each cell (3.2); kind: one sample for all cells of a kind."""
     tau_max: Annotated[float, Between(0, 1e6, above=True)] = 10.0
-    """Temperature of the first epoch (4.2)."""
+    """Gumbel-softmax temperature in the first epoch (4.2)."""
     tau_min: Annotated[float, Between(0, 1e6, above=True)] = 0.1
-    """Temperature of the last epoch; between them it is linear."""
+    """Temperature in the last epoch; linear in between."""
     derive_none: bool = False
-    """Let `none` be derived, as the paper's Omega does (3.2); such an edge sends zeros."""
+    """Allow `none` in the derived cell, as the paper's operation set does (3.2); such an edge
+    is zero."""
     move_idle: bool = False
-    """Let momentum and decay move the weights of operations that did not run in a step."""
+    """Also apply momentum and decay to weights of operations that did not run in a step."""
     epochs: int = 240
-    """Passes over the training images."""
+    """Epochs."""
     batch_size: int = 128
-    """Images of a step, over all processes together."""
+    """Batch size, over all processes together."""
     learning_rate_min: float = 0.001
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     arch_learning_rate: float = 3e-4
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters (Adam)."""
 
     def provenance(self) -> dict[str, Any]:
         return {

@@ -16,32 +16,33 @@ class GDASRNNConfig(TextConfig):
     """Section 4.3: PTB, 300 units, B = 9, 200 epochs."""
 
     preset: Literal["ptb", "text"] = "ptb"
-    """ptb: the paper's search (4.3); text: a minute on two CPU cores, no download."""
+    """ptb: the paper's search (4.3); text: one minute on two CPU cores, no download."""
     sample: Literal["hard", "soft"] = "soft"
-    """Mix all activations of an edge by their relaxed draw (authors' code), or run the drawn one
-    (3.2), by which edge (0, 1) learns nothing."""
+    """soft: mix all activations by their relaxed sample (authors' code); hard: run the sampled
+    one (3.2), with which edge (0, 1) learns nothing."""
     derive_none: bool = False
-    """Let `none` be derived, too (authors' code; the paper's Omega): such a node's state is 0."""
+    """Allow `none` in the derived cell (authors' code; the paper's operation set); such a
+    node's state is 0."""
     nodes: Annotated[int, Between(2, 32)] = 9
-    """B, the state made of word and hidden state counted: 9 are 8 searched nodes and 36 edges."""
+    """Nodes B of the cell, the input state included: 9 means 8 searched nodes and 36 edges."""
     tau_max: Annotated[float, Between(0, 1e6, above=True)] = 10.0
-    """Temperature of the first epoch."""
+    """Gumbel-softmax temperature in the first epoch."""
     tau_min: Annotated[float, Between(0, 1e6, above=True)] = 0.1
-    """Temperature of the last epoch; between them it is linear."""
+    """Temperature in the last epoch; linear in between."""
     arch_learning_rate: Annotated[float, Between(0, 1e38)] = 3e-3
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters (Adam)."""
     arch_beta1: Annotated[float, Between(0, 1, below=True)] = 0.9
-    """Adam's decay of the first moment."""
+    """Adam's beta1 for the architecture parameters."""
     arch_beta2: Annotated[float, Between(0, 1, below=True)] = 0.999
-    """Adam's decay of the second moment."""
+    """Adam's beta2 for the architecture parameters."""
     arch_weight_decay: Annotated[float, Between(0, 1e3)] = 1e-3
-    """Of the architecture parameters (added to the gradient, as Adam does)."""
+    """L2 penalty of the architecture parameters, added to the gradient."""
     epochs: int = 200
-    """Passes over the training text."""
+    """Epochs."""
     batch_size: int = 128
-    """Columns that each text is read in, over all processes together."""
+    """Columns the text is split into, over all processes together."""
     weight_decay: float = 5e-7
-    """Of the weights."""
+    """Weight decay of the weights."""
 
 
 PRESETS = {

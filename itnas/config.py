@@ -20,25 +20,25 @@ class ITNASConfig(SearchConfig):
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's search (4.1.1); digits: two minutes on two CPU cores."""
     gumbel: bool = True
-    """Sample the outer edges' weights by an annealed Gumbel-softmax (3.2)."""
+    """Sample the outer edges' weights with an annealed Gumbel-softmax (3.2)."""
     transition: bool = True
-    """Derive the inner edges' weights from their predecessors' (3.3)."""
+    """Compute the inner edges' weights from their predecessors' (3.3)."""
     pruning: bool = True
-    """Read the cells off by iterative edge pruning, Algorithm 1 (3.4); needs transitions."""
+    """Derive cells by iterative edge pruning, Algorithm 1 (3.4); needs transitions."""
     tau_max: Annotated[float, Between(1e-3, 1e6)] = 5.0
-    """Temperature of the first epoch (4.1.1)."""
+    """Gumbel-softmax temperature in the first epoch (4.1.1)."""
     tau_min: Annotated[float, Between(1e-3, 1e6)] = 0.5
-    """Temperature of the last epoch; between them it is linear."""
+    """Temperature in the last epoch; linear in between."""
     derive_tau: Annotated[float, Between(1e-3, 1e6)] = 1.0
-    """Temperature of the outer edges' noise-free weights that cells are derived from (3.4); Eq. 5
-    has 0.5 in the last epoch."""
+    """Temperature of the noise-free outer weights in the derivation (3.4); Eq. 5 would use
+    0.5."""
     reweighting: Reweighting = "logits"
-    """Attention over the predecessors left by pruning (3.4). logits: softmax of their logits, which
-    keeps the scores' ratios; scores: softmax of their scores."""
+    """Attention over the predecessors that pruning keeps (3.4). logits: softmax of their
+    logits; scores: softmax of their scores."""
     learning_rate_min: float = 0.001
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     arch_learning_rate: float = 3e-4
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters (Adam)."""
 
     def provenance(self) -> dict[str, Any]:
         return {

@@ -20,25 +20,25 @@ class PCDARTSConfig(SearchConfig):
     """Section 4.2: CIFAR-10, 8 cells, 16 channels, K = 4, 50 epochs of which 15 are warm-up."""
 
     preset: Literal["cifar10", "imagenet", "digits"] = "cifar10"
-    """cifar10, imagenet: the paper's searches (4.2, 4.3); digits: a minute on two CPU cores."""
+    """cifar10, imagenet: the paper's searches (4.2, 4.3); digits: one minute on two CPU
+    cores."""
     K: Annotated[int, Between(1, 4096), tyro.conf.arg(aliases=["--k"])] = 4
-    """1/K of the channels enters the candidate operations (3.2); 1: all of them."""
+    """Mix 1/K of the channels (3.2); 1: all."""
     edge_normalization: bool = True
-    """Weigh each edge by beta (3.3)."""
+    """Weight each edge by softmax(beta) (3.3)."""
     mask: Literal["first", "random"] = "first"
-    """The first channels and a shuffle (4.1), or channels drawn for every edge and pass (3.2)."""
+    """first: mix the first channels, then shuffle (4.1); random: sample the channels for each
+    edge and step (3.2)."""
     derive_none: bool = False
-    """Let `none` be derived, as any other operation; such an edge sends zeros."""
+    """Allow `none` in the derived cell; such an edge is zero."""
     warmup_epochs: Annotated[int, Between(0, 10**6)] = 15
-    """Epochs at the start in which alpha and beta rest."""
+    """Initial epochs without arch steps."""
     batch_size: int | None = None
-    """Images of a step, over all processes together; by default 64 K, 256 for K = 4; on ImageNet
-    512 K, 1,024 for K = 2."""
+    """Batch size, over all processes together; by default 64 K (ImageNet: 512 K)."""
     learning_rate: float | None = None
-    """Of the weights' SGD at the start; by default 0.025 K, 0.1 for K = 4; on ImageNet 0.25 K, 0.5
-    for K = 2."""
+    """Initial learning rate of the weights (SGD); by default 0.025 K (ImageNet: 0.25 K)."""
     learning_rate_warmup: Annotated[int, Between(0, 10**6)] = 0
-    """Epochs at the start in which that grows linearly to its whole value."""
+    """Learning-rate warm-up epochs (linear)."""
 
     def resolved(self) -> PCDARTSConfig:
         """Batch size and learning rate follow K: 256 and 0.1 at K = 4 (4.2).

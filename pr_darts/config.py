@@ -27,38 +27,37 @@ class PRDARTSConfig(SearchConfig):
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""
     space: Literal["dl", "dr", "ur"] = "dl"
-    """What convolutions can become (Table II): DARTS-like, depth-restricted or unrestricted."""
+    """Which convolutions morphisms can reach (Table II): DARTS-like, depth-restricted,
+    unrestricted."""
     candidates: tuple[str, ...] = FIRST
-    """What every edge begins with (IV-A), a convolution among them."""
+    """Initial candidates of every edge (IV-A); one must be a convolution."""
     cycle_epochs: Annotated[tuple[int, ...], Between(most=10**6)] = (
         15, 15, 10, 10, 10, 10, 10, 10, 10
     )  # fmt: skip
     """Epochs of each cycle (Table I)."""
     grace_epochs: Annotated[tuple[int, ...], Between(most=10**6)] = (5, 5, 3, 3, 3, 3, 3, 3, 3)
-    """Of these, how many at the start in which alpha rests (Table I)."""
+    """Initial epochs of each cycle without arch steps (Table I)."""
     morphisms: Annotated[tuple[int, ...], Between(most=1000)] = (3, 3, 3, 3, 3, 0, 0, 0, 0)
-    """Morphed children that each edge gets after each cycle (Table I)."""
+    """New morphed candidates per edge after each cycle (Table I)."""
     kept: Annotated[tuple[int, ...], Between(most=1000)] = (6, 6, 6, 6, 6, 4, 3, 2, 1)
-    """Candidates that an edge has after each cycle, children counted (Table I)."""
+    """Candidates per edge after each cycle, new ones included (Table I)."""
     cell_output: Literal["concat", "mean"] = "concat"
-    """Of a cell's nodes: concatenated (authors' code, Table III) or averaged (III-A)."""
+    """Concatenate the nodes of a cell (authors' code, Table III) or average them (III-A)."""
     epochs: int | None = None
     """Follows from --cycle-epochs."""
     batch_size: int = 24
-    """Images of a step, over all processes together, at the least (b_min, III-C)."""
+    """Smallest batch size (b_min, III-C), over all processes together."""
     batch_step: Annotated[int, Between(1, 2**20)] = 8
-    """What it changes by (b_mult)."""
+    """Batch-size increment (b_mult)."""
     batch_max: Annotated[int, Between(1, 2**20)] = 128
-    """And at the most (b_max). On a GPU a cycle begins with the least, and every five steps takes
-    what the memory allows; on a CPU it has b_max times the first cycle's number of candidates over
-    its own."""
+    """Largest batch size (b_max). On a GPU the batch grows every five steps as memory allows;
+    on a CPU each cycle has a fixed batch, larger with fewer candidates."""
     memory_threshold: Annotated[float, Between(0, 1, above=True)] = 0.95
-    """Share of a GPU's memory that a batch may be expected to use (III-C)."""
+    """Share of GPU memory that a batch may use (III-C)."""
     memory_gib: Annotated[float | None, Between(0, 1e6, above=True)] = None
-    """Take a GPU's memory to be this large, where it is larger: 11 is the paper's card. By default
-    all of it, so that a larger GPU may keep to the largest batch in every cycle."""
+    """Treat the GPU as having this much memory in GiB, if it has more; 11: the paper's card."""
     learning_rate_min: float = 0.01
-    """Where the cosine of each cycle ends."""
+    """Final learning rate of each cycle's cosine."""
 
     def resolved(self) -> PRDARTSConfig:
         """The epochs are those of all cycles."""

@@ -26,15 +26,15 @@ class DARTSConfig(SearchConfig):
     """DARTS' search on CIFAR-10: 8 cells, 16 channels, batch 64, 50 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search; digits: a minute or two on two CPU cores."""
+    """cifar10: the paper's search; digits: one or two minutes on two CPU cores."""
     order: Literal[1, 2] = 1
-    """1: alpha's gradient at the weights as they are; 2: at the weights one step further."""
+    """1: alpha's gradient at the current weights; 2: after one virtual weight step."""
     derive_none: bool = False
-    """Let `none` be derived, as any other operation; such an edge sends zeros."""
+    """Allow `none` in the derived cell; such an edge is zero."""
     learning_rate_min: float = 0.001
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     arch_learning_rate: float = 3e-4
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters (Adam)."""
 
     def check(self) -> None:
         super().check()

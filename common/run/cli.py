@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+from tyro.constructors import MISSING_NONPROP
 
 from common.errors import InputError, is_main_process
 from common.run.config import ConfigT, saved
 from common.run.flags import flag
+from common.run.help import boxes, flat
 
 # Flags that name files or folders: a `~` at their start is the home folder, as a shell would have
 # it, which leaves the one in --output=~/runs alone.
@@ -43,10 +45,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
             default = saved(type(default), Path(resume), method)
         except InputError as error:
             raise InputError(f"--resume {error}") from None
-    config = at_home(tyro.cli(
-        type(default), default=default, args=argv, description=description,
-        console_outputs=is_main_process(), prog=module_form(),
-    )).resolved()  # fmt: skip
+    config = read_flags(type(default), argv, description, default).resolved()
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
         # Images may have moved: that they are the same is checked by their SHA-256. How many
@@ -69,20 +68,39 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
     return config
 
 
-def at_home(config: AnyConfig) -> AnyConfig:
-    """The same flags with the home folder in place of a `~` at the start of a path."""
-    changed = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.init and flag(field.name) in PATHS and value is not None:
-            changed[field.name] = _home(value)
-    return dataclasses.replace(config, **changed)
+def read_flags(
+    kind: type[AnyConfig],
+    argv: list[str],
+    description: str | None,
+    default: AnyConfig | None = None,
+) -> AnyConfig:
+    """The dataclass that a command line fills; its help is grouped (`help.GROUPS`).
+
+    Args:
+        kind: a flat dataclass, each field a flag.
+        argv: the arguments without the program's name.
+        description: the help's first lines.
+        default: whose values are the flags' defaults, instead of the class' own.
+
+    Raises:
+        SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
+    """
+    nested = boxes(kind, MISSING_NONPROP if default is None else default)
+    values = flat(tyro.cli(
+        tyro.conf.OmitArgPrefixes[nested], args=argv, description=description,
+        console_outputs=is_main_process(), prog=module_form(),
+    ))  # fmt: skip
+    for name, value in values.items():
+        if flag(name) in PATHS and value is not None:
+            values[name] = _home(value)
+    return kind(**values)
 
 
 def _home(value: Any) -> Any:
+    """A path, or several, with the home folder in place of a leading `~`."""
     if isinstance(value, tuple):
         return tuple(map(_home, value))
-    return type(value)(os.path.expanduser(value)) if isinstance(value, str | Path) else value
+    return type(value)(os.path.expanduser(value))
 
 
 def module_form() -> str | None:
@@ -106,4 +124,4 @@ def given(argv: list[str], name: str) -> str | None:
             value = text
         elif k + 1 < len(argv):
             value = argv[k + 1]
-    return _home(value) if name in PATHS else value
+    return _home(value) if name in PATHS and value is not None else value

@@ -27,32 +27,32 @@ class LoopConfig:
     """What every search and every retraining asks for, whatever it trains on."""
 
     dataset: str = ""
-    """Where the data comes from."""
+    """Data set."""
     data_root: str = "data"
-    """Where it lies."""
+    """Folder of the data."""
     output: str | None = None
-    """The run folder to make; without it, one under runs/."""
+    """Run folder to create; by default a new one under runs/."""
     resume: str | None = None
-    """Go on with this run folder; needs no other flag."""
+    """Continue this run folder; takes no other flag but --threads."""
     seed: Annotated[int, Between(0, 2**63 - 1)] = 2
-    """Of initial weights, split, order, augmentation and every draw."""
+    """Random seed."""
     threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads of this process; by default the usable cores divided by the processes here."""
+    """CPU threads per process; by default the usable cores, shared by the processes."""
     checkpoint_steps: Annotated[int, Between(1, 10**9)] = 50
-    """Within an epoch, save a checkpoint after every so many steps."""
+    """Steps between checkpoints within an epoch; each epoch's end has one."""
     log_with: Literal["tensorboard"] | None = None
-    """Also log each epoch's metrics there (pip install -e '.[tensorboard]')."""
+    """Also log each epoch's metrics to TensorBoard (extra: [tensorboard])."""
 
     epochs: Annotated[int, Between(1, 10**6)] = 50
-    """Passes over the training data."""
+    """Epochs."""
     batch_size: Annotated[int, Between(1, 2**20)] = 64
-    """Of a step, over all processes together."""
+    """Batch size, over all processes together."""
     learning_rate: Annotated[float, Between(0, 1e38, above=True)] = 0.025
-    """Of the weights' SGD at the start."""
+    """Initial learning rate of the weights."""
     weight_decay: Annotated[float, Between(0, 1e3)] = 3e-4
-    """Of the weights."""
+    """Weight decay of the weights."""
     grad_clip: Annotated[float, Between(0, 1e9)] = 5.0
-    """Largest norm of the weights' gradient; 0: no limit."""
+    """Clip the norm of the weights' gradient; 0: off."""
 
     def check(self) -> None:
         """Refuse values that cannot work.
@@ -96,45 +96,43 @@ class RunConfig(LoopConfig):
     """What every search and every retraining on images asks for beside that."""
 
     dataset: Dataset = "cifar10"
-    """Where images come from; digits need no download, folder is any image folder."""
+    """Data set. digits needs no download; folder: your own images."""
     data_root: str = "data"
-    """Where CIFAR or SVHN lies (or is downloaded to), or the image folder: train/ with test/ or
-    val/, of CINIC-10 train/, valid/ and test/, of ImageNet train/ and val/."""
+    """Folder of CIFAR or SVHN (downloaded if absent), or image folder with train/<class>/ and
+    test/ or val/."""
     image_size: Annotated[int | None, Between(4, 4096)] = None
-    """Scale and crop the images of a folder to this many pixels, ImageNet's to 224 by default; from
-    128 on they are read when needed, and the networks begin with ImageNet's stem."""
+    """Resize and crop the images of a folder to this many pixels (ImageNet: 224). From 128 on,
+    images are read from disk and the networks use ImageNet's stem."""
     workers: Annotated[int | None, Between(0, 1024)] = None
-    """Processes that read large images, for each process and stream of batches; 0: none; by default
-    this process' share of the cores, at most 16."""
+    """Processes that read images of 128 pixels or more; 0: none; by default a share of the
+    cores, at most 16."""
     accept_images: bool = False
-    """With --resume: go on although image files were changed since, as damaged ones that were
-    replaced."""
+    """With --resume: continue although image files have changed."""
     limit_images: Annotated[int | None, Between(1, 10**9)] = None
-    """Use only this many training images (a seeded choice)."""
+    """Use only this many training images, chosen by the seed."""
 
     epochs: int = 50
-    """Passes over the training images."""
+    """Epochs."""
     batch_size: int = 64
-    """Images of a step, over all processes together."""
+    """Batch size, over all processes together."""
     crop_padding: Annotated[int, Between(0, 1024)] = Of32(4)
-    """Pad by this many pixels, then crop back at random; large images are cropped at a random size
-    and aspect instead."""
+    """Pad by this many pixels, then crop at random. Images read from disk get a random resized
+    crop instead."""
     flip: bool = True
-    """Mirror images at random."""
+    """Random horizontal flips."""
     cutout: Annotated[int, Between(0, 4096)] = 0
-    """Side of the square cut out of each training image; 0: none."""
+    """Side of the cutout square in pixels; 0: off."""
 
     channels: Annotated[int, Between(1, 4096)] = 16
-    """Of the first cell's nodes; they double at each reduction cell."""
+    """Channels in the first cell; doubled at each reduction cell."""
     cells: Annotated[int, Between(1, 200)] = 8
-    """How many are stacked; the reduction cells are at a third and at two thirds."""
+    """Number of cells; those at one and two thirds are reduction cells."""
     learning_rate: float = 0.025
-    """Of the weights' SGD at the start; a cosine (--schedule, in a retraining) takes it down epoch
-    by epoch."""
+    """Initial learning rate of the weights (SGD)."""
     learning_rate_min: Annotated[float, Between(0, 1e38)] = 0.0
-    """Where the cosine ends."""
+    """Final learning rate of the cosine schedule."""
     momentum: Annotated[float, Between(0, 1, below=True)] = 0.9
-    """Of the weights' SGD."""
+    """Momentum of the weights' SGD."""
 
     def check(self) -> None:
         super().check()
@@ -158,37 +156,36 @@ class SearchConfig(RunConfig):
     largest_batch: ClassVar[str] = "batch_size"  # the flag that no part may have fewer images than
 
     nodes: Annotated[int, Between(3, 32)] = 6
-    """N of a cell, its two inputs counted: 6 are 4 computed nodes and 14 edges."""
+    """Nodes of a cell, its two inputs included: 6 means 4 computed nodes and 14 edges."""
     arch_learning_rate: Annotated[float, Between(0, 1e38)] = 6e-4
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters (Adam)."""
     arch_beta1: Annotated[float, Between(0, 1, below=True)] = 0.5
-    """Adam's decay of the first moment."""
+    """Adam's beta1 for the architecture parameters."""
     arch_beta2: Annotated[float, Between(0, 1, below=True)] = 0.999
-    """Adam's decay of the second moment."""
+    """Adam's beta2 for the architecture parameters."""
     arch_weight_decay: Annotated[float, Between(0, 1e3)] = 1e-3
-    """Of the architecture parameters (added to the gradient, as Adam does)."""
+    """L2 penalty of the architecture parameters, added to the gradient."""
     arch_grad_clip: Annotated[float, Between(0, 1e9)] = 0.0
-    """Largest norm of the architecture parameters' gradient; 0: no limit."""
+    """Clip the norm of the architecture gradient; 0: off."""
     train_share: Annotated[float | None, Between(0, 1)] = None
-    """Share of each class's training images that trains the weights; by default a half of all."""
+    """Share of each class's training images for the weights; by default one half."""
     valid_share: Annotated[float | None, Between(0, 1)] = None
-    """Share of each class's training images, others, that trains the architecture; by default the
-    other half."""
+    """Share of each class's training images for the architecture; by default the other half."""
     compile: bool = False
-    """Compile the supernet (torch.compile), for methods that run all of it in every step. Off by
-    default: compiling takes minutes, and what it gains on a GPU was not measured."""
+    """Compile the supernet with torch.compile; for methods that run all operations in every
+    step. Takes minutes; never measured on a GPU."""
     cut_accuracy: Literal["off", "batch", "running"] = "off"
-    """Each epoch, also validate the weights cut to the best operations and to the derived cell,
-    normalised by each batch's own statistics or by the supernet's running ones."""
+    """Each epoch, also validate the supernet cut to its best operations and to the derived
+    cell; normalise by the statistics of each batch or by the running ones."""
     cut_steps: Annotated[int, Between(0, 10**9)] = 0
-    """Also validate them after every so many steps, into iterations.jsonl: 1 after each. A pass
-    over the validation images each time; 0: after epochs only."""
+    """Also validate it every so many steps, into iterations.jsonl; each time is a full
+    validation. 0: off."""
     hessian: bool = False
-    """Each epoch, also record the dominant eigenvalue of the validation loss' Hessian in alpha, of
-    one batch with every edge mixed by all its candidates (as costly as up to 50 arch steps)."""
+    """Each epoch, record the largest eigenvalue of the validation loss's Hessian in alpha, on
+    one batch; costs up to 50 arch steps."""
     stop_on_collapse: Literal["off", "skips", "eigenvalue"] = "off"
-    """End where a search has collapsed, with the cells from before. skips: half of the normal
-    cell's edges are skip connections; eigenvalue: that of --hessian has risen by a third."""
+    """Stop a collapsed search and keep the cell from before. skips: half of the normal cell's
+    edges are skip connections; eigenvalue: --hessian's has risen by a third."""
 
     def check(self) -> None:
         super().check()

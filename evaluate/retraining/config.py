@@ -25,25 +25,25 @@ class TrainConfig(RunConfig):
     """What training a derived network asks for."""
 
     drop_path: Annotated[float, Between(0, 1, below=True)] = 0.0
-    """Probability of dropping an edge in the last epoch; it grows linearly from 0."""
+    """Drop-path probability in the last epoch; rises linearly from 0."""
     auxiliary_weight: Annotated[float, Between(0, 1000)] = 0.0
-    """Weight of the auxiliary head's loss; 0: no such head."""
+    """Weight of the auxiliary head's loss; 0: no auxiliary head."""
     label_smoothing: Annotated[float, Between(0, 1, below=True)] = 0.0
-    """Share of each label that is spread over all classes, in both losses."""
+    """Label smoothing, in both losses."""
     color_jitter: Annotated[float, Between(0, 10)] = 0.0
-    """Change brightness, contrast and saturation by up to this share, hue by half of it (of images
-    that are read from their files as they are needed)."""
+    """Colour jitter strength for images read from disk: brightness, contrast, saturation; hue
+    gets half."""
     schedule: Schedule = "cosine"
-    """Of the learning rate: DARTS' cosine, PC-DARTS' line to 0 on ImageNet, or 0.97 times an epoch,
-    as DARTS and GDAS on ImageNet."""
+    """Learning-rate schedule: cosine (DARTS), linear to 0 (PC-DARTS on ImageNet), or
+    exponential, 0.97 per epoch (DARTS and GDAS on ImageNet)."""
     learning_rate_warmup: Annotated[int, Between(0, 10**6)] = 0
-    """Epochs at the start in which the learning rate rises linearly instead."""
+    """Learning-rate warm-up epochs (linear)."""
     ema_decay: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Report an exponential moving average of the weights with this decay; 0: off."""
     accumulate: Annotated[int, Between(1, 2**20)] = 1
-    """Go through each batch in this many parts, for less memory; a step still is on all of it."""
+    """Gradient-accumulation steps: split each batch into so many parts, to save memory."""
     compile: bool = False
-    """Compile the network by torch.compile: minutes at first; meant for a GPU."""
+    """Compile the network with torch.compile. Takes minutes; meant for a GPU."""
 
     def check(self) -> None:
         super().check()
@@ -70,23 +70,22 @@ class RetrainConfig(TrainConfig):
     """A paper's recipe on the data set that it is for (`evaluate/retraining/recipes.py`)."""
 
     genotype: str | None = None
-    """What to train: a published name, a genotype file or a search's run folder."""
+    """What to train: a published name, a genotype file, or a search's run folder."""
     recipe: recipes.Name | None = None
-    """Whose settings; by default those of the genotype's own paper, of the method that found it, or
-    else PC-DARTS'."""
+    """Whose training settings; by default those of the genotype's paper or method, else
+    PC-DARTS'."""
     preset: recipes.Preset = "cifar10"
-    """The recipe's settings for which images; by default for those of --dataset (for a folder's,
-    imagenet's from --image-size 128 on, where the paper has them, else cifar10's). digits: no
-    paper's, a minute on two CPU cores."""
+    """Data set that the recipe is for; by default --dataset. digits: no paper's, one minute on
+    two CPU cores."""
     held_out: Literal["test", "valid"] = "test"
-    """Train on all training images and report on the test split, or hold out a share of them and
-    report on that; then no test image is looked at."""
+    """test: train on all training images, report on the test split; valid: hold out a share of
+    the training images and never read the test split."""
     test_split: str | None = None
-    """Folder of the test images below --data-root; by default the first of test/, val/ and valid/
-    that has class folders."""
+    """Folder of the test images below --data-root; by default the first of test/, val/, valid/
+    with class folders."""
     held_out_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.5
-    """Of the training images, with --held-out valid: one half (the halves of a search with this
-    seed), or 0.1 as in PC-DARTS' choice among its searches."""
+    """Share of the training images that --held-out valid holds out: 0.5, the search's halves,
+    or 0.1 as PC-DARTS' ranking."""
 
     def check(self) -> None:
         super().check()
