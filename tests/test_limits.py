@@ -16,7 +16,7 @@ from common.baselines import darts
 from common.errors import InputError, errors_are_messages
 from common.networks.trained import _text
 from common.run import memory
-from common.run.cli import at_home, given, parse
+from common.run.cli import given, parse, read_flags
 from common.run.config import described
 from common.run.flags import Between, check_bounds, flag
 from common.run.memory import check_memory, of_language_model, of_network, of_padded
@@ -242,10 +242,9 @@ def test_a_tilde_is_the_home_folder_in_every_path_flag(name, monkeypatch):
     config = CONFIGS[name]
     mine = paths & {field.name for field in dataclasses.fields(config)}
     many = {"genotypes", "runs"}
-    changed = {field: ("~/x", "b/~") if field in many else "~/x" for field in mine}
-    for field, value in dataclasses.asdict(
-        at_home(dataclasses.replace(config, **changed))
-    ).items():
+    words = [word for field in mine for word in (flag(field), "~/x", *["b/~"] * (field in many))]
+    found = read_flags(type(config), words, None, config)
+    for field, value in dataclasses.asdict(found).items():
         if field in mine:
             want = "/home/of/someone/x"
             assert value == ((want, "b/~") if field in many else want)
@@ -263,7 +262,7 @@ def test_a_tilde_on_the_command_line(tmp_path, monkeypatch):
     (tmp_path / "g.json").write_text((ROOT / "common/networks/genotypes/gdas.json").read_text())
     words = ["--genotype=~/g.json"]
     assert chosen_preset(words)["cifar10"].recipe == "gdas"
-    assert at_home(script("test").Options(Path("~/r"))).run == tmp_path / "r"
+    assert read_flags(script("test").Options, ["~/r"], None).run == tmp_path / "r"
 
 
 def test_sizes_of_thousands_of_digits_end_in_one_message(command):

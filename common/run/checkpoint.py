@@ -1,4 +1,4 @@
-"""Checkpoint files: they appear whole or not at all, and a damaged one is noticed.
+"""Checkpoint files: written atomically, with a digest that reveals damage.
 
 A checkpoint `X.pt` holds tensors and plain values and is read with `weights_only`. Its SHA-256 is
 in `X.pt.sha256`, in the form that `sha256sum -c` checks. The digest is written first, so wherever
@@ -22,7 +22,7 @@ KEEP = 2  # newest ones; the one before the last is there in case the last is da
 
 
 def save(folder: Path, name: str, state: dict[str, Any]) -> Path:
-    """Write `<folder>/<name>.pt` at once, and drop all but the newest `KEEP`."""
+    """Write `<folder>/<name>.pt` atomically and delete all but the newest `KEEP`."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
@@ -35,7 +35,7 @@ def save(folder: Path, name: str, state: dict[str, Any]) -> Path:
 
 
 def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """The folder's checkpoints, newest first, on the CPU; None where the digest does not match."""
+    """The folder's checkpoints on the CPU, newest first; None if the digest does not match."""
     for path in reversed(_by_age(folder)):
         try:
             data, recorded = path.read_bytes(), _digest_of(path).read_bytes().split()[:1]
@@ -49,7 +49,7 @@ def newest(folder: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
 
 
 def drop_later(folder: Path, used: Path) -> None:
-    """Drop what is newer than the checkpoint that a run goes on from: it will be written anew."""
+    """Delete checkpoints newer than the one a run resumes from; they will be written again."""
     for path in _by_age(folder):
         if _age(path) > _age(used):
             _remove(path)
@@ -57,7 +57,7 @@ def drop_later(folder: Path, used: Path) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Keep the newest `KEEP` with their digests, and nothing that a kill left beside them."""
+    """Keep the newest `KEEP` with their digests; delete everything else that a kill left."""
     for old in _by_age(folder)[:-KEEP]:
         _remove(old)
     for digest in folder.glob("*.pt.sha256"):
@@ -72,12 +72,12 @@ def _by_age(folder: Path) -> list[Path]:
 
 
 def _age(path: Path) -> list[int]:
-    """12 comes after 9: names are not compared letter by letter."""
+    """Epoch and step as numbers: 12 sorts after 9."""
     return [int(number) for number in re.findall(r"\d+", path.name)]
 
 
 def _remove(path: Path) -> None:
-    """Not a folder, which holds something unknown: it only leaves the row of checkpoints."""
+    """Remove a file; a folder with unknown contents is renamed instead."""
     if path.is_dir() and not path.is_symlink():
         path.rename(path.with_name(path.name + ".damaged"))
     else:

@@ -1,4 +1,4 @@
-"""From a command's arguments to its config: a preset or a run folder's, changed by flags."""
+"""Command lines: a preset or a run folder's config, changed by flags."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from common.run.config import ConfigT, saved
 from common.run.flags import flag
 from common.run.help import boxes, flat
 
-# Flags that name files or folders: a `~` at their start is the home folder, as a shell would have
-# it, which leaves the one in --output=~/runs alone.
+# Flags that name files or folders. A leading `~` is expanded; shells leave --output=~/runs alone.
 PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
     "--weights", "--json",
 }  # fmt: skip
+# Flags that --resume may change. The images are compared by SHA-256, so their folder may move.
+# Other thread counts round differently, which `start` says.
+FREE = ("resume", "data_root", "workers", "accept_images", "threads")
 AnyConfig = TypeVar("AnyConfig")
 
 
@@ -30,7 +32,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
 
     Args:
         presets: by name; the first is the default. Their class has a `preset` field.
-        method: of the runs that `--resume` accepts.
+        method: whose runs `--resume` accepts.
         argv: the arguments without the program's name.
         description: the help's first lines.
 
@@ -48,20 +50,17 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
     config = read_flags(type(default), argv, description, default).resolved()
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
-        # Images may have moved: that they are the same is checked by their SHA-256. How many
-        # workers read them changes no bit.
-        free = ("resume", "data_root", "workers", "accept_images")
-        if field.name not in free and was != now:
+        if field.name not in FREE and was != now:
             said = f"{flag(field.name)} {now}"
             if isinstance(now, bool):
                 said = flag(field.name) if now else flag(f"no_{field.name}")
             raise InputError(
-                f"{said} contradicts the run {resume}, which has {was}; leave the flag out to go "
-                "on, or start a new run without --resume"
+                f"{said}: the run {resume} has {was}; leave the flag out, or start a new run "
+                "without --resume"
             )
     try:
         config.check()
-    except TypeError:  # a value of another type; flags cannot give one
+    except TypeError:  # a value of the wrong type; only a damaged file has one
         if resume is None:
             raise
         raise InputError(f"--resume {resume}: its config.json is damaged") from None
@@ -104,16 +103,16 @@ def _home(value: Any) -> Any:
 
 
 def module_form() -> str | None:
-    """`python -m package.module` where the program was started so; None: by its file."""
+    """`python -m package.module` if the program was started that way, else None."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     started_so = spec is not None and spec.origin == sys.argv[0]
     return f"python -m {spec.name}" if started_so else None
 
 
 def given(argv: list[str], name: str) -> str | None:
-    """The value that a flag is given (last), before the command line is parsed as a whole.
+    """The last value of a flag, read before the command line is parsed.
 
-    Its words may be joined by - or _, its value may follow a space or =, as when it is parsed.
+    As for the parser, words are joined by - or _, and the value follows a space or =.
     """
     value = None
     for k, word in enumerate(argv):

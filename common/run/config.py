@@ -1,7 +1,7 @@
-"""Flags: one flat dataclass a command, presets that fill it, and a check before anything starts.
+"""Flags: one flat dataclass per command, presets that fill it, and checks before a run starts.
 
-A field is a flag (`batch_size` is `--batch-size`), its comment the help. `None` in a field is
-"follows from the others"; a run's `config.json` holds what it came to.
+A field is a flag (`batch_size` is `--batch-size`), its docstring is the help. None means derived
+from other fields; `config.json` stores the resolved value.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from common.errors import InputError
 from common.files import digest
 from common.run.flags import Between, Of32, check_bounds
 
-MOST_EDGES = 10_000  # of a supernet, all cells together; EDAS' 20 cells have 280
+MOST_EDGES = 10_000  # in a supernet, over all cells; EDAS' 20 cells have 280
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """What every search and every retraining asks for, whatever it trains on."""
+    """Flags of every search and retraining, on images and on text."""
 
     dataset: str = ""
     """Data set."""
@@ -55,7 +55,7 @@ class LoopConfig:
     """Clip the norm of the weights' gradient; 0: off."""
 
     def check(self) -> None:
-        """Refuse values that cannot work.
+        """Check the values of the flags.
 
         Raises:
             InputError: naming the flag and what it takes.
@@ -63,37 +63,37 @@ class LoopConfig:
         check_bounds(self)
 
     def check_precision(self, precision: str) -> None:
-        """Refuse one of accelerate's precisions that the run cannot use.
+        """Check accelerate's mixed precision.
 
         Raises:
-            InputError: explicit gradients do not go through a loss scaler, as fp16 needs.
+            InputError: it needs a loss scaler (fp16), which explicit gradients bypass.
         """
         if precision not in ("no", "bf16"):
             raise InputError(
                 f"--mixed_precision {precision} (accelerate's flag): use bf16 or no; "
-                "explicit gradients do not go through the loss scaling of others"
+                "explicit gradients bypass the loss scaler that others need"
             )
 
     def check_processes(self, processes: int) -> None:
-        """Refuse a batch that cannot be shared out.
+        """Check that the processes can split a batch.
 
         Raises:
             InputError: naming the flag and what it takes.
         """
         if self.batch_size % processes or self.batch_size < 2 * processes:
             raise InputError(
-                f"--batch-size {self.batch_size}: is shared by {processes} processes; it must be "
-                f"a multiple of {processes} and give each at least 2 to normalise over"
+                f"--batch-size {self.batch_size}: {processes} processes share it; use a multiple "
+                f"of {processes} with at least 2 items for each process"
             )
 
     def resolved(self: ConfigT) -> ConfigT:
-        """The same with every "follows from the others" settled."""
+        """The config with every derived field filled in."""
         return self
 
 
 @dataclass(frozen=True)
 class RunConfig(LoopConfig):
-    """What every search and every retraining on images asks for beside that."""
+    """Flags of every search and retraining on images."""
 
     dataset: Dataset = "cifar10"
     """Data set. digits needs no download; folder: your own images."""
@@ -138,22 +138,23 @@ class RunConfig(LoopConfig):
         super().check()
         if self.cells < 3:
             raise InputError(
-                f"--cells {self.cells}: 3 or more are needed, as two of them halve the resolution"
+                f"--cells {self.cells}: use 3 or more; two of them are reduction cells"
             )
 
     def least_size(self) -> tuple[float, float]:
-        """Of a cell with C channels: maps [C, H, W] that a step keeps, and weights by C^2.
+        """Lower bounds for a cell with C channels: feature maps [C, H, W] kept, weights over C^2.
 
-        Both below what a cell has whatever its operations: nothing that fits is refused.
+        They hold for any operations, so nothing that fits in memory is refused.
         """
         return 8, 2
 
+
 @dataclass(frozen=True)
 class SearchConfig(RunConfig):
-    """What every search asks for beside that."""
+    """Flags of every search."""
 
-    static: ClassVar[bool] = True  # every step runs the same operations
-    largest_batch: ClassVar[str] = "batch_size"  # the flag that no part may have fewer images than
+    static: ClassVar[bool] = True  # every step runs the same operations, so --compile serves
+    largest_batch: ClassVar[str] = "batch_size"  # flag of the largest batch
 
     nodes: Annotated[int, Between(3, 32)] = 6
     """Nodes of a cell, its two inputs included: 6 means 4 computed nodes and 14 edges."""
@@ -191,51 +192,51 @@ class SearchConfig(RunConfig):
         super().check()
         if self.cut_steps and self.cut_accuracy == "off":
             raise InputError(
-                f"--cut-steps {self.cut_steps}: needs --cut-accuracy batch or running, which says "
-                "by which statistics maps are normalised"
+                f"--cut-steps {self.cut_steps}: add --cut-accuracy batch or running, the "
+                "statistics to normalise by"
             )
         if self.compile and not self.static:
             raise InputError(
-                "--compile: this method runs other operations from step to step, and each of its "
-                "networks would be compiled anew; leave it out"
+                "--compile: this method samples operations, so each step would compile again; "
+                "leave it out"
             )
         edges = (self.nodes - 2) * (self.nodes + 1) // 2 * self.cells
         if edges > MOST_EDGES:
             raise InputError(
-                f"--cells {self.cells}, --nodes {self.nodes}: have {edges} edges; {MOST_EDGES} are "
-                "the most, with which a supernet is built within minutes"
+                f"--cells {self.cells}, --nodes {self.nodes}: {edges} edges; use at most "
+                f"{MOST_EDGES}"
             )
         shares = self.train_share, self.valid_share
         if (shares[0] is None) != (shares[1] is None):
             raise InputError("--train-share, --valid-share: give both or neither")
         if shares[0] is not None and sum(shares) > 1:
             raise InputError(
-                f"--train-share {shares[0]}, --valid-share {shares[1]}: are more than 1 together"
+                f"--train-share {shares[0]}, --valid-share {shares[1]}: their sum must be at most 1"
             )
         if self.stop_on_collapse == "eigenvalue" and not self.hessian:
-            raise InputError("--stop-on-collapse eigenvalue: nothing records it; add --hessian")
+            raise InputError("--stop-on-collapse eigenvalue: add --hessian, which records it")
         if self.hessian and self.compile:
             raise InputError(
-                "--hessian, --compile: compiled networks have no second derivatives; choose one"
+                "--hessian, --compile: compiled networks have no second derivatives; drop one"
             )
 
     def least_size(self) -> tuple[float, float]:
-        """See `RunConfig.least_size`: nine tenths of measured ones, of 2 to 6 computed nodes.
+        """Nine tenths of measurements with 2 to 6 computed nodes.
 
-        All candidates' maps of every edge, or the drawn one's; every candidate's weights.
+        Every candidate's weights; feature maps of all candidates, or of the sampled ones.
         """
         edges = (self.nodes - 2) * (self.nodes + 1) / 2
         return (15 if self.static else 2.5) * edges, 8 * edges
 
     def provenance(self) -> dict[str, Any]:
-        """What tells this method's cells apart, for a genotype's provenance."""
+        """Settings that a genotype's provenance records."""
         return {}
 
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 
-LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run has not begun
-# Of config.json, beside the flags: what a run follows from, and what is only told.
+LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never started
+# Keys of config.json that are not flags but determine results; keys that do not determine them.
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
 TOLD = {
     "output", "resume", "data_root", "workers", "accept_images", "device", "machine", "versions",
@@ -244,12 +245,10 @@ TOLD = {
 
 
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
-    """The config that a run folder was made with.
-
-    Flags that are younger than the run have their defaults, which change nothing.
+    """The config of a run folder; flags newer than the run get their defaults.
 
     Raises:
-        InputError: no run there, one of another method, or a value of another type.
+        InputError: no run there, a run of another method, or a damaged config.json.
     """
     data = described(folder)
     if data["method"] != method:
@@ -268,24 +267,24 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
 
 
 def younger(config: LoopConfig, description: dict[str, Any]) -> dict[str, Any]:
-    """The flags that a run folder's config.json does not have yet, with their defaults."""
+    """Flags that config.json lacks because they are newer, with their defaults."""
     names = [field.name for field in dataclasses.fields(config)]
     return {name: getattr(config, name) for name in names if name not in description}
 
 
 def unknown(config: LoopConfig, description: dict[str, Any]) -> list[str]:
-    """What a run folder's config.json asks for that this version does not have (any more)."""
+    """Keys of config.json that this version does not know."""
     names = {field.name for field in dataclasses.fields(config)}
     return sorted(set(description) - names - FOLLOWED - TOLD)
 
 
 def config_digest(description: dict[str, Any]) -> str:
-    """Of all in config.json that a result follows from."""
+    """Digest of everything in config.json that determines the result."""
     return digest({name: value for name, value in description.items() if name not in TOLD})
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value out of JSON is of a field's type."""
+    """Whether a JSON value has a field's type."""
     kind, parts = typing.get_origin(hint), typing.get_args(hint)
     if kind in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
@@ -302,7 +301,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """What a run folder's config.json holds; its `method` is there.
+    """The contents of a run folder's config.json, `method` among them.
 
     Raises:
         InputError: no run there, or it cannot be read.
@@ -310,7 +309,7 @@ def described(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     try:
         if file.exists() and not file.is_file():  # a pipe would be waited for
-            raise InputError(f"{folder}: its config.json is no file")
+            raise InputError(f"{folder}: config.json is not a file")
         data = json.loads(file.read_bytes())
         if not isinstance(data, dict) or not isinstance(data["method"], str):
             raise KeyError
@@ -319,10 +318,10 @@ def described(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= LEFT_BY_A_KILL:
             raise InputError(
-                f"{folder}: its run was killed before it began; nothing is lost: give the command "
-                f"that made it again, with --output {folder}"
+                f"{folder}: its run was killed before the first step; start it again with the same "
+                f"command and --output {folder}"
             ) from None
-        raise InputError(f"{folder}: no run there (it would hold a config.json)") from None
+        raise InputError(f"{folder}: no run there (no config.json)") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, RecursionError):

@@ -1,4 +1,4 @@
-"""Flags by their names on the command line, and what their numbers may be."""
+"""Names and bounds of flags."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Between:
-    """Bounds of a flag's number, in its annotation: `cells: Annotated[int, Between(1, 200)]`.
+    """Bounds of a number, in its annotation: `cells: Annotated[int, Between(1, 200)]`.
 
-    The largest values are far beyond what papers and machines do, so that a slip is answered at
-    once, and not by hours of waiting, an overflow or a killed process. What they allow and a
-    machine has no memory for, `common/run/memory.py` refuses. A subclass that restates a flag's
-    type and default keeps its bounds.
+    The largest values are far beyond what papers use: they catch typing errors early.
+    `common/run/memory.py` checks what fits in memory. A subclass that redeclares a flag keeps its
+    bounds.
 
     Attributes:
         least: the smallest value.
@@ -32,7 +31,7 @@ class Between:
     below: bool = False
 
     def refusal(self, value: float) -> str | None:
-        """What is wrong with a value, NaN included; None: nothing."""
+        """What is wrong with a value (NaN included); None: nothing."""
         if not (value > self.least if self.above else value >= self.least):
             return f"must be above {self.least}" if self.above else f"must be {self.least} or more"
         if not (value < self.most if self.below else value <= self.most):
@@ -41,7 +40,7 @@ class Between:
 
 
 def check_bounds(config: Any) -> None:
-    """Refuse numbers outside of their flags' bounds; None passes.
+    """Check all numbers against their bounds; None passes.
 
     Raises:
         InputError: naming the flag and the bound.
@@ -55,7 +54,7 @@ def check_bounds(config: Any) -> None:
 
 
 def bounds_of(kind: type) -> dict[str, Between]:
-    """The bounds of a dataclass' fields, its own first, those that its bases state after them."""
+    """Bounds of a dataclass' fields; a class overrides its bases."""
     found: dict[str, Between] = {}
     for base in kind.__mro__:
         own = typing.get_type_hints(base, include_extras=True) if base is not object else {}
@@ -67,22 +66,22 @@ def bounds_of(kind: type) -> dict[str, Between]:
 
 
 class Of32(int):
-    """Pixels that a paper's recipe means for images of 32 (see `common/networks/small_images.py`).
+    """Pixels for images of 32 x 32, scaled for smaller ones (`common/networks/small_images.py`).
 
-    A number that a user types is a plain one, and stays.
+    A number that a user types is a plain int and is not scaled.
     """
 
     def __hash__(self) -> int:
-        """Not that of the plain number, for which tyro's caches would take it."""
+        """Differs from the plain int's, so that tyro's caches keep them apart."""
         return hash((Of32, int(self)))
 
 
 def flag(field: str) -> str:
-    """The command line's name of a field."""
+    """A field's flag: `batch_size` gives `--batch-size`."""
     return "--" + field.replace("_", "-")
 
 
 def shortened(value: Any) -> str:
-    """A value as a message shows it: one of thousands of digits by its first ones."""
+    """A value for a message; long ones are cut."""
     text = str(value)
     return text if len(text) <= 40 else f"{text[:20]}... ({len(text)} characters)"

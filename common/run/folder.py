@@ -1,19 +1,19 @@
-"""The run folder: all that a search or a retraining leaves behind.
+"""The run folder: everything that a search or a retraining writes.
 
     config.json         every flag, method, versions, commit, command line
-    split.json          a search's two parts, with SHA-256 of the parts and of the images
-    images.json         a retraining's images: classes, shape, mean and std, and as SHA-256
-    text.json           a language model's text and vocabulary, as SHA-256
-    metrics.jsonl       one object an epoch
-    architecture.jsonl  a search's parameters and mixing weights, one object an epoch
-    genotypes.jsonl     what they stood for, one object an epoch
-    genotype.json       the cells found (a search) or trained (a retraining)
-    result.json         last of all: the run is finished
-    test.json           what evaluate/test.py found of a finished retraining
-    export.json, network.onnx, network.pt2    what evaluate/export.py made of it
-    checkpoints/        the newest two, with digests of the files above that they stand on
-    pictures/           cells, now and over time, curves, measures, architecture weights
-    cells/, searches/   of a run that ranks: the runs within it, each such a folder
+    split.json          a search's two halves of the images, with their SHA-256
+    images.json         a retraining's images: classes, shape, mean, std, SHA-256
+    text.json           SHA-256 of a language model's text and vocabulary
+    metrics.jsonl       one JSON object per epoch
+    architecture.jsonl  a search's parameters and mixing weights, one object per epoch
+    genotypes.jsonl     the derived cells, one object per epoch
+    genotype.json       the cells found (search) or trained (retraining)
+    result.json         written last: the run is finished
+    test.json           written by evaluate/test.py
+    export.json, network.onnx, network.pt2    written by evaluate/export.py
+    checkpoints/        the newest two, with digests of the files they depend on
+    pictures/           cells, their evolution, curves, measures, architecture weights
+    cells/, searches/   run folders within a run that ranks cells
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, describ
 from common.run.flags import flag
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
-EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # a line an epoch
+EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # one line per epoch
 LINE_FILES = (*EPOCH_FILES, "iterations.jsonl")
 
 
@@ -54,14 +54,15 @@ class Run:
     """A run folder. Every process has one; only the main process writes.
 
     Attributes:
-        folder: where it is.
-        method: what made it.
-        commit: of the code that began it.
+        folder: its path.
+        method: the method that made it.
+        commit: of the code that started it.
         accelerator: the processes of this run.
-        config_digest: of its config.json.
-        pinned: digests of what it began with, by the files that tell of it.
-        used: the checkpoint that it goes on from.
-        stands_on: that one's digests of config.json, pinned files and epoch files' first lines.
+        config_digest: of config.json.
+        pinned: digests of the data it started with, by file name.
+        used: the checkpoint to resume from.
+        stands_on: that checkpoint's digests of config.json, the pinned files, and the lines
+            written before it.
     """
 
     def __init__(self, folder: Path, method: str, accelerator: Accelerator):
@@ -71,17 +72,17 @@ class Run:
         self.pinned: dict[str, str] = {}
         self.used: Path | None = None
         self.stands_on: dict[str, Any] = {}
-        self.waiting: dict[str, Any] | None = None  # its state, until the loop loads it
+        self.waiting: dict[str, Any] | None = None  # the checkpoint, until the loop loads it
 
     @classmethod
     def open(cls, config: LoopConfig, method: str, accelerator: Accelerator) -> Run:
         """The folder to resume, or a new one with its config written.
 
         Raises:
-            InputError: the folder is in use or cannot be written, or the run in it cannot be gone
-                on with; on every process.
+            InputError: the folder is in use, cannot be written, or its run cannot be resumed; on
+                every process.
         """
-        answer: list[Any] = [None, None]  # folder, error: one process looks, all hear
+        answer: list[Any] = [None, None]  # folder and error, from the main process to all
         if accelerator.is_main_process:
             try:
                 answer[0] = str(config.resume or _new_folder(config, method))
@@ -92,7 +93,7 @@ class Run:
             except OSError as error:
                 flag = "--output" if config.resume is None else "--resume"
                 folder = answer[0] or config.output
-                answer[1] = f"{flag} {folder}: cannot be written ({error.strerror}); name another"
+                answer[1] = f"{flag} {folder}: cannot be written ({error.strerror}); use another"
         if accelerator.num_processes > 1:
             broadcast_object_list(answer)
         if answer[1] is not None:
@@ -114,8 +115,8 @@ class Run:
         return run
 
     def inner(self, name: str, config: LoopConfig, method: str) -> Run:
-        """A run in a folder of this one, begun or gone on with."""
-        self.accelerator.free_memory()  # of what a run before this one prepared
+        """A run inside this run's folder, new or resumed."""
+        self.accelerator.free_memory()  # used by the inner run before
         run = Run(self.folder / name, method, self.accelerator)
         run.commit = self.commit
         if self.accelerator.is_main_process:
@@ -129,52 +130,52 @@ class Run:
         return run
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json holds; None: the run is not finished, or the file is damaged."""
+        """Contents of result.json; None if the run is not finished or the file is damaged."""
         return json_object(self.folder / "result.json")
 
     def close(self) -> None:
-        """End trackers and processes; all of them arrive here before any leaves."""
+        """Wait for every process, then end trackers and processes."""
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """A JSON file of the run, written whole."""
+        """Write a JSON file of the run atomically."""
         if self.accelerator.is_main_process:
             indent = None if name == "split.json" else 2
             text = json.dumps(content, indent=indent, allow_nan=False)
             write_whole(self.folder / name, (text + "\n").encode())
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run.
+        """Read a JSON file of the run.
 
         Raises:
             InputError: it is damaged.
         """
         content = json_object(self.folder / name)
         if content is None:
-            raise InputError(f"--resume {self.folder}: its {name} is damaged")
+            raise InputError(f"--resume {self.folder}: {name} is damaged")
         return content
 
     def pin_images(self, name: str, content: dict[str, Any], accept: bool = False) -> None:
-        """Write down which images the run uses, or see that a resumed one uses the same.
+        """Record the images of a run, or check that a resumed run has the same.
 
         Args:
-            name: of the file.
-            content: with the names of their `classes`.
-            accept: go on with other files of the same classes and number.
+            name: the file's name.
+            content: what identifies them, `classes` among it.
+            accept: continue with changed files of the same classes and number.
 
         Raises:
-            InputError: it does not, or the file is damaged.
+            InputError: the images differ, or the file is damaged.
         """
         self._pin(name, content, "the images at --data-root are not those", accept)
 
     def pin_text(self, content: dict[str, Any]) -> None:
-        """The same for a text and its vocabulary, in text.json."""
+        """As `pin_images`, for a text and its vocabulary, in text.json."""
         otherwise = "the text at --data-root, or its vocabulary, is not the one"
         self._pin("text.json", content, otherwise)
 
     def recorded(self, name: str) -> str | None:
-        """The digest of a file that the checkpoint to resume from stands on; None: it has none."""
+        """Digest of a file in the checkpoint to resume from; None if it has none."""
         return self.stands_on.get("pinned", {}).get(name)
 
     def _pin(
@@ -186,36 +187,36 @@ class Run:
         if recorded == ours or (recorded is None and not there):
             if was != content:
                 if recorded == ours:
-                    self.say(f"{name} was missing or damaged; it is written again")
+                    self.say(f"{name} was missing or damaged; writing it again")
                 self.write(name, content)
             return
         was = self.read(name) if there else {}
         if "classes" in was and was["classes"] != content["classes"]:
             raise InputError(
-                f"--resume {self.folder}: the run began with {_counted(was['classes'])}, the "
-                f"images at --data-root are of {_counted(content['classes'])}"
+                f"--resume {self.folder}: the run has {_counted(was['classes'])}, but the images "
+                f"at --data-root have {_counted(content['classes'])}"
             )
         if accept and _but_digests(was) == _but_digests(content):
-            self.say(f"{otherwise} that the run began with; going on, as --accept-images asks")
+            self.say(f"{otherwise} of the run; continuing, as --accept-images says")
             self.write(name, content)
             return
-        # Of an older version it may say less; the digests of what the run uses are always there.
+        # An older version wrote fewer keys, but always the digests.
         told = any("sha256" in key for key in was)
         if recorded is not None or not told or was != {key: content.get(key) for key in was}:
             raise InputError(
-                f"--resume {self.folder}: {otherwise} that the run began with (its {name})"
+                f"--resume {self.folder}: {otherwise} of the run (see {name})"
             )
 
     def append(self, name: str, line: dict[str, Any]) -> None:
-        """One more line of an epoch file."""
+        """Append a line to an epoch file."""
         if self.accelerator.is_main_process:
             with open(self.folder / name, "a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
-                os.fsync(file.fileno())  # no later than the checkpoint that follows
+                os.fsync(file.fileno())  # before the checkpoint that follows
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """The whole lines of an epoch file (a kill may leave half of one at the end).
+        """The complete lines of an epoch file (a kill may cut the last one).
 
         Raises:
             InputError: it is damaged.
@@ -241,9 +242,9 @@ class Run:
         checkpoint.tidy(self.folder / "checkpoints")
 
     def _until(self, name: str, epoch: int) -> bytes:
-        """The lines of an epoch file before this epoch's."""
+        """The lines of a file before this epoch."""
         path, known = self.folder / name, self.stands_on.get("lines", {})
-        if name in known:  # and compared already
+        if name in known:  # already compared
             return first_lines(path, known[name][0])
         if epoch == 0 or (name != "metrics.jsonl" and not os.path.lexists(path)):
             return b""
@@ -251,13 +252,13 @@ class Run:
             line.get("epoch") for line in self.lines(name)[:epoch]
         ] != list(range(epoch)):
             raise InputError(
-                f"--resume {self.folder}: its {name} does not hold a line of each of the "
-                f"{epoch} epochs so far; put it back as the run wrote it, or start a new run"
+                f"--resume {self.folder}: {name} lacks lines of the {epoch} epochs so far; restore "
+                "it, or start a new run"
             )
         return first_lines(path, epoch)
 
     def save_checkpoint(self, epoch: int, step: int, state: dict[str, Any]) -> None:
-        """The state after `step` steps of `epoch`."""
+        """Save the state after `step` steps of `epoch`."""
         if self.accelerator.is_main_process:
             folder = self.folder / "checkpoints"
             folder.mkdir(exist_ok=True)
@@ -271,10 +272,10 @@ class Run:
             checkpoint.save(folder, f"epoch-{epoch:05d}-step-{step:07d}", state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint whose files are there; None before a run's first.
+        """The newest usable checkpoint; None before the first.
 
         Raises:
-            InputError: there are some, and none can be used.
+            InputError: there are checkpoints, but none is usable.
         """
         state, self.waiting = self.waiting or self._newest(), None
         return state
@@ -282,39 +283,39 @@ class Run:
     def _newest(self) -> dict[str, Any] | None:
         folder, passed = self.folder / "checkpoints", []
         if os.path.lexists(folder) and not folder.is_dir():
-            raise InputError(f"{folder}: is not a folder; start a new run")
+            raise InputError(f"{folder}: not a folder; start a new run")
         try:
             for path, state in checkpoint.newest(folder):
                 damaged = f"{path.name} is damaged"
                 passed.append(damaged if state is None else self._changed(path, state))
                 if passed[-1] is None:
                     for why in passed[:-1]:
-                        self.say(f"{why}; going on from {path.name} instead")
+                        self.say(f"{why}; resuming from {path.name} instead")
                     self.used, self.stands_on = path, state.get("stands_on") or {}
                     return state
         except UnpicklingError:
             raise InputError(
                 f"--resume {self.folder}: a checkpoint holds more than tensors and plain values; "
-                "it was not loaded"
+                "not loaded, for safety"
             ) from None
         if not passed:
             return None
         raise InputError(
-            f"--resume {self.folder}: every checkpoint is damaged, or its files are "
-            f"({', '.join(passed)}); put them back as the run wrote them, or start a new run"
+            f"--resume {self.folder}: no checkpoint is usable ({', '.join(passed)}); restore the "
+            "files, or start a new run"
         )
 
     def _changed(self, path: Path, state: dict[str, Any]) -> str | None:
-        """Why a checkpoint cannot be used: what it stands on is not there any more.
+        """Why a checkpoint is not usable: files that it depends on have changed; None: it is.
 
         Raises:
-            InputError: config.json is not the one that the run began with.
+            InputError: config.json has changed since the run started.
         """
         known = state.get("stands_on") or {}
         if known.get("config") not in (None, self.config_digest):
             raise InputError(
-                f"--resume {self.folder}: its config.json was changed since the run began; put it "
-                "back as it was, or start a new run with other flags"
+                f"--resume {self.folder}: config.json has changed since the run started; restore "
+                "it, or start a new run with other flags"
             )
         for name, (count, known_digest) in known.get("lines", {}).items():
             lines = first_lines(self.folder / name, count)
@@ -323,43 +324,43 @@ class Run:
         return None
 
     def _check_description(self, config: LoopConfig, description: dict[str, Any]) -> None:
-        """Whether this version and this launch can go on with a run of that config.json."""
+        """Check that this version and launch can resume the run."""
         processes = self.accelerator.num_processes
         if description.get("processes") != processes:
             raise InputError(
-                f"--resume {self.folder}: is a run of {description.get('processes')} processes, "
-                f"not of {processes}; launch it with as many as before"
+                f"--resume {self.folder}: a run of {description.get('processes')} processes, not "
+                f"{processes}; launch it with as many as before"
             )
         foreign = unknown(config, description)
         if foreign:
             raise InputError(
-                f"--resume {self.folder}: its config.json has {', '.join(foreign)}, which this "
-                f"version does not know; go on with the code of commit {description.get('commit')}"
+                f"--resume {self.folder}: config.json has {', '.join(foreign)}, unknown to this "
+                f"version; resume with the code of commit {description.get('commit')}"
             )
         added = younger(config, description)
         if added:
             told = ", ".join(f"{flag(name)} {value}" for name, value in added.items())
-            self.say(f"note: flags that this run did not know yet have their defaults: {told}")
+            self.say(f"note: flags newer than this run get their defaults: {told}")
 
     def say(self, text: str) -> None:
-        """A line for the person who watches, from the main process."""
+        """Print a line, from the main process."""
         self.accelerator.print(text, flush=True)
 
 
 def _new_folder(config: LoopConfig, method: str) -> Path:
-    """`--output`, which must be empty, or a folder under runs/ that does not exist yet."""
+    """`--output`, which must be empty, or a new folder under runs/."""
     if config.output is not None:
         folder = Path(config.output)
         left = LEFT_BY_A_KILL
         if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - left):
             raise InputError(
-                f"--output {folder}: exists and is not empty; name another folder, or go on with "
-                f"the run in it by --resume {folder}"
+                f"--output {folder}: not empty; use another folder, or continue its run with "
+                f"--resume {folder}"
             )
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     name = f"{method}-{config.dataset}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for number in itertools.count(1):  # another run may take the same name in the same second
+    for number in itertools.count(1):  # another run may start in the same second
         folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
@@ -367,7 +368,7 @@ def _new_folder(config: LoopConfig, method: str) -> Path:
 
 
 def _but_digests(content: dict[str, Any]) -> dict[str, Any]:
-    """What is left of images.json or split.json where images were changed."""
+    """images.json or split.json without what changes with the files."""
     return {
         key: value for key, value in content.items()
         if not key.endswith("_sha256") and key not in ("mean", "std")
@@ -382,7 +383,7 @@ def _counted(classes: Sequence[str]) -> str:
 def _describe(
     config: LoopConfig, method: str, folder: Path, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """What config.json holds."""
+    """The contents of config.json."""
     fields = dataclasses.asdict(config)
     return {
         "method": method,
@@ -412,7 +413,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with a + where files differ from it; None outside one."""
+    """Commit of this checkout, with a + if files differ; None outside a checkout."""
     def git(*words: str) -> str:
         here = Path(__file__).parent
         done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Refuses what this machine has no memory for, before anything is built or written.
+"""Estimates memory and refuses what this machine cannot hold, before anything is built.
 
 The figures are lower bounds: what they refuse could not have worked. What they let pass may still
 be too much, and ends in the message of `common/errors.py`.
@@ -21,7 +21,7 @@ CGROUP = (  # the limits of a container, of either version
 
 
 def check_memory(what: str, needed: float) -> None:
-    """Refuse what needs more bytes than there are.
+    """Refuse a run that needs more memory than there is.
 
     Args:
         what: flags and what they come to, as the message begins.
@@ -39,7 +39,7 @@ def check_memory(what: str, needed: float) -> None:
 
 
 def memory() -> tuple[int, str]:
-    """Bytes that training can have in all, and of what: one GPU, or this machine with its swap."""
+    """Bytes that training can use, and where: one GPU, or this machine with its swap."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory, "GPU"
     if torch.accelerator.is_available():  # another one's is not known; it cannot have more
@@ -52,7 +52,7 @@ def memory() -> tuple[int, str]:
 def of_network(
     shape: tuple[int, int, int], channels: int, cells: int, batch: int, maps: float, weights: float
 ) -> float:
-    """Bytes of a training step, at the least: activations kept, weights and their momentum.
+    """Lower bound of a training step in bytes: kept activations, weights, momentum.
 
     Args:
         shape: of an image, [C, H, W].
@@ -75,13 +75,13 @@ def of_network(
 
 
 def of_padded(count: int, shape: tuple[int, int, int], padding: int) -> int:
-    """Bytes of images [C, H, W] that lie in memory as a whole, padded."""
+    """Bytes of all padded images [C, H, W] in memory."""
     channels, height, width = shape
     return count * channels * (height + 2 * padding) * (width + 2 * padding)
 
 
 def of_language_model(words: int, units: int, nodes: int, bptt: int, columns: int) -> float:
-    """Bytes of a step of a language model, at the least.
+    """Lower bound of a language model's step in bytes.
 
     Args:
         words: of the vocabulary.

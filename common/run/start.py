@@ -1,4 +1,4 @@
-"""What every search and retraining begins with (threads, processes, images) and ends with."""
+"""How every run starts: threads, processes, images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Loaded = TypeVar("Loaded")
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
-    """Threads and processes of this program; the config with the threads settled.
+    """Set up threads and processes; return the config with the thread count filled in.
 
     Raises:
-        InputError: the batch cannot be shared out, the precision is not supported, or the tracker
-            is not installed.
+        InputError: the processes cannot split the batch, the precision is not supported, or the
+            tracker is not installed.
         SystemExit: 0, the run to resume is finished.
     """
     if config.log_with == "tensorboard":
@@ -38,40 +38,46 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
             raise InputError(
                 "--log-with tensorboard: not installed; pip install -e '.[tensorboard]'"
             ) from None
-    precision = None  # what the launcher says; a resumed run keeps its own
+    precision = None  # the launcher's; a resumed run keeps its own
     if config.resume is not None:
         precision = described(Path(config.resume)).get("mixed_precision")
         config.check_precision(precision)
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # without this, torchrun's processes stay apart
+        cpu=not torch.accelerator.is_available(),  # else torchrun's processes do not connect
         mixed_precision=precision,
         log_with=config.log_with,
         project_dir=config.log_with and ".",
     )
     config.check_precision(accelerator.mixed_precision)
-    # After the accelerator, which in some launches sets a number of its own.
+    # After the accelerator, which may set its own number.
     config = dataclasses.replace(config, threads=set_threads(config.threads))
     if config.resume is not None:
         _say_if_finished(Path(config.resume), accelerator)
+        was = described(Path(config.resume)).get("threads")
+        if was != config.threads:
+            accelerator.print(
+                f"--threads {config.threads}: the run began with {was}; results may differ in the "
+                "last bits from those of an uninterrupted run"
+            )
     config.check_processes(accelerator.num_processes)
     torch.backends.cudnn.benchmark = True
-    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
+    torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     return config, accelerator
 
 
 def _say_if_finished(folder: Path, accelerator: Accelerator) -> None:
     if (folder / "result.json").is_dir():
-        raise InputError(f"--resume {folder}: its result.json is a folder; move it away")
+        raise InputError(f"--resume {folder}: result.json is a folder; remove it")
     if json_object(folder / "result.json") is not None:
-        accelerator.print(f"{folder} is finished: see its result.json and pictures/")
+        accelerator.print(f"{folder} is finished: see result.json and pictures/")
         accelerator.end_training()
         raise SystemExit(0)
     if (folder / "result.json").exists():
-        accelerator.print(f"{folder}: its result.json is damaged; it is written again")
+        accelerator.print(f"{folder}: result.json is damaged; writing it again")
 
 
 def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
-    """The images that the flags name.
+    """The training images.
 
     Raises:
         InputError: see `data.load_train`; on every process.
@@ -88,7 +94,7 @@ def training_images(config: RunConfig, accelerator: Accelerator) -> Images:
 
 
 def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> Images:
-    """The test split that belongs to these training images.
+    """The test split for these training images.
 
     Raises:
         InputError: see `data.load_test`; on every process.
@@ -105,9 +111,9 @@ def test_images(config: RunConfig, accelerator: Accelerator, train: Images) -> I
 
 
 def _check_files(config: RunConfig, accelerator: Accelerator, images: Images | ImageFiles) -> None:
-    """Before a run begins, decode a user's large images once: one message names the damaged ones.
+    """Decode a user's large images once before the run, to report all damaged ones in one message.
 
-    Small ones are all decoded as they are read. ImageNet's million would take a quarter of an hour.
+    Small images are decoded when loaded. ImageNet is not checked: it would take 15 minutes.
     """
     if isinstance(images, ImageFiles) and config.dataset == "folder" and config.resume is None:
         here = accelerator.is_local_main_process
@@ -115,7 +121,7 @@ def _check_files(config: RunConfig, accelerator: Accelerator, images: Images | I
 
 
 def main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:
-    """One process of each machine loads (and downloads) before its others; all hear of errors."""
+    """Load (and download) first in one process per machine; an error reaches every process."""
     loaded = error = None
     for mine in (accelerator.is_local_main_process, not accelerator.is_local_main_process):
         if mine:
@@ -130,24 +136,24 @@ def main_first(accelerator: Accelerator, load: Callable[[], Loaded]) -> Loaded:
 
 
 def set_threads(count: int | None) -> int:
-    """Use this many CPU threads, by default this process' share of the usable cores.
+    """Set the number of CPU threads; by default the process's share of the usable cores.
 
-    Launchers set one thread a process on a CPU, and another number of threads rounds differently;
-    so the number is set here, however the program was started.
+    Launchers set their own number (one on a CPU), and other thread counts round differently, so
+    it is set here whatever the launcher.
     """
     torch.set_num_threads(share_of_cores() if count is None else count)
     return torch.get_num_threads()
 
 
 def workers(config: RunConfig) -> int:
-    """How many processes read large images' files for each stream of batches."""
+    """Number of processes that read image files, per stream of batches."""
     return min(16, share_of_cores()) if config.workers is None else config.workers
 
 
 def share_of_cores() -> int:
-    """How many of the usable cores are this process'."""
+    """This process's share of the usable cores."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    # macOS does not say which cores a process may use
+    # macOS does not tell which cores a process may use.
     knows = hasattr(os, "sched_getaffinity")
     usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
     return max(1, usable // processes)
