@@ -1,8 +1,8 @@
-"""Print the parameters and multiply-adds of the network that a genotype describes.
+"""Count parameters and multiply-adds of a genotype's network.
 
     python evaluate/complexity.py --genotype pc_darts_imagenet --dataset imagenet
     python evaluate/complexity.py --genotype gdas --dataset folder --data-root IMAGES
-    python evaluate/complexity.py --list        the published cells, beside what papers print
+    python evaluate/complexity.py --list        the published cells beside the papers' figures
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from common.networks.macro import large
 from common.run.cli import read_flags
 from common.run.flags import Between, check_bounds
 
-# key of the JSON form -> what a person reads
+# key of the JSON form -> printed name
 CONVENTIONS = {
     "params": "parameters, without the auxiliary head",
     "params_with_auxiliary": "parameters, with the auxiliary head",
@@ -32,46 +32,46 @@ CONVENTIONS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Size of the network that a genotype describes."""
+    """Which network to count."""
 
     genotype: str | None = None
-    """A published name, a genotype file or the folder of a search."""
+    """A published name, a genotype file, or a search's run folder."""
     list: bool = False
-    """Instead: every published cell, its sizes and those that papers print, and its source."""
+    """List every published cell with its counts, the paper's figures and its source."""
     dataset: Literal["cifar10", "cifar100", "imagenet", "folder"] = "cifar10"
-    """Sets the image size, the stem, the classes and the defaults of channels and cells; folder:
-    those of the images in --data-root."""
+    """Sets image size, stem, classes, and the defaults of channels and cells; folder: those of the
+    images in --data-root."""
     data_root: str | None = None
-    """Of --dataset folder: as for training, train/<class>/*."""
+    """Image folder of --dataset folder, with train/<class>/."""
     image_size: Annotated[int | None, Between(4, 4096)] = None
-    """Pixels of both sides, instead of the data set's; of a folder, scaled to as for training."""
+    """Height and width in pixels; by default the data set's."""
     classes: Annotated[int | None, Between(1, 10**6)] = None
-    """How many, instead of the data set's."""
+    """Number of classes; by default the data set's."""
     channels: Annotated[int | None, Between(1, 4096)] = None
-    """Of the first cell's nodes (default: 36, on ImageNet 48, for GDAS' cells 50 and 52)."""
+    """Channels in the first cell; by default 36, on ImageNet 48 (GDAS' cells: 50 and 52)."""
     cells: Annotated[int | None, Between(1, 200)] = None
-    """How many cells (default: 20, on ImageNet 14)."""
+    """Number of cells; by default 20, on ImageNet 14."""
     json: bool = False
-    """Print JSON: one object, or with --list a list of them."""
+    """Print JSON: one object, or a list with --list."""
 
 
 def report(options: Options) -> dict[str, Any]:
-    """The network and its counts, as the JSON form prints them.
+    """The network and its counts, in the JSON form.
 
     Raises:
-        InputError: no genotype, no such one or not of images, or a size that makes no network.
+        InputError: no genotype, an unknown or recurrent one, or sizes without a network.
     """
     check_bounds(options)
     if options.genotype is None:
-        raise InputError("--genotype: say of what: a published name, a file or a search's folder")
+        raise InputError("--genotype: give a published name, a genotype file or a search's run folder")
     sizes = ("channels", "cells", "classes", "image_size")
     given = {key: value for key in sizes if (value := getattr(options, key)) is not None}
     setting = replace(usual(options), **given)
     genotype = load(options.genotype)
     if zoo.is_recurrent(genotype):
         raise InputError(
-            f"--genotype {options.genotype}: is a recurrent cell, and only image networks are "
-            "counted here; --list has the language models of published ones"
+            f"--genotype {options.genotype}: a recurrent cell; only image networks are counted "
+            "here (--list has the published language models)"
         )
     return {
         "genotype": genotype.name,
@@ -86,17 +86,17 @@ def report(options: Options) -> dict[str, Any]:
 
 
 def usual(options: Options) -> Setting:
-    """The data set's images and network: of a folder's images as `evaluate/train.py` takes them.
+    """The data set's image size, classes and network.
 
     Raises:
         InputError: flags that do not go together, or no images there.
     """
     if options.dataset != "folder":
         if options.data_root is not None:
-            raise InputError("--data-root: is of --dataset folder; add that, or leave it out")
+            raise InputError("--data-root: only for --dataset folder; add that, or leave it out")
         return zoo.setting(options.genotype, options.dataset)
     if options.data_root is None:
-        raise InputError("--dataset folder: say where by --data-root")
+        raise InputError("--dataset folder: add --data-root")
     images = load_train("folder", options.data_root, options.image_size)
     like = "imagenet" if large(images.shape) else "cifar10"
     return replace(
@@ -106,7 +106,7 @@ def usual(options: Options) -> Setting:
 
 
 def table(counts: dict[str, Any]) -> str:
-    """The report as a person reads it, a line a convention."""
+    """The printed form, one line per convention."""
     lines = [
         "{genotype} on {dataset}: {channels} channels, {cells} cells, "
         "{0} x {1} pixels, {classes} classes".format(*counts["shape"][1:], **counts)
@@ -117,7 +117,7 @@ def table(counts: dict[str, Any]) -> str:
 
 
 def entry(cell: dict[str, Any]) -> str:
-    """A published cell as a person reads it, a line a network."""
+    """The printed form of a published cell, one line per network."""
     provenance = "; ".join(str(value) for value in cell["provenance"].values())
     lines = [f"{cell['name']}  ({provenance})"]
     for network in cell["networks"]:

@@ -1,8 +1,8 @@
-"""Random search: cells drawn at random, each trained briefly, ranked by validation.
+"""Random search: trains random cells briefly and ranks them by validation accuracy.
 
-What a search must beat. Cells are uniform over the edges and operations of DARTS' space; mean and
-spread of all of them are kept, not the best alone. --preset digits: eight cells in two minutes on
-two CPU cores, with nothing to download.
+The baseline of every search. Cells are uniform over the edges and operations of DARTS' space; the
+result has the mean and spread of all cells, not only the best. --preset digits: eight cells in two
+minutes on two CPU cores, no download.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from retraining.ranking import conclude, seconds, train_briefly
 
 
 def search(config: RandomSearchConfig) -> None:
-    """Draw, train, rank; the halves of the images are those of a search with this seed."""
+    """Sample, train and rank; the split is that of a search with the same seed."""
     config, accelerator = start(config)
     images = training_images(config, accelerator)
     split = split_of(config, images)

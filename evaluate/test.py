@@ -1,10 +1,10 @@
-"""Tests a trained network: top-1, top-5, loss, the accuracy of each class and what it confuses.
+"""Test a trained network: top-1, top-5, loss, accuracy of each class, confusion matrix.
 
     python evaluate/test.py RUN                       on the test images of the run's data set
     python evaluate/test.py RUN --dataset folder --data-root FOLDER    on FOLDER/test/<class>/*
 
-RUN is the folder of a finished `evaluate/train.py`; test.json and pictures/confusion.svg and .png
-are written there.
+RUN is the folder of a finished `evaluate/train.py`. The results go there: test.json and
+pictures/confusion.svg and .png.
 """
 
 from __future__ import annotations
@@ -40,49 +40,49 @@ from common.run.start import set_threads, test_images, workers
 from common.training.loop import prepare
 from retraining.config import RetrainConfig
 
-SHOWN = 20  # classes that a person is told of
+SHOWN = 20  # classes to print
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to test, and on what."""
+    """Which network to test on which images."""
 
     run: tyro.conf.Positional[Path]
     """The folder of a finished retraining."""
     dataset: Dataset | None = None
-    """Whose test images (default: the run's); a folder's are brought to the run's image size."""
+    """Data set to test on; by default the run's. Images of a folder are resized to the run's size."""
     data_root: str | None = None
-    """Where they lie (default: where the run's lay)."""
+    """Folder of the data; by default the run's."""
     batch_size: Annotated[int | None, Between(1, 2**20)] = None
-    """Images of a batch, over all processes together (default: the run's)."""
+    """Batch size, over all processes together; by default the run's."""
     threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads of this process; by default the usable cores divided by the processes here."""
+    """CPU threads per process; by default the usable cores, shared by the processes."""
     json: bool = False
-    """Print one JSON object: test.json without the confusion matrix."""
+    """Print JSON: test.json without the confusion matrix."""
 
 
 def test(options: Options) -> None:
-    """Test a run, say what was found and write it down.
+    """Test a run, print and write the results.
 
     Raises:
-        InputError: no such run, it is not finished, or there are no test images for it.
+        InputError: no such run, an unfinished run, or no test images for it.
     """
     check_bounds(options)
     trained = load_trained(options.run)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
-        mixed_precision=described(options.run)["mixed_precision"],  # as it was reported on
+        mixed_precision=described(options.run)["mixed_precision"],  # as in training
     )
     set_threads(options.threads)
     config = settled(options, trained)
     images = test_images(config, accelerator, like(trained, config))
     if images.classes != trained.classes:
-        raise InputError(f"--dataset {config.dataset}: has other classes than {options.run}")
+        raise InputError(f"--dataset {config.dataset}: other classes than {options.run}; use its data set")
     if images.shape != trained.shape:
         found, wanted = ("x".join(map(str, one.shape)) for one in (images, trained))
         raise InputError(
-            f"--dataset {config.dataset}: has images of {found} (channels, height, width), "
-            f"{options.run} was trained on {wanted}; --dataset folder brings files to that"
+            f"--dataset {config.dataset}: images of {found} (channels, height, width), but "
+            f"{options.run} was trained on {wanted}; --dataset folder resizes image files"
         )
     least = of_network(
         images.shape, config.channels, config.cells, min(config.batch_size, len(images)), 0.5, 0.5
@@ -114,7 +114,7 @@ def test(options: Options) -> None:
 
 
 def settled(options: Options, trained: Trained) -> RetrainConfig:
-    """The run's config with the flags that were given."""
+    """The run's config, changed by the given flags."""
     names = ("dataset", "data_root", "batch_size")
     given = {name: getattr(options, name) for name in names}
     was = replace(saved(RetrainConfig, options.run, METHOD), resume=None)
@@ -126,7 +126,7 @@ def settled(options: Options, trained: Trained) -> RetrainConfig:
 
 
 def like(trained: Trained, config: RetrainConfig) -> Images | ImageFiles:
-    """No images, of the kind that the network was trained on; large ones stay in their files."""
+    """An empty set of images like those of the training."""
     labels = torch.empty(0, dtype=torch.int64)
     known = {"classes": trained.classes, "mean": trained.mean, "std": trained.std}
     if large(trained.shape):
@@ -141,9 +141,9 @@ def like(trained: Trained, config: RetrainConfig) -> Images | ImageFiles:
 def measure(
     network: nn.Module, batches: Stream, classes: Sequence[str], accelerator: Accelerator
 ) -> tuple[dict[str, Any], list[list[int]]]:
-    """The metrics, accuracies in percent, and the confusion matrix, a row for each true class.
+    """Metrics, accuracies in percent, and the confusion matrix with a row per true class.
 
-    Top-5 is None where there are not more classes than five.
+    Top-5 is None with five classes or fewer.
     """
     count = len(classes)
     loss = torch.zeros((), device=accelerator.device)
@@ -171,13 +171,13 @@ def measure(
 
 
 def report(run: Path, metrics: dict[str, Any]) -> str:
-    """What a person reads: the metrics, and the classes, the hardest first."""
+    """The printed form: metrics, then the classes, hardest first."""
     known = json.loads((run / "images.json").read_text()).get("test_sha256")
     if known == metrics["test_sha256"]:
         top1 = json.loads((run / "result.json").read_text())["test_top1"]
         compared = f"(the run's result: {top1:.2f} %)"
     else:
-        compared = "(the run's result is about other images)"
+        compared = "(the run's result is on other images)"
     lines = [
         f"{metrics['genotype']} on {metrics['images']:,} test images",
         f"  top-1  {metrics['top1']:6.2f} %   {compared}",
@@ -195,7 +195,7 @@ def report(run: Path, metrics: dict[str, Any]) -> str:
 
 
 def write(run: Path, metrics: dict[str, Any], confusion: list[list[int]]) -> None:
-    """test.json, a row of the matrix a line, and the picture.
+    """Write test.json, one line per row of the matrix, and the picture.
 
     Raises:
         InputError: the run folder cannot be written.

@@ -4,9 +4,9 @@
     python evaluate/train.py --genotype gdas_frc --recipe darts --dataset imagenet
     python evaluate/train.py --preset digits --genotype RUN     what a search on digits found
 
-Without --recipe it is that of the genotype's own paper, of the method that found it, or else
-PC-DARTS'; evaluate/README.md shows all of them. With --recipe, --preset or --dataset before --help,
-the defaults below are theirs.
+The default --recipe is that of the genotype's paper or method, else PC-DARTS' (all recipes:
+evaluate/README.md). With --recipe, --preset or --dataset before --help, the help shows their
+defaults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The flags of a retraining, and which values a command line begins with."""
+"""Flags of a retraining, and the preset that a command line starts from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from retraining import recipes
 
 @dataclass(frozen=True)
 class TrainConfig(RunConfig):
-    """What training a derived network asks for."""
+    """Flags of training a derived network."""
 
     drop_path: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Drop-path probability in the last epoch; rises linearly from 0."""
@@ -49,12 +49,12 @@ class TrainConfig(RunConfig):
         super().check()
         if self.schedule != "cosine" and self.learning_rate_min > 0:
             raise InputError(
-                f"--learning-rate-min {self.learning_rate_min}: is where --schedule cosine ends, "
-                f"and this is {self.schedule}; --learning-rate-min 0"
+                f"--learning-rate-min {self.learning_rate_min}: only for --schedule cosine, not "
+                f"{self.schedule}; use --learning-rate-min 0"
             )
 
     def check_processes(self, processes: int) -> None:
-        """See `RunConfig.check_processes`; each part of a batch is normalised by itself."""
+        """Also check the parts of `--accumulate`; each has its own batch statistics."""
         super().check_processes(processes)
         parts = processes * self.accumulate
         if self.batch_size % parts or self.batch_size < 2 * parts:
@@ -67,7 +67,7 @@ class TrainConfig(RunConfig):
 
 @dataclass(frozen=True)
 class RetrainConfig(TrainConfig):
-    """A paper's recipe on the data set that it is for (`evaluate/retraining/recipes.py`)."""
+    """A paper's recipe for a data set (`evaluate/retraining/recipes.py`)."""
 
     genotype: str | None = None
     """What to train: a published name, a genotype file, or a search's run folder."""
@@ -91,20 +91,20 @@ class RetrainConfig(TrainConfig):
         super().check()
         if self.held_out == "test" and self.held_out_share != 0.5:
             raise InputError(
-                f"--held-out-share {self.held_out_share}: is of --held-out valid; --held-out test "
-                "trains on all training images"
+                f"--held-out-share {self.held_out_share}: only for --held-out valid; --held-out "
+                "test trains on all training images"
             )
         if self.genotype is None:
             raise InputError(
-                "--genotype: say what to train: a run folder, a genotype file, or one of "
+                "--genotype: give a run folder, a genotype file, or one of "
                 f"{', '.join(published())}"
             )
-        if self.resume is None:  # a run holds its own
+        if self.resume is None:  # a run folder has its own genotype
             check_genotype(load(self.genotype), self.channels)
 
 
 def preset(recipe: str | None, name: str, genotype: Genotype | None = None) -> RetrainConfig:
-    """A recipe's settings for a data set, or those of digits, which are no recipe's, as flags."""
+    """A recipe's flags for a data set; None: the digits preset, which is no paper's."""
     if recipe is None:
         return RetrainConfig(preset=name, dataset=name, **recipes.DIGITS)
     return RetrainConfig(
@@ -112,16 +112,16 @@ def preset(recipe: str | None, name: str, genotype: Genotype | None = None) -> R
     )
 
 
-FEW_BATCHES = 2  # of a recipe: a folder with fewer images keeps its search's batch size
+FEW_BATCHES = 2  # a folder with fewer images than two batches keeps its search's batch size
 
 PRESETS = {"cifar10": preset("pc_darts", "cifar10"), "digits": preset(None, "digits")}
 
 
 def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
-    """What a command line's --recipe, --preset, --dataset and --genotype come to, for `parse`.
+    """The preset for `parse` that --recipe, --preset, --dataset and --genotype ask for.
 
     Raises:
-        InputError: the recipe's paper has no such images, or there is no such genotype.
+        InputError: the recipe has no such data set, or there is no such genotype.
     """
     recipe, name, dataset, what, size = (
         given(argv, flag(field))
@@ -130,7 +130,7 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     known = {*get_args(recipes.Preset), "folder", None}
     unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
     if unknown or given(argv, "--resume") is not None:
-        return PRESETS  # `parse` says what is known, or takes the run's own config
+        return PRESETS  # `parse` lists the choices, or reads the run's config
     searched = {} if what is None or name or dataset else images_of_search(what)
     images = name or dataset or searched.get("dataset", "cifar10")
     if images == "digits" and recipe is None:
@@ -147,9 +147,9 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
 
 
 def images_of_search(what: str) -> dict[str, Any]:
-    """The flags that say which images a search was on; none where that is no search's folder.
+    """The data flags of a search's run folder; empty if it is no such folder.
 
-    A folder with few images keeps the search's batch size, too.
+    A folder with few images also keeps the search's batch size.
     """
     if not (Path(what) / "config.json").is_file():
         return {}

@@ -1,6 +1,6 @@
-"""Trains the network that a genotype describes, from scratch (`evaluate/train.py` is the command).
+"""Trains a genotype's network from scratch; `evaluate/train.py` is the command.
 
-Its flags are in `retrain_config.py`, the papers' values of them in `recipes.py`.
+Flags are in `config.py`, the papers' values in `recipes.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from retraining.pinned import genotype_of, pin_genotype
 
 
 def retrain(config: RetrainConfig) -> None:
-    """Train a genotype's network and report it on images that it was not trained on."""
+    """Train a genotype's network and report its accuracy on held-out images."""
     config, accelerator = start(config)
     images = training_images(config, accelerator)
     config = fit_to_images(config, images, accelerator)
@@ -46,7 +46,7 @@ def retrain(config: RetrainConfig) -> None:
         split = Split.holding_out(len(images), config.held_out_share, config.seed)
         if len(split.valid) == 0:
             raise InputError(
-                f"--held-out-share {config.held_out_share}: is no image of {len(images)}"
+                f"--held-out-share {config.held_out_share}: no image of {len(images)}; use more"
             )
         images, held_out = images.subset(split.train), images.subset(split.valid)
     else:
@@ -58,34 +58,34 @@ def retrain(config: RetrainConfig) -> None:
 
 
 def check_images(config: TrainConfig, images: Images | ImageFiles) -> None:
-    """Refuse flags that do not go together with these training images.
+    """Check the flags against the training images.
 
     Raises:
-        InputError: naming the flag and what fits, or they are too small for any network.
+        InputError: naming the flag and what fits, or the images are too small for any network.
     """
     fits.check_images(config, images)
     if config.color_jitter > 0 and not isinstance(images, ImageFiles):
         raise InputError(
-            f"--color-jitter {config.color_jitter}: is for images that stay in their files "
-            "(ImageNet's, or --image-size 128 or more); --color-jitter 0 for these"
+            f"--color-jitter {config.color_jitter}: only for images read from disk (ImageNet, or "
+            "--image-size 128 or more); use --color-jitter 0"
         )
     if config.batch_size > len(images):
         raise InputError(
-            f"--batch-size {config.batch_size}: there are only {len(images)} training images"
+            f"--batch-size {config.batch_size}: only {len(images)} training images; use at most that"
         )
 
 
 def train(
     config: RetrainConfig, run: Run, genotype: Genotype, images: Images, held_out: Images
 ) -> None:
-    """Begin a run or go on with it, to its result."""
+    """Start or resume a run, up to its result."""
     check_images(config, images)
     run.pin_images("images.json", {
         "dataset": config.dataset, **images.described(),
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
     }, config.accept_images)
     pin_genotype(run, genotype)
-    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
+    torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     network = build(
         genotype, config.channels, config.cells, len(images.classes), images.shape,
         auxiliary=config.auxiliary_weight > 0,
@@ -100,15 +100,15 @@ def train(
 
 
 class Retrainer(ImageLoop):
-    """The loop of a derived network.
+    """Trains a derived network.
 
     Args:
         config: the retraining's flags.
-        genotype: what `network` was built from.
+        genotype: of the network.
         network: on the CPU.
-        run: its folder.
-        images: to train on, on the CPU.
-        held_out: to report on after each epoch; nothing is chosen by them.
+        run: its run folder.
+        images: training images, on the CPU.
+        held_out: evaluated after each epoch; nothing is selected by them.
     """
 
     def __init__(
@@ -117,11 +117,11 @@ class Retrainer(ImageLoop):
     ):
         accelerator = run.accelerator
         self.genotype, self.derived = genotype, network
-        # Channels last is how convolutions run fastest, twice as fast on a CPU.
+        # Channels last: convolutions run twice as fast on a CPU.
         network = prepare(accelerator, network.to(memory_format=torch.channels_last))
         self.weights = list(network.parameters())
         self.ema = ModelEmaV3(network, config.ema_decay) if config.ema_decay else None
-        if config.compile:  # in place: the names in checkpoints stay
+        if config.compile:  # in place, so names in checkpoints stay
             for compiled in (network, *([] if self.ema is None else [self.ema.module])):
                 compiled.compile()
         optimizer = torch.optim.SGD(
@@ -156,24 +156,24 @@ class Retrainer(ImageLoop):
             yield self.train_batches.cut(self.epoch, self.seen, step)
 
     def weight_step(self, batch: Batch) -> None:
-        """One clipped step of SGD."""
+        """One SGD step with a clipped gradient."""
         gradients = average(self.accelerator, self.gradients(batch))
         descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         if self.ema is not None:
             self.ema.update(self.network)
 
     def gradients(self, batch: Batch) -> Sequence[Tensor]:
-        """Of the batch's mean loss, added up over its parts (`--accumulate`)."""
+        """Gradients of the batch's mean loss, summed over its parts (`--accumulate`)."""
         count, total = self.config.accumulate, None
         for images, labels in zip(*(tensor.chunk(count) for tensor in batch), strict=True):
             loss = self.loss(images, labels) / count
-            # A written cell need not use all its inputs; what it leaves out has gradient zero.
+            # A hand-written genotype may leave an input unused; its gradient is zero.
             found = torch.autograd.grad(loss, self.weights, materialize_grads=True)
             total = found if total is None else torch._foreach_add(total, found)
         return total
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of the classifier and, by its weight, of the auxiliary head; the first is recorded."""
+        """Loss of the classifier, recorded, plus the weighted loss of the auxiliary head."""
         outputs = self.network(images)
         logits = outputs[0] if isinstance(outputs, tuple) else outputs
         smoothing, weight = self.config.label_smoothing, self.config.auxiliary_weight
@@ -185,7 +185,7 @@ class Retrainer(ImageLoop):
         return loss
 
     def held_out_metrics(self) -> dict[str, Any]:
-        """Metrics on the images held out; those of the other split are None."""
+        """Metrics on the held-out split; None for the other split."""
         network = self.network if self.ema is None else self.ema.module
         found = self.held_out(network.eval(), self.held_out_batches)
         names = ("loss", "top1", "top5")
@@ -198,24 +198,24 @@ class Retrainer(ImageLoop):
         return {**super().state(), "ema": ema, "genotype": json.dumps(self.genotype.to_json())}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`.
+        """Restore `state`.
 
         Raises:
-            InputError: it is the state of another genotype's network.
+            InputError: the state belongs to another genotype.
         """
         found = parse(state["genotype"], "the checkpoint")
         if found.cells != self.genotype.cells:
             raise InputError(
-                f"--resume {self.run.folder}: its checkpoints are of the genotype {found.name}, "
-                f"its genotype.json is {self.genotype.name}, of other cells; put the one back "
-                "that it began with, or start a new run with --genotype"
+                f"--resume {self.run.folder}: the checkpoints are of the genotype {found.name}, but "
+                f"genotype.json is {self.genotype.name} with other cells; restore it, or start "
+                "a new run with --genotype"
             )
         super().load_state(state)
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])
 
     def finish(self) -> None:
-        """Draw the run, write its result and say it."""
+        """Draw pictures, write the result and print it."""
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             pictures.run(folder)

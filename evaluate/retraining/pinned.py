@@ -1,4 +1,4 @@
-"""The genotype that a run trains: written down when it begins, the same when it is resumed."""
+"""The genotype of a retraining: stored when the run starts, checked when it resumes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from common.run.folder import Run
 
 
 def genotype_of(run: Run, asked: str) -> Genotype:
-    """That in the run's folder; where it is not there yet or damaged, the one asked for.
+    """The genotype in the run folder, or, if missing or damaged, the one asked for.
 
     Raises:
         InputError: see `genotype.load`.
@@ -25,17 +25,16 @@ def genotype_of(run: Run, asked: str) -> Genotype:
 
 
 def pin_genotype(run: Run, genotype: Genotype) -> None:
-    """Write down the cells that the run trains, or see that a resumed one trains the same.
+    """Store the genotype, or check that a resumed run has the same.
 
     Raises:
-        InputError: it does not.
+        InputError: it differs.
     """
     run.pinned["genotype.json"] = ours = digest(genotype.to_json())
     if run.recorded("genotype.json") not in (None, ours):
         raise InputError(
-            f"--resume {run.folder}: its checkpoints are of another genotype than "
-            f"{genotype.name}; put back the genotype.json that it began with, or start a new "
-            "run with --genotype"
+            f"--resume {run.folder}: the checkpoints are of another genotype than "
+            f"{genotype.name}; restore genotype.json, or start a new run with --genotype"
         )
     if run.accelerator.is_main_process:
         save(genotype, run.folder / "genotype.json")

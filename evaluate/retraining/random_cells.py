@@ -1,4 +1,4 @@
-"""Cells drawn at random, and the flags of a random search among them."""
+"""Random cells, and the flags of random search."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ OPERATIONS = [name for name in CANDIDATES if name != "none"]
 
 @dataclass(frozen=True)
 class RandomSearchConfig(TrainConfig):
-    """24 cells, each trained for 100 epochs, as deep and wide as a search's supernet."""
+    """24 cells, each trained for 100 epochs in a network of the supernet's size."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: 24 cells for 100 epochs each; digits: eight cells in two minutes on two cores."""
     samples: Annotated[int, Between(1, 10**5)] = 24
-    """How many cells are drawn and trained."""
+    """Number of random cells."""
     nodes: Annotated[int, Between(3, 32)] = 6
-    """N of a cell, its two inputs counted: 6 are 4 computed nodes."""
+    """Nodes of a cell, its two inputs included: 6 means 4 computed nodes."""
     epochs: int = 100
-    """Passes of each cell's network over one half of the training images."""
+    """Epochs for each cell, on one half of the training images."""
 
     def check(self) -> None:
         super().check()
@@ -46,9 +46,9 @@ PRESETS = {
 
 
 def random_genotype(nodes: int, seed: int, number: int) -> Genotype:
-    """The cell number `number` of a seed: each node takes two inputs and two operations.
+    """Random cells number `number` of a seed: two inputs per node, one operation per input.
 
-    Uniform over the pairs of earlier states, and over the operations but `none` of each edge.
+    Uniform over pairs of earlier nodes and over operations, `none` excluded.
     """
     generator = generator_of(seed, "random cell", number)
     cells = {}

@@ -1,6 +1,6 @@
-"""Genotypes trained briefly from scratch and ranked by validation, all of them kept on record.
+"""Trains genotypes briefly from scratch and ranks them by validation accuracy.
 
-How random search ranks its cells, and how papers pick one of several searches (DARTS, GDAS 4.2).
+Used by random search, and to pick one of several searches (DARTS; GDAS 4.2). All results are kept.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from retraining.config import RetrainConfig, TrainConfig
 
 
 def check_log(config: RunConfig) -> None:
-    """Refuse a tracker: one cell's metrics would be logged over another's.
+    """Refuse a tracker: the cells' metrics would overwrite one another.
 
     Raises:
         InputError: naming the flag.
     """
     if config.log_with is not None:
         raise InputError(
-            f"--log-with {config.log_with}: would log all cells over one another; leave it out, "
-            "each cell's metrics are in its own metrics.jsonl"
+            f"--log-with {config.log_with}: the cells would overwrite one another's metrics; leave it "
+            "out, each cell has its own metrics.jsonl"
         )
 
 
 def train_briefly(
     config: TrainConfig, run: Run, genotype: Genotype, number: int, train: Images, valid: Images
 ) -> dict[str, Any]:
-    """The result of one genotype's training, in `cells/<number>` of the run's folder.
+    """Train one genotype in `cells/<number>` of the run's folder, and return its result.
 
-    What an earlier run of this folder left of it is used. One whose loss was not finite has
-    `failed`, with the reason, for a result.
+    A training started earlier is resumed. If its loss is not finite, the result has `failed` with
+    the reason.
     """
     name = f"cells/{number:03d}"
     fields = [field.name for field in dataclasses.fields(TrainConfig)]
@@ -52,7 +52,7 @@ def train_briefly(
     if inner.result() is None:
         try:
             loop.train(recipe, inner, genotype, train, valid)
-        except NotFinite as error:  # this one's result, and no reason to give up the others
+        except NotFinite as error:  # a result too; the other cells continue
             run.say(f"cell {number} failed: {error}")
             inner.write("result.json", {"genotype": genotype.name, "failed": str(error)})
         run.accelerator.wait_for_everyone()  # until the result is written
@@ -60,7 +60,7 @@ def train_briefly(
 
 
 def seconds(cells: Sequence[dict[str, Any]]) -> float:
-    """That training them took."""
+    """Training time of all cells."""
     return sum(cell.get("train_seconds", 0.0) for cell in cells)
 
 
@@ -68,14 +68,14 @@ def conclude(
     config: TrainConfig, run: Run, genotypes: Sequence[Genotype], cells: list[dict[str, Any]],
     search_seconds: float,
 ) -> None:
-    """Write and say the ranking; the best one's cells are the run's genotype.
+    """Write and print the ranking; the best cell becomes the run's genotype.
 
     Args:
-        config: by which the genotypes were trained.
-        run: whose genotype it becomes.
-        genotypes: that were ranked.
+        config: of the trainings.
+        run: gets the best genotype.
+        genotypes: the ranked ones.
         cells: their results, in the same order.
-        search_seconds: that all of it took.
+        search_seconds: total time.
 
     Raises:
         NotFinite: no genotype could be trained.
@@ -101,7 +101,7 @@ def conclude(
         pictures.spread([cell for cell, _ in ranked], run.folder / "pictures")
     run.write("result.json", {  # last: the run is finished
         "genotype": best.name,
-        "valid_top1": winner["valid_top1"],  # by which it was chosen
+        "valid_top1": winner["valid_top1"],  # the selection criterion
         "valid_top1_mean": mean,
         "valid_top1_std": std,
         "search_seconds": round(search_seconds, 1),

@@ -1,7 +1,7 @@
 """How each paper trains the networks that it evaluates.
 
-A recipe holds fields of `retrain.RetrainConfig`. `evaluate/README.md` shows them all in one table,
-with the section of the paper and a mark on what it leaves open; a test holds this file to it.
+A recipe sets fields of `config.RetrainConfig`. `evaluate/README.md` has them in one table with the
+papers' sections and marks what a paper leaves open; a test compares the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts"]
 Preset = Literal["cifar10", "cifar100", "svhn", "cinic10", "imagenet", "digits"]
 Settings = dict[str, Any]
 
-# DARTS on CIFAR-10, which all others start from: 600 epochs of SGD along a cosine.
+# DARTS on CIFAR-10, the base of all others: 600 epochs of SGD with a cosine schedule.
 CIFAR: Settings = {
     "channels": 36, "cells": 20,
     "epochs": 600, "batch_size": 96,
@@ -28,7 +28,7 @@ CIFAR: Settings = {
     "crop_padding": Of32(4), "flip": True, "cutout": Of32(16), "color_jitter": 0.0,
 }  # fmt: skip
 
-# DARTS on ImageNet: 250 epochs at batch 128, the rate falls to 97 % with each.
+# DARTS on ImageNet: 250 epochs at batch 128; the rate falls by 3 % per epoch.
 IMAGENET_SMALL_BATCH: Settings = CIFAR | {
     "channels": 48, "cells": 14,
     "epochs": 250, "batch_size": 128,
@@ -37,7 +37,7 @@ IMAGENET_SMALL_BATCH: Settings = CIFAR | {
     "cutout": 0, "color_jitter": 0.4,
 }  # fmt: skip
 
-# PC-DARTS on ImageNet: the same at batch 1,024, a warm-up and a straight line down.
+# PC-DARTS on ImageNet: the same at batch 1,024, with a warm-up and a linear decay.
 IMAGENET_LARGE_BATCH: Settings = IMAGENET_SMALL_BATCH | {
     "batch_size": 1024,
     "schedule": "linear", "learning_rate": 0.5, "learning_rate_warmup": 5,
