@@ -63,7 +63,7 @@ def report(options: Options) -> dict[str, Any]:
     """
     check_bounds(options)
     if options.genotype is None:
-        raise InputError("--genotype: give a published name, a genotype file or a search's run folder")
+        raise InputError("--genotype: give a published name, a genotype file or a run folder")
     sizes = ("channels", "cells", "classes", "image_size")
     given = {key: value for key in sizes if (value := getattr(options, key)) is not None}
     setting = replace(usual(options), **given)

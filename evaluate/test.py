@@ -50,7 +50,7 @@ class Options:
     run: tyro.conf.Positional[Path]
     """The folder of a finished retraining."""
     dataset: Dataset | None = None
-    """Data set to test on; by default the run's. Images of a folder are resized to the run's size."""
+    """Data set to test on; by default the run's. A folder's images are resized to the run's size."""
     data_root: str | None = None
     """Folder of the data; by default the run's."""
     batch_size: Annotated[int | None, Between(1, 2**20)] = None
@@ -77,7 +77,9 @@ def test(options: Options) -> None:
     config = settled(options, trained)
     images = test_images(config, accelerator, like(trained, config))
     if images.classes != trained.classes:
-        raise InputError(f"--dataset {config.dataset}: other classes than {options.run}; use its data set")
+        raise InputError(
+            f"--dataset {config.dataset}: other classes than {options.run}; use its data set"
+        )
     if images.shape != trained.shape:
         found, wanted = ("x".join(map(str, one.shape)) for one in (images, trained))
         raise InputError(

@@ -71,7 +71,7 @@ def check_images(config: TrainConfig, images: Images | ImageFiles) -> None:
         )
     if config.batch_size > len(images):
         raise InputError(
-            f"--batch-size {config.batch_size}: only {len(images)} training images; use at most that"
+            f"--batch-size {config.batch_size}: only {len(images)} training images; use fewer"
         )
 
 
@@ -206,7 +206,7 @@ class Retrainer(ImageLoop):
         found = parse(state["genotype"], "the checkpoint")
         if found.cells != self.genotype.cells:
             raise InputError(
-                f"--resume {self.run.folder}: the checkpoints are of the genotype {found.name}, but "
+                f"--resume {self.run.folder}: the checkpoints are of genotype {found.name}, but "
                 f"genotype.json is {self.genotype.name} with other cells; restore it, or start "
                 "a new run with --genotype"
             )

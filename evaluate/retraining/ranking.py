@@ -28,8 +28,8 @@ def check_log(config: RunConfig) -> None:
     """
     if config.log_with is not None:
         raise InputError(
-            f"--log-with {config.log_with}: the cells would overwrite one another's metrics; leave it "
-            "out, each cell has its own metrics.jsonl"
+            f"--log-with {config.log_with}: the cells would overwrite one another's metrics; leave "
+            "it out, each cell has its own metrics.jsonl"
         )
 
 
