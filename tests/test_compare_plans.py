@@ -1,4 +1,4 @@
-"""Budgets: command lines that the searches accept, and figures as printed."""
+"""Budgets: command lines that the searches accept, and the papers' results as published."""
 
 import dataclasses
 
@@ -9,8 +9,7 @@ from common.networks.genotype import load, save
 from common.run.cli import parse
 from comparison import published
 from comparison.budget import NINE, budget_of, search_flags, shared_out, words
-from comparison.methods import METHODS, name_of
-from comparison.plan import rows_of
+from comparison.methods import METHODS, known, name_of
 from comparison.planned import jobs_of
 from comparison.settings import CompareConfig
 from edas import config as edas
@@ -118,7 +117,7 @@ def test_methods_are_known_by_their_runs():
     assert name_of({"method": "gdas", "reduction": "fixed"}) == "gdas_frc"
     assert name_of({"method": "darts", "order": 2}) == "darts2"
     assert name_of({"method": "mine"}) == "mine"
-    assert [row.label for row in rows_of(["darts", "gdas", "darts"])] == ["darts", "gdas"]
+    assert known(["darts", "gdas", "darts"]) == ["darts", "gdas"]
 
 
 @pytest.mark.parametrize("preset", ["digits", "cifar10"])

@@ -1,11 +1,11 @@
-"""The methods that can be compared: how each is started, and how its run folder is known.
+"""The methods that can be compared: how each is started, and how its run folders are recognised.
 
-Nothing of a paper is imported: a search is a command line, and what it leaves is a run folder.
+Nothing of a paper is imported: a search is a command line that writes a run folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from common.errors import InputError
 from comparison import published
 from comparison.published import Printed
 
-ROOT = Path(__file__).resolve().parents[2]  # of the checkout, where commands are started
+ROOT = Path(__file__).resolve().parents[2]  # of the checkout; commands are started there
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,11 @@ class Method:
     """A search.
 
     Attributes:
-        script: what python is given.
-        made: what config.json of its runs holds beside `method`.
-        flags: that make it this method, beside the script.
-        printed: what papers print of it.
+        script: Python's arguments.
+        method: `method` in the config.json of its runs.
+        flags: those that make it this method.
+        made: what these flags give in config.json.
+        printed: its results in the papers.
     """
 
     script: tuple[str, ...]
@@ -35,16 +36,14 @@ class Method:
     printed: tuple[Printed, ...] = ()
 
 
-DARTS = ("-m", "common.baselines.darts")
+GDAS, DARTS = ("gdas/search.py",), ("-m", "common.baselines.darts")
 METHODS = {
     "pc_darts": Method(("pc_darts/search.py",), "pc_darts", printed=(published.PC_DARTS,)),
     "gdas": Method(
-        ("gdas/search.py",), "gdas", {"--reduction": "searched"}, {"reduction": "searched"},
-        (published.GDAS,),
+        GDAS, "gdas", {"--reduction": "searched"}, {"reduction": "searched"}, (published.GDAS,)
     ),
     "gdas_frc": Method(
-        ("gdas/search.py",), "gdas", {"--reduction": "fixed"}, {"reduction": "fixed"},
-        (published.FRC,),
+        GDAS, "gdas", {"--reduction": "fixed"}, {"reduction": "fixed"}, (published.FRC,)
     ),
     "edas": Method(("edas/search.py",), "edas", printed=(published.EDAS,)),
     "itnas": Method(("itnas/search.py",), "itnas", printed=(published.ITNAS,)),
@@ -57,21 +56,24 @@ METHODS = {
 }  # fmt: skip
 
 
-def known(name: str) -> Method:
-    """A method by name.
+def known(names: Sequence[str]) -> list[str]:
+    """The names of methods, each once.
 
     Raises:
-        InputError: there is none.
+        InputError: one is unknown, or there is none.
     """
-    if name not in METHODS:
-        raise InputError(f"--methods {name}: unknown; known: {', '.join(METHODS)}")
-    return METHODS[name]
+    if not names:
+        raise InputError(f"--methods: name some of {', '.join(METHODS)}")
+    for name in names:
+        if name not in METHODS:
+            raise InputError(f"--methods {name}: unknown; known: {', '.join(METHODS)}")
+    return list(dict.fromkeys(names))
 
 
 def name_of(config: Mapping[str, Any]) -> str:
     """The method that made a run folder, by its config.json."""
     for name, method in METHODS.items():
-        same = all(config.get(key) == value for key, value in method.made.items())
-        if config["method"] == method.method and same:
+        made = {"method": method.method, **method.made}
+        if all(config.get(key) == value for key, value in made.items()):
             return name
     return config["method"]
