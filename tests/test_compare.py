@@ -30,7 +30,7 @@ FAKE = (str(Path(fake_run.__file__)),)
 def faked(monkeypatch):
     """Searches and retrainings that train nothing."""
     for name, method in METHODS.items():
-        fake = methods.Method(FAKE, method.method, method.flags, method.made, method.printed)
+        fake = methods.Method(FAKE, method.method, method.flags, method.printed)
         monkeypatch.setitem(METHODS, name, fake)
     monkeypatch.setattr(planned, "TRAIN", FAKE)
     monkeypatch.setattr(sys, "argv", [COMPARE])
@@ -222,7 +222,7 @@ def test_output_is_needed(command):
 
 def test_another_budget_in_the_same_folder_is_refused(faked, tmp_path):
     compare(config(tmp_path, seeds=1, random_cells=0))
-    with pytest.raises(InputError, match="--search-epochs 4: .* was started with None"):
+    with pytest.raises(InputError, match="--search-epochs 4: .* was begun with None"):
         compare(config(tmp_path, seeds=1, search_epochs=4))
     compare(config(tmp_path, methods=("pc_darts",), seeds=1, jobs=1))  # this may change
     (tmp_path / "asked.json").write_text("{")

@@ -18,6 +18,8 @@ from comparison.rows import Summary
 from comparison.run_folders import Result, RunFolder
 
 MARKERS = "osD^vP<Xp>hH"
+SEARCH = ("curves", "measures", "spread")
+LARGE = ("architecture_normal", "architecture_reduction", "cycles", "alphas")
 PAGE = {**STYLE, "figure.facecolor": "none", "axes.facecolor": "none"}
 
 
@@ -60,8 +62,8 @@ def _seconds(axes: Axes) -> None:
 
 
 @rc_context(PAGE)
-def eigenvalues(results: Sequence[Result]) -> str | None:
-    """The Hessian's dominant eigenvalue over epochs, a line per seed; None where not recorded."""
+def eigenvalues(results: Sequence[Result]) -> list[str]:
+    """The Hessian's dominant eigenvalue over epochs, a line per seed; empty if not recorded."""
     figure = Figure((7.2, 2.2), layout="constrained")
     axes, epochs = figure.subplots(), []
     for result in results:
@@ -72,7 +74,7 @@ def eigenvalues(results: Sequence[Result]) -> str | None:
         epochs += at
     axes.set(xlabel="epoch", ylabel="dominant eigenvalue\nof the Hessian in alpha")
     epoch_axis(axes, epochs, ticks=6)
-    return _as_svg(figure) if epochs else None
+    return [_as_svg(figure)] if epochs else []
 
 
 def pictures(run: RunFolder | None, *names: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from common.errors import InputError
 from common.run.config import RunConfig, SearchConfig
@@ -34,33 +34,37 @@ def check(results: Sequence[Result], random: Sequence[RunFolder]) -> list[str]:
             )
     trainings = [result.training for result in results if result.training] + list(random)
     searches = [result.search for result in results if result.search]
-    _equal_recipe(trainings)
+    _equal_settings(trainings, "were retrained")
+    if trainings and (held_out := trainings[0].config.get("held_out")) != "test":
+        raise InputError(
+            f"{trainings[0].folder}: was retrained with --held-out {held_out}, so it has no test "
+            "accuracy; retrain it without"
+        )
     for seed in sorted({run.seed for run in (*searches, *trainings)}):
-        of_seed = [run for run in searches if run.seed == seed]
-        _equal_digest(of_seed, "split.json", "images_sha256", "searched other images")
-        _equal_digest(of_seed, "split.json", "sha256", "searched another split into halves")
-        _equal_digest(
-            [run for run in trainings if run.seed == seed], "images.json", "train_sha256",
-            "was retrained on other images",
-        )  # fmt: skip
+        searched = [run for run in searches if run.seed == seed]
+        trained = [run for run in trainings if run.seed == seed]
+        _equal_digest(searched, "split.json", "images_sha256", "searched other images")
+        _equal_digest(searched, "split.json", "sha256", "searched another split into halves")
+        _equal_digest(trained, "images.json", "train_sha256", "was retrained on other images")
     _equal_digest(trainings, "images.json", "test_sha256", "was tested on other images")
-    _equal_budgets(results)
+    shared = {f.name for kind in (RunConfig, SearchConfig) for f in dataclasses.fields(kind)}
+    for name in dict.fromkeys(result.label.split()[0] for result in results):
+        own = [r.search for r in results if r.label.split()[0] == name and r.search]
+        _equal_settings(own, f"are searches of {name}", shared)
     return [*_machines("Searches", searches), *_machines("Retrainings", trainings),
             *_missing(results)]  # fmt: skip
 
 
-def _equal_recipe(trainings: Sequence[RunFolder]) -> None:
-    for run in trainings[1:]:
-        if unlike := differences(trainings[0], run):
+def _equal_settings(
+    runs: Sequence[RunFolder], what: str, only: Collection[str] | None = None
+) -> None:
+    for run in runs[1:]:
+        unlike = differences(runs[0], run)
+        texts = [text for key, text in unlike.items() if only is None or key in only]
+        if texts:
             raise InputError(
-                f"{trainings[0].folder} and {run.folder} were retrained under different budgets "
-                f"({'; '.join(unlike.values())}); compare them apart, or retrain one as the other"
-            )
-    for run in trainings[:1]:
-        if run.config.get("held_out") != "test":
-            raise InputError(
-                f"{run.folder}: was retrained with --held-out {run.config.get('held_out')}, so it "
-                "has no test accuracy; retrain it without"
+                f"{runs[0].folder} and {run.folder} {what} under different budgets "
+                f"({'; '.join(texts)}); compare them apart, or repeat one as the other"
             )
 
 
@@ -71,23 +75,6 @@ def _equal_digest(runs: Sequence[RunFolder], file: str, key: str, what: str) -> 
             raise InputError(
                 f"{run.folder}: {what} than {runs[0].folder} (seed {run.seed}; {key} in {file}), "
                 "so their accuracies cannot be compared. Leave one of them out"
-            )
-
-
-def _equal_budgets(results: Sequence[Result]) -> None:
-    """Settings that all methods share must not differ within a method."""
-    shared = {f.name for kind in (RunConfig, SearchConfig) for f in dataclasses.fields(kind)}
-    first: dict[str, RunFolder] = {}
-    for result in results:
-        if result.search is None:
-            continue
-        name = result.label.split()[0]
-        one = first.setdefault(name, result.search)
-        unlike = [text for key, text in differences(one, result.search).items() if key in shared]
-        if unlike:
-            raise InputError(
-                f"{one.folder} and {result.search.folder} are searches of {name} under different "
-                f"budgets ({'; '.join(unlike)}); compare them apart"
             )
 
 

@@ -24,34 +24,28 @@ class Method:
     Attributes:
         script: Python's arguments.
         method: `method` in the config.json of its runs.
-        flags: those that make it this method.
-        made: what these flags give in config.json.
+        flags: those that make it this method; config.json has the same values.
         printed: its results in the papers.
     """
 
     script: tuple[str, ...]
     method: str
     flags: Mapping[str, str] = field(default_factory=dict)
-    made: Mapping[str, Any] = field(default_factory=dict)
     printed: tuple[Printed, ...] = ()
 
 
 GDAS, DARTS = ("gdas/search.py",), ("-m", "common.baselines.darts")
 METHODS = {
     "pc_darts": Method(("pc_darts/search.py",), "pc_darts", printed=(published.PC_DARTS,)),
-    "gdas": Method(
-        GDAS, "gdas", {"--reduction": "searched"}, {"reduction": "searched"}, (published.GDAS,)
-    ),
-    "gdas_frc": Method(
-        GDAS, "gdas", {"--reduction": "fixed"}, {"reduction": "fixed"}, (published.FRC,)
-    ),
+    "gdas": Method(GDAS, "gdas", {"--reduction": "searched"}, (published.GDAS,)),
+    "gdas_frc": Method(GDAS, "gdas", {"--reduction": "fixed"}, (published.FRC,)),
     "edas": Method(("edas/search.py",), "edas", printed=(published.EDAS,)),
     "itnas": Method(("itnas/search.py",), "itnas", printed=(published.ITNAS,)),
     "pr_darts": Method(
         ("pr_darts/search.py",), "pr_darts", printed=(published.DL1, published.DL2)
     ),
-    "darts": Method(DARTS, "darts", {"--order": "1"}, {"order": 1}, (published.DARTS,)),
-    "darts2": Method(DARTS, "darts", {"--order": "2"}, {"order": 2}, (published.DARTS2,)),
+    "darts": Method(DARTS, "darts", {"--order": "1"}, (published.DARTS,)),
+    "darts2": Method(DARTS, "darts", {"--order": "2"}, (published.DARTS2,)),
     "random": Method(("evaluate/random_search.py",), "random_search"),
 }  # fmt: skip
 
@@ -73,7 +67,8 @@ def known(names: Sequence[str]) -> list[str]:
 def name_of(config: Mapping[str, Any]) -> str:
     """The method that made a run folder, by its config.json."""
     for name, method in METHODS.items():
-        made = {"method": method.method, **method.made}
-        if all(config.get(key) == value for key, value in made.items()):
+        flags = {flag.removeprefix("--"): value for flag, value in method.flags.items()}
+        same = all(str(config.get(key)) == value for key, value in flags.items())
+        if config["method"] == method.method and same:
             return name
     return config["method"]

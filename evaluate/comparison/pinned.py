@@ -32,13 +32,9 @@ def pin(folder: Path, asked: Mapping[str, Any]) -> None:
             f"{file}: damaged, so the flags of the first start are unknown; name another --output, "
             "or remove this file if you know that they were the same"
         )
-    if before.keys() != now.keys():
-        raise InputError(
-            f"--output {folder}: was started by another command or version; name another folder"
-        )
     for name, value in now.items():
-        if before[name] != value:
+        if name not in before or before[name] != value:
             raise InputError(
-                f"{flag(name)} {value}: {folder} was started with {before[name]}; name another "
+                f"{flag(name)} {value}: {folder} was begun with {before.get(name)}; name another "
                 "--output, or continue with the same flag"
             )

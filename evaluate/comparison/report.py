@@ -33,8 +33,6 @@ PRINTED_NOTE = (
     "Test error in percent on CIFAR-10, with the papers' own settings and trainings. Do not "
     "compare them with the results above."
 )
-SEARCH_PICTURES = ("curves", "measures", "spread")
-ONCE = ("architecture_normal", "architecture_reduction", "cycles", "alphas")  # large: one seed only
 
 
 @dataclass(frozen=True)
@@ -133,13 +131,11 @@ def table_note(baseline: Mean | None) -> str:
 
 def printed_of(report: Report) -> list[list[str]]:
     """A line per published result; a best result has its mean beside it, if published."""
-    return [
-        [
-            label, p.where, p.mean_text(), NOTHING if p.best is None else f"{p.best:.2f}",
-            p.of or NOTHING, p.params or NOTHING, p.cost or NOTHING, p.text or NOTHING,
-        ]
+    lines = [
+        (label, p.where, p.mean_text(), p.best and f"{p.best:.2f}", p.of, p.params, p.cost, p.text)
         for label, printed in report.printed.items() for p in printed
     ]  # fmt: skip
+    return [[text or NOTHING for text in line] for line in lines]
 
 
 # ---------------------------------------------------------------------------------- the files
@@ -183,11 +179,12 @@ def rendered(report: Report, template: str, **more: Any) -> str:
         autoescape=lambda name: name.endswith(".html.jinja"), trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True,
     )  # fmt: skip
-    rows = report.summaries
+    rows, results = report.summaries, report.results
     return environment.get_template(template).render(
         report=report, columns=["method", *(title for title, *_ in COLUMNS)],
         table=[cells_of(row) for row in rows], table_note=table_note(report.baseline),
         printed_head=PRINTED_HEAD, printed=printed_of(report), printed_note=PRINTED_NOTE,
+        results={row.label: [r for r in results if r.label == row.label] for row in rows},
         failures=[(row.label, *failed) for row in rows for failed in row.failures.items()],
         preamble=preamble(report.pairs), conclusions=[sentence(pair) for pair in report.pairs],
         notes=[*report.notes, *(t for row in rows for t in (*row.warnings, *row.remarks))],
@@ -197,29 +194,7 @@ def rendered(report: Report, template: str, **more: Any) -> str:
 
 def page(report: Report) -> str:
     """report.html."""
-    results = report.results
-    searches = {row.label: [r for r in results if r.label == row.label] for row in report.summaries}
-    pictures = {  # by label: a title and SVGs
-        label: [
-            (f"seed {r.seed}", charts.pictures(r.search, *SEARCH_PICTURES, *(() if n else ONCE)))
-            for n, r in enumerate(own)
-        ] + [("all seeds", list(filter(None, [charts.eigenvalues(own)])))]
-        for label, own in searches.items()
-    }  # fmt: skip
-    cells = {
-        seed: [(r.label, charts.pictures(r.training, *KINDS)) for r in results if r.seed == seed]
-        for seed in sorted({r.seed for r in results})
-    }
-    return rendered(
-        report, "report.html.jinja", cost=charts.cost(report.summaries), cells=_drawn(cells),
-        searches=_drawn(pictures),
-    )  # fmt: skip
-
-
-def _drawn(groups: Mapping[Any, list[tuple[str, list[str]]]]) -> dict[Any, list]:
-    """Leave out what has no pictures."""
-    kept = {key: [(title, svgs) for title, svgs in own if svgs] for key, own in groups.items()}
-    return {key: own for key, own in kept.items() if own}
+    return rendered(report, "report.html.jinja", charts=charts)
 
 
 def write(report: Report, folder: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -22,10 +21,6 @@ from comparison.progress import View
 FULL = "No space left on device"
 LEAST = 2**20  # a disk with fewer free bytes is full
 PAUSE = 0.05  # seconds between polls
-
-
-class DiskFull(Exception):
-    """A run failed because the disk is full."""
 
 
 def devices(jobs: int | None) -> list[str | None]:
@@ -54,8 +49,9 @@ def run_all(
         view: shows the progress.
 
     Raises:
-        InputError: runs of an earlier start are still running, or the disk is full.
-        KeyboardInterrupt: Ctrl-C or a termination signal; all runs have stopped by then.
+        InputError: runs of an earlier start are still running.
+        KeyboardInterrupt: Ctrl-C or a termination signal.
+        OSError: the disk is full. All runs have stopped by then, as after Ctrl-C.
     """
     executor = LocalExecutor(places, threads)
     _refuse_running(jobs)
@@ -63,32 +59,37 @@ def run_all(
         job.settle_clock()
         job.state = "done" if job.finished() else "waiting"
     _repeat_stale(jobs)
-    with _sigterm_interrupts(), view:
-        try:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with view:
             while any(job.state in ("waiting", "running") for job in jobs):
-                _fail_without_needs(jobs)
-                while executor.has_room() and (job := _next(jobs)) is not None:
-                    try:
-                        executor.submit(job)
-                        view.started(job)
-                    except InputError as reason:  # its cells are missing
-                        job.state, job.why = "failed", str(reason)
-                        view.ended(job)
-                        _fail_without_needs(jobs)
-                for job in executor.poll():
-                    view.ended(job)
-                    if job.state == "failed" and _is_full(job):
-                        raise DiskFull
-                    _repeat_stale(jobs)
+                _step(jobs, executor, view)
                 view.show()
                 time.sleep(PAUSE)
-        except BaseException as reason:
-            executor.cancel()
-            for job in jobs:
-                job.state = "done" if job.finished() else "waiting"
-            if isinstance(reason, DiskFull) or getattr(reason, "errno", None) == errno.ENOSPC:
-                raise disk_full(jobs[0].folder.parent) from None
-            raise
+    except BaseException:
+        executor.cancel()
+        for job in jobs:
+            job.state = "done" if job.finished() else "waiting"
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _step(jobs: Sequence[Job], executor: LocalExecutor, view: View) -> None:
+    """Start what can start, then see what ended."""
+    while executor.has_room() and (job := _next(jobs)) is not None:
+        try:
+            executor.submit(job)
+            view.started(job)
+        except InputError as reason:  # its cells are missing
+            job.state, job.why = "failed", str(reason)
+            view.ended(job)
+    for job in executor.poll():
+        view.ended(job)
+        full = FULL in job.why or shutil.disk_usage(job.folder.parent).free < LEAST
+        if job.state == "failed" and full:
+            raise OSError(errno.ENOSPC, FULL)
+        _repeat_stale(jobs)
 
 
 def disk_full(folder: Path) -> InputError:
@@ -127,37 +128,14 @@ def _repeat_stale(jobs: Sequence[Job]) -> None:
 
 
 def _next(jobs: Sequence[Job]) -> Job | None:
-    ended = {
-        False: {job.name for job in jobs if job.state == "done"},
-        True: {job.name for job in jobs if job.state in ("done", "failed")},
-    }
-    ready = (j for j in jobs if j.state == "waiting" and ended[j.spares].issuperset(j.needs))
-    return next(ready, None)
-
-
-def _fail_without_needs(jobs: Sequence[Job]) -> None:
-    """Fail the jobs that can no longer run because what they need failed."""
-    failed = {job.name for job in jobs if job.state == "failed"}
-    for job in jobs:  # each after those that it needs, so a failure passes on
-        lacking = failed.intersection(job.needs)
-        if job.state == "waiting" and lacking and not (job.spares and lacking < set(job.needs)):
-            job.state, job.why = "failed", f"needs {', '.join(sorted(lacking))}, which failed"
-            failed.add(job.name)
-
-
-def _is_full(job: Job) -> bool:
-    return FULL in job.why or shutil.disk_usage(job.folder.parent).free < LEAST
-
-
-@contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """A termination signal raises KeyboardInterrupt, as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """The first job that can start; those whose needs failed, fail on the way."""
+    state = {job.name: job.state for job in jobs}
+    for job in (job for job in jobs if job.state == "waiting"):
+        needs = [state[need] for need in job.needs]
+        failed = [need for need in job.needs if state[need] == "failed"]
+        if failed and not (job.spares and len(failed) < len(needs)):
+            job.state, job.why = "failed", f"needs {', '.join(sorted(failed))}, which failed"
+            state[job.name] = "failed"
+        elif all(of in ("done", "failed") for of in needs):
+            return job
+    return None
