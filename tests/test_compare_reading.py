@@ -1,4 +1,4 @@
-"""Run folders read side by side: what may be compared, what is counted, what can be concluded."""
+"""Reports of existing run folders: fairness, metrics, significance and the page."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ def pair(folder, name, method, seed, top1, skips=(0, 1, 1), recipe=None, **confi
 # ------------------------------------------------------------------------------------ run folders
 
 
-def test_folders_are_told_apart_by_their_config_and_matched_by_their_cells(read, tmp_path):
+def test_runs_are_labelled_by_their_config_and_matched_by_their_cells(read, tmp_path):
     for seed in (0, 1):
         pair(tmp_path, f"x{seed}", "darts", seed, 80 + seed)
         pair(tmp_path, f"y{seed}", "gdas", seed, 85 + seed, reduction="fixed")
@@ -59,10 +59,10 @@ def test_folders_are_told_apart_by_their_config_and_matched_by_their_cells(read,
     }  # fmt: skip
     assert table["darts"]["accuracy"]["values"] == {"0": 80, "1": 81}
     assert table["gdas_frc"]["accuracy"]["values"] == {"0": 85, "1": 86}
-    assert table["darts"]["wall_seconds"]["values"] == {"0": 14}  # nobody took the other's time
+    assert table["darts"]["wall_seconds"]["values"] == {"0": 14}  # only seed 0 was timed
 
 
-def test_of_two_searches_with_equal_cells_each_has_its_own_retraining(read, tmp_path):
+def test_two_searches_with_equal_cells_keep_their_own_retrainings(read, tmp_path):
     pair(tmp_path, "a", "itnas", 0, 81, pruning=False)
     pair(tmp_path, "b", "itnas", 0, 82, pruning=True)
     table = {row["label"]: row["accuracy"]["mean"] for row in read()["rows"]}
@@ -82,7 +82,7 @@ def test_unfinished_runs_are_rows_without_a_result(read, tmp_path):
     assert table["darts"]["accuracy"]["mean"] == 80 and table["edas"]["accuracy"] is None
 
 
-def test_random_cells_among_the_runs_are_what_gains_are_over(read, tmp_path):
+def test_gains_are_over_the_random_cells_among_the_runs(read, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80)
     for number, top1 in enumerate((70, 74)):
         cell = tmp_path / f"cell{number}.json"
@@ -97,7 +97,7 @@ def test_random_cells_among_the_runs_are_what_gains_are_over(read, tmp_path):
 
 
 def unlike(**changes):
-    """Two pairs of runs of which the second differs."""
+    """Two searches with their retrainings; the second pair differs."""
     def build(folder):
         pair(folder, "a", "darts", 0, 80)
         pair(folder, "b", changes.get("method", "gdas"), changes.get("seed", 0), 81,
@@ -105,19 +105,11 @@ def unlike(**changes):
     return build
 
 
-def damaged(folder):
-    pair(folder, "a", "darts", 0, 80)
-    (folder / "runs" / "a" / "config.json").write_text("{")
-
-
-def strange(folder):
-    pair(folder, "a", "darts", 0, 80)
-    (folder / "runs" / "a" / "config.json").write_text("{}")
-
-
-def half_a_line(folder):
-    pair(folder, "a", "darts", 0, 80)
-    (folder / "runs" / "a" / "genotypes.jsonl").write_text("{\n")
+def spoilt(name, text):
+    def build(folder):
+        pair(folder, "a", "darts", 0, 80)
+        (folder / "runs" / "a" / name).write_text(text)
+    return build
 
 
 BAD = {
@@ -130,15 +122,19 @@ BAD = {
         "searches of darts under different budgets .epochs 3 and 9.",
     ),
     "twice": (unlike(method="darts"), "a and .*b are both darts with seed 0"),
-    "damaged": (damaged, "config.json: cannot be read as JSON"),
-    "strange": (strange, "a: its config.json is not that of a run"),
-    "half a line": (half_a_line, "genotypes.jsonl: damaged"),
+    "damaged": (spoilt("config.json", "{"), "config.json: cannot be read as JSON"),
+    "strange": (spoilt("config.json", "{}"), "a: its config.json is not that of a run"),
+    "half a line": (spoilt("genotypes.jsonl", "{\n"), "genotypes.jsonl: damaged"),
+    "held out": (
+        lambda folder: pair(folder, "a", "darts", 0, 80, recipe={"held_out": "valid"}),
+        "--held-out valid, so it has no test accuracy",
+    ),
     "nothing": (lambda folder: None, "--runs .*: no run folder there"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_cannot_be_compared_is_refused(read, tmp_path, what):
+def test_unfair_comparisons_are_refused(read, tmp_path, what):
     build, message = BAD[what]
     build(tmp_path)
     with pytest.raises(InputError, match=message):
@@ -146,13 +142,7 @@ def test_what_cannot_be_compared_is_refused(read, tmp_path, what):
     assert not (tmp_path / "report" / "comparison.json").exists()
 
 
-def test_accuracies_on_a_validation_half_are_none_of_the_test_split(read, tmp_path):
-    pair(tmp_path, "a", "darts", 0, 80, recipe={"held_out": "valid"})
-    with pytest.raises(InputError, match="--held-out valid, so it has no test accuracy"):
-        read()
-
-
-def test_what_is_unequal_but_may_be_is_said(read, tmp_path):
+def test_allowed_differences_are_noted(read, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80, commit="111111111")
     pair(tmp_path, "b", "gdas", 0, 81, device="gpu", recipe={"threads": 4})
     notes = " ".join(read()["notes"])
@@ -190,7 +180,7 @@ def test_changes_of_the_genotype_at_the_end(tmp_path):
     assert changes(run_folder(tmp_path / "b")) is None
 
 
-def test_cells_full_of_skips_are_warned_of(read, tmp_path):
+def test_cells_dominated_by_skips_give_a_warning(read, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80, skips=(0, 4, 5))
     pair(tmp_path, "b", "gdas", 0, 80, skips=(4, 0, 0))
     darts, gdas = read()["rows"]
@@ -201,7 +191,7 @@ def test_cells_full_of_skips_are_warned_of(read, tmp_path):
     assert not gdas["warnings"] and "after 1 of 3 epochs, not the last" in gdas["remarks"][0]
 
 
-def test_what_pr_darts_discovered_is_told(read, tmp_path):
+def test_pr_darts_reports_its_discovered_operations(read, tmp_path):
     pair(tmp_path, "a", "pr_darts", 0, 80)
     file = tmp_path / "runs" / "a" / "result.json"
     own = {"discovered": {"normal": 15}, "discoverable": 35}
@@ -243,14 +233,13 @@ def test_holm():
     assert holm([0.5, 0.9]) == [1, 1]
 
 
-def test_pairs_are_over_the_seeds_that_both_have():
+def test_pairs_use_the_seeds_of_both_rows():
     a, b = {0: 90.0, 1: 92.0, 2: 50.0}, {0: 89.0, 1: 90.0, 3: 10.0}
     (found,) = pairs({"a": a, "b": b})
     assert (found.difference, found.seeds, found.p, found.least_p) == (1.5, (0, 1), 0.5, 0.5)
     assert found.sd == pytest.approx(0.5**0.5) and found.p_t == pytest.approx(0.2048, abs=1e-3)
     assert pairs({"a": {0: 1.0}, "b": {1: 1.0}}) == []
-    # One image more of 359, with each seed: no spread but rounding, which a t test would take for
-    # certainty.
+    # One image of 359 more with each seed: the spread is rounding alone; a t test has no meaning.
     a, b = ({n: 100 * (right + more) / 359 for n, right in enumerate((344, 351, 330))}
             for more in (1, 0))  # fmt: skip
     (equal,) = pairs({"a": a, "b": b})
@@ -273,11 +262,11 @@ def test_conclusions_are_no_stronger_than_the_test():
     assert "nothing is tested" in preamble([])
 
 
-# ----------------------------------------------------------------------------------------- the page
+# ---------------------------------------------------------------------------------------- the page
 
 
 class Tags(HTMLParser):
-    """Sees that every element is closed, and keeps what a table's cells sort by."""
+    """Checks that every element is closed; collects the sort keys and links."""
 
     void = {"meta", "br", "path", "use", "rect", "stop"}
 
