@@ -87,7 +87,7 @@ class Job:
             return False
         try:
             return load(self.folder).cells != load(self.cells()).cells
-        except InputError:  # missing or damaged: its start will say so
+        except InputError:  # missing or damaged: its start reports that
             return False
 
     def set_aside(self) -> None:

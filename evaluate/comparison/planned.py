@@ -19,7 +19,7 @@ RANDOM = "random cells"
 
 
 def jobs_of(config: CompareConfig, folder: Path) -> list[Job]:
-    """All searches and retrainings, seed by seed, so that an early report has whole seeds."""
+    """All searches and retrainings, seed by seed, so that an early report has complete seeds."""
     jobs = []
     training = [*words(config.retraining_flags()), *config.more_train_words()]
 
