@@ -1,10 +1,10 @@
-"""Compares methods: searches, retrains under one budget, tests, reports.
+"""Compares methods: search, retrain under one budget, test, report.
 
     python evaluate/compare.py --preset digits --methods pc_darts gdas darts random --output FOLDER
-    python evaluate/compare.py --runs FOLDER ... --output O   run folders that are there already
+    python evaluate/compare.py --runs FOLDER ... --output O   existing run folders
 
-Stopped by Ctrl-C or killed, the same command goes on; finished runs are kept. The papers' own
-tables and figures: evaluate/reproduce.py.
+After Ctrl-C or a kill, the same command continues; finished runs are kept. The papers' own tables
+and figures: evaluate/reproduce.py.
 """
 
 from __future__ import annotations

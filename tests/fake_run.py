@@ -1,6 +1,6 @@
-"""A stand-in for a search or a retraining: the same flags, the same run folder, and no training.
+"""A fake search or retraining: the same flags and run folder, no training.
 
-As a script it is what the tests of evaluate/compare.py start. `FAKE` in the environment names what
+The tests of evaluate/compare.py start it as a script. `FAKE` in the environment names the run that
 goes wrong: {"fail": folder, "full": folder, "slow": end of names}.
 """
 
@@ -38,18 +38,14 @@ def begin(folder, method, seed, **config):
 
 
 def epoch(folder, number, skips=0, name="found"):
-    line = {"epoch": number, "valid_top1": 50.0 + number, "seconds": 2.0, "derived_top1": None}
-    for kind in ("normal", "reduction"):
-        figures = {"skips": skips, "entropy": 2.0, "changed_edges": 1}
-        line |= {f"{key}_{kind}": value for key, value in figures.items()}
     with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps({"epoch": number}) + "\n")
     with open(folder / "genotypes.jsonl", "a") as file:
         file.write(json.dumps({"epoch": number, "genotype": genotype(name, skips)}) + "\n")
 
 
 def search(folder, method="darts", seed=0, skips=(0, 1, 1), split="halves", **config):
-    """A finished one, as three epochs leave it."""
+    """A finished search of three epochs."""
     begin(folder, method, seed, **config)
     write(folder, "split.json", {"sha256": split, "images_sha256": "images"})
     for number, count in enumerate(skips):
@@ -61,7 +57,7 @@ def search(folder, method="darts", seed=0, skips=(0, 1, 1), split="halves", **co
 def training(
     folder, of, top1, seed=0, train="images", test="test", shape=(1, 8, 8), **config
 ):
-    """A finished one of the cells in a search's folder, or in a genotype's file."""
+    """A finished retraining of the cells in a search's folder or a genotype file."""
     config = {"genotype": str(of), "held_out": "test", **config}
     begin(folder, "retrain", seed, **config)
     write(folder, "images.json", {
@@ -75,7 +71,7 @@ def training(
 
 
 def accuracy(name):
-    """Of a run folder's name, known to the tests: PC-DARTS 90 + seed, DARTS 80 + seed, ..."""
+    """Of a retraining, by the name of its folder: PC-DARTS 90 + seed, DARTS 80 + seed, ..."""
     base = {"pc_darts": 90, "darts": 80, "random-cell": 70}
     known = [value for start, value in base.items() if name.startswith(start)]
     return (known or [60])[0] + int(name.removesuffix(".train").split("-")[-1])

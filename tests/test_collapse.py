@@ -1,4 +1,4 @@
-"""What tells that a search collapses: the Hessian's eigenvalue, skips, and the rule that stops."""
+"""Detection of collapse: the Hessian's dominant eigenvalue, skips, and the rules that stop."""
 
 import dataclasses
 import json
@@ -33,7 +33,7 @@ def full_hessian(loss_at, parameter, step=1e-6):
     return torch.stack(columns) / (2 * step)
 
 
-def test_of_a_matrix_that_is_known():
+def test_eigenvalue_of_a_known_matrix():
     x, y = (torch.nn.Parameter(torch.ones(n, dtype=torch.float64)) for n in (2, 1))
     unused = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
     loss = (x[0] ** 2 - 5 * x[1] ** 2 + x[0] * y[0]) / 2 + y[0]
@@ -43,7 +43,7 @@ def test_of_a_matrix_that_is_known():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_two_of_like_magnitude_and_opposite_sign_do_not_cancel(seed):
+def test_eigenvalues_of_opposite_sign_do_not_cancel(seed):
     x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
     loss = (x * x * torch.tensor([2.0, -1.99, 0.1])).sum() / 2
     assert abs(dominant_eigenvalue(loss, [x], seed)) == pytest.approx(2, rel=1e-2)
@@ -68,7 +68,7 @@ def test_eigenvalue_is_that_of_the_full_hessian(kind):
 
 
 @pytest.mark.parametrize("kind", [GDASSuperNet, EDASSuperNet, ITNASSuperNet])
-def test_relaxed_mixes_every_candidate_of_methods_that_draw(kind):
+def test_relaxed_sampling_methods_mix_every_candidate(kind):
     torch.manual_seed(0)
     net = kind(channels=4, cells=3, nodes=2, classes=3)
     images = torch.randn(4, 3, 8, 8)
@@ -119,8 +119,8 @@ TINY = "--preset digits --epochs 4 --channels 4 --cells 3 --limit-images 40 --ba
 TINY += ["--nodes", "3", "--cut-accuracy", "off", "--threads", "1", "--arch-learning-rate", "3"]
 
 
-def test_stops_with_the_cells_from_before_and_resumes_to_the_same(command, tmp_path, monkeypatch):
-    """A rule that fires after the third epoch, in one go and in two."""
+def test_a_stopped_search_keeps_earlier_cells_and_resumes_the_same(command, tmp_path, monkeypatch):
+    """The rule fires after the third epoch, with and without a resume."""
     import common.training.bilevel
 
     monkeypatch.setattr(

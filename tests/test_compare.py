@@ -1,18 +1,22 @@
-"""evaluate/compare.py: what it starts, goes on with, refuses and reports."""
+"""evaluate/compare.py: what it starts, resumes, refuses and reports."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import fake_run
 from common.errors import InputError
-from comparison import conduct, methods, planned, rows, running
+from comparison import conduct, methods, planned, running
 from comparison.conduct import compare
+from comparison.executor import LocalExecutor
 from comparison.jobs import Job
 from comparison.methods import METHODS
 from comparison.progress import View
@@ -26,13 +30,9 @@ FAKE = (str(Path(fake_run.__file__)),)
 def faked(monkeypatch):
     """Searches and retrainings that train nothing."""
     for name, method in METHODS.items():
-        fake = methods.Method(FAKE, method.method, method.flags, method.made, method.printed)
+        fake = methods.Method(FAKE, method.method, method.flags, method.printed)
         monkeypatch.setitem(METHODS, name, fake)
     monkeypatch.setattr(planned, "TRAIN", FAKE)
-    monkeypatch.setattr(running, "PAUSE", 0.01)
-    # Pictures take seconds; tests/test_compare_reading.py draws them.
-    monkeypatch.setattr(conduct.html_report, "write", lambda report, folder: None)
-    monkeypatch.setattr(rows, "adds_of", lambda run: 1)
     monkeypatch.setattr(sys, "argv", [COMPARE])
 
 
@@ -53,7 +53,7 @@ def report(folder):
     return json.loads((folder / "comparison.json").read_text())
 
 
-def test_a_whole_comparison_and_nothing_twice(faked, tmp_path, capsys):
+def test_a_comparison_runs_everything_once(faked, tmp_path, capsys):
     compare(config(tmp_path))
     searches = [f"{name}-{seed}" for name in ("pc_darts", "darts") for seed in (0, 1)]
     names = [name + end for name in searches for end in ("", ".train")]
@@ -71,7 +71,7 @@ def test_a_whole_comparison_and_nothing_twice(faked, tmp_path, capsys):
     assert found["pairs"][0]["difference"] == 10 and not found["pairs"][0]["separated"]
     text = (tmp_path / "comparison.md").read_text()
     assert "| pc_darts | 90.50 \u00b1 0.71 (2) | +20.50 \u00b1 0.71 (2) | 6 s |" in text
-    assert "do not separate pc_darts from darts" in text
+    assert "pc_darts vs darts: no significant difference" in text
     assert "10 of 10 runs done" in capsys.readouterr().out
 
     compare(config(tmp_path, seeds=3))  # one more seed
@@ -79,25 +79,20 @@ def test_a_whole_comparison_and_nothing_twice(faked, tmp_path, capsys):
     assert report(tmp_path)["rows"][0]["accuracy"]["values"] == {"0": 90, "1": 91, "2": 92}
 
 
-def test_stopped_and_started_again(faked, tmp_path, monkeypatch):
-    """Finished runs stay, unfinished ones are resumed by their own --resume."""
+def test_after_a_stop_finished_runs_are_kept_and_others_resumed(faked, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE", json.dumps({"slow": "s-0.train"}))
-    show = View.show
 
-    def interrupt(view, force=False):
-        # One is done, and the run beside it and the next have begun.
-        begun = [job for job in view.jobs if (job.folder / "asked").exists()]
-        if not force and len(begun) >= 4:
-            raise KeyboardInterrupt
-        show(view, force)
+    def terminate():  # when one run is done, the one beside it runs, and the next two have begun
+        while len(list(tmp_path.glob("runs/*/asked"))) < 4:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(View, "show", interrupt)
+    threading.Thread(target=terminate).start()
     with pytest.raises(SystemExit, match="130"):
         compare(config(tmp_path))
     first = starts(tmp_path)
     done = {path.parent.name for path in tmp_path.glob("runs/*/result.json")}
-    assert 0 < len(done) < len(first) == 4 and not list(tmp_path.glob("runs/*.pid"))
-    monkeypatch.setattr(View, "show", show)
+    assert 0 < len(done) < len(first) and not list(tmp_path.glob("runs/*.pid"))
     monkeypatch.setenv("FAKE", "{}")
     (tmp_path / "runs" / "darts-1").mkdir(exist_ok=True)  # killed before it wrote its config
     (tmp_path / "runs" / "darts-1" / "config.json.tmp").write_text("{")
@@ -110,7 +105,7 @@ def test_stopped_and_started_again(faked, tmp_path, monkeypatch):
     assert not any(row["failures"] for row in report(tmp_path)["rows"])
 
 
-def test_a_failed_run_is_reported_and_the_rest_goes_on(faked, tmp_path, monkeypatch, capsys):
+def test_a_failed_run_is_reported_and_the_others_continue(faked, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAKE", json.dumps({"fail": "darts-1"}))
     compare(config(tmp_path))
     found = report(tmp_path)
@@ -127,9 +122,9 @@ def test_a_failed_run_is_reported_and_the_rest_goes_on(faked, tmp_path, monkeypa
     assert not report(tmp_path)["rows"][1]["failures"]
 
 
-def test_a_full_disk_stops_all_and_loses_nothing(faked, tmp_path, monkeypatch):
+def test_a_full_disk_stops_everything_and_loses_nothing(faked, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE", json.dumps({"full": "pc_darts-0.train"}))
-    with pytest.raises(InputError, match="--output: the disk of .* is full.*make room"):
+    with pytest.raises(InputError, match="--output: the disk of .* is full.*free some space"):
         compare(config(tmp_path, jobs=1))
     assert starts(tmp_path) == ["pc_darts-0 new", "pc_darts-0.train new"]
     monkeypatch.setenv("FAKE", "{}")
@@ -138,16 +133,16 @@ def test_a_full_disk_stops_all_and_loses_nothing(faked, tmp_path, monkeypatch):
     assert "pc_darts-0.train resumed" in again and len(again) == 9
 
 
-def test_a_report_that_finds_no_room(faked, tmp_path, monkeypatch):
+def test_a_full_disk_is_named_while_the_report_is_written(faked, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(conduct.text_report, "write", full)
+    monkeypatch.setattr(conduct, "write", full)
     with pytest.raises(InputError, match="is full"):
         compare(config(tmp_path, seeds=1, random_cells=0))
 
 
-def test_a_run_that_still_goes_on_is_not_started_beside(faked, tmp_path):
+def test_a_run_that_is_still_running_is_refused(faked, tmp_path):
     folder = tmp_path / "runs" / "darts-0"
     folder.parent.mkdir(parents=True)
     words = [sys.executable, "-c", "input()", "--resume", str(folder)]
@@ -160,8 +155,8 @@ def test_a_run_that_still_goes_on_is_not_started_beside(faked, tmp_path):
     assert not starts(tmp_path)
 
 
-def test_a_start_that_nobody_saw_end_counts_too(faked, tmp_path):
-    """The comparison was killed, kill -9; its run went on for a while, or to its end."""
+def test_a_start_that_was_killed_counts_in_the_wall_time(faked, tmp_path):
+    """kill -9 of the comparison: its runs continued for a while, or finished."""
     runs = tmp_path / "runs"
     for name in ("darts-0", "darts-0.train"):
         runs.mkdir(exist_ok=True)
@@ -176,7 +171,7 @@ def test_a_start_that_nobody_saw_end_counts_too(faked, tmp_path):
     assert 1200 <= row["wall_seconds"]["mean"] < 1210 and not list(runs.glob("*.pid"))
 
 
-def test_a_failed_random_cell_is_told(faked, tmp_path, monkeypatch):
+def test_a_failed_random_cell_is_reported(faked, tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE", json.dumps({"fail": "random-cell-1-0.train"}))
     compare(config(tmp_path, methods=("darts",)))
     found = report(tmp_path)
@@ -185,19 +180,20 @@ def test_a_failed_random_cell_is_told(faked, tmp_path, monkeypatch):
     assert note.startswith("random-cell-1-0.train failed, so gains are over fewer random cells: er")
 
 
-def test_a_search_without_cells_fails_one_row_and_frees_its_place(faked, tmp_path, monkeypatch):
-    start = Job.start
+def test_missing_cells_fail_a_job_and_those_that_need_it_and_free_its_place(tmp_path):
+    def missing():
+        raise InputError("no cells")
 
-    def lacking(job, threads, device):
-        if job.name == "darts-0.train":
-            raise InputError("darts-0: no cells")
-        start(job, threads, device)
-
-    monkeypatch.setattr(Job, "start", lacking)
-    compare(config(tmp_path, jobs=1, random_cells=0))
-    pc_darts, darts = report(tmp_path)["rows"]
-    assert "darts-0: no cells" in darts["failures"]["0"]
-    assert darts["accuracy"]["values"] == {"1": 81} and len(pc_darts["accuracy"]["values"]) == 2
+    write = "import sys; open(sys.argv[-1] + '/result.json', 'w').write('{}')"
+    write = f"import os, sys; os.mkdir(sys.argv[-1]); {write}"
+    jobs = [
+        Job("first", "x", 0, ("-c", write), (), tmp_path / "first", cells=missing),
+        Job("second", "x", 0, ("-c", write), (), tmp_path / "second", needs=("first",)),
+        Job("third", "x", 0, ("-c", write), (), tmp_path / "third"),
+    ]
+    running.run_all(jobs, [None], 1, View(jobs, 1))
+    assert [job.state for job in jobs] == ["failed", "failed", "done"]
+    assert [job.why for job in jobs[:2]] == ["no cells", "needs first, which failed"]
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
@@ -208,10 +204,10 @@ def test_a_search_without_cells_fails_one_row_and_frees_its_place(faked, tmp_pat
     (["--budget", "paper", "--search-cells", "4"], "--search-cells 4: --budget paper leaves"),
     (["--runs", "no/such"], "--runs no/such: no such folder"),
     (["--search-channels", "0"], "--search-channels 0: must be 1 or more"),
-    (["--train-flags=--epoks 6"], "--train-flags '--epoks 6': evaluate/train.py does not take"),
+    (["--train-flags=--epoks 6"], "--train-flags '--epoks 6': evaluate/train.py refuses"),
     (["--train-flags=--epochs -6"], "--train-flags '--epochs -6': --epochs -6: must be"),
     (["--train-flags=--cutout '1"], "No closing quotation"),
-    (["--train-flags=--seed 1"], "--seed is not for all; leave it out"),
+    (["--train-flags=--seed 1"], "--seed is set for each run; leave it out"),
     (["--train-flags=--held-out valid"], "a comparison is of test accuracies"),
 ])  # fmt: skip
 def test_bad_flags(command, tmp_path, arguments, said):
@@ -241,17 +237,36 @@ def test_places_take_turns_on_gpus(monkeypatch):
     assert running.devices(None) == [None] and running.devices(2) == [None, None]
 
 
-def test_a_run_sees_its_gpu_and_its_threads(tmp_path):
+def test_a_run_gets_its_gpu_and_threads(tmp_path):
     script = tmp_path / "say.py"
     script.write_text("import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[1:])")
     job = Job("x", "x", 4, (str(script),), ("--K", "2"), tmp_path / "runs" / "x")
-    job.start(threads=3, device="1")
-    job.process.wait()
+    executor = LocalExecutor(["1"], threads=3)
+    executor.submit(job)
+    assert not executor.has_room()
+    while not executor.poll():
+        time.sleep(0.01)
+    assert executor.has_room() and job.state == "failed"  # it writes no result
     said = job.log.read_text()
     assert said.startswith("1 ['--K', '2', '--seed', '4', '--threads', '3', '--output'")
 
 
-# ---------------------------------------------------------------------------- what a person sees
+def test_cancel_stops_the_workers_of_a_launcher(tmp_path):
+    sleep = "import time; time.sleep(60)"
+    launch = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
+    executor = LocalExecutor([None], 1)
+    executor.submit(Job("x", "x", 0, ("-c", launch), (), tmp_path / "runs" / "x"))
+    me, tree = psutil.Process(), []
+    while len(tree) < 2:
+        tree = me.children(recursive=True)
+        time.sleep(0.05)
+    executor.cancel()
+    assert executor.has_room()
+    left = [process for process in tree if process.is_running()]  # nobody waited for a zombie
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)
+
+
+# ----------------------------------------------------------------------------------- the progress
 
 
 def some_jobs(tmp_path):
@@ -263,11 +278,11 @@ def some_jobs(tmp_path):
     every[0].clock.write_text("80\n20\n")  # two starts
     fake_run.begin(every[1].folder, "retrain", 0, epochs=4)
     fake_run.epoch(every[1].folder, 0)
-    every[1].started, every[1].process = time.time() - 10, object()
+    every[1].started = time.time() - 10
     return every
 
 
-def test_time_left_is_by_what_like_runs_took(tmp_path):
+def test_time_left_is_estimated_from_similar_runs(tmp_path):
     view = View(some_jobs(tmp_path), places=1)
     # A search took 100 s; a training is a quarter done after 10 s. One of each is to come.
     # b's are not known: the mean of both, 70 s, each.
@@ -293,11 +308,11 @@ def test_live_table(tmp_path, monkeypatch, capsys):
     assert "FAILED a-0.train: why" in capsys.readouterr().out
 
 
-# ------------------------------------------------------------------------------------- in earnest
+# ------------------------------------------------------------------------------------ a real run
 
 
 def test_a_real_search_and_its_retraining(tmp_path, command, monkeypatch):
-    """The shortest that there are, in this process: what the fakes stand for is what is started."""
+    """The shortest possible, in this process: the real commands accept what the fakes accept."""
     monkeypatch.setattr(sys, "argv", [COMPARE])
     given = config(
         tmp_path, methods=("gdas_frc",), seeds=1, random_cells=0, search_epochs=1,
@@ -309,7 +324,6 @@ def test_a_real_search_and_its_retraining(tmp_path, command, monkeypatch):
         more = ["--seed", job.seed, "--threads", 1, "--output", job.folder]
         status, _, err = command(*job.script, *job.flags, *own, *more)
         assert status == 0, err
-    monkeypatch.setattr(conduct.html_report, "write", lambda report, folder: None)
     compare(given)
     (row,) = report(tmp_path)["rows"]
     assert 0 <= row["accuracy"]["values"]["0"] <= 100 and row["params"]["mean"] > 1000

@@ -1,4 +1,4 @@
-"""Budgets: command lines that the searches accept, and figures as printed."""
+"""Budgets: command lines that the searches accept, and the papers' results as published."""
 
 import dataclasses
 
@@ -9,8 +9,7 @@ from common.networks.genotype import load, save
 from common.run.cli import parse
 from comparison import published
 from comparison.budget import NINE, budget_of, search_flags, shared_out, words
-from comparison.methods import METHODS, name_of
-from comparison.plan import rows_of
+from comparison.methods import METHODS, known, name_of
 from comparison.planned import jobs_of
 from comparison.settings import CompareConfig
 from edas import config as edas
@@ -38,7 +37,7 @@ def test_matched_searches_have_one_budget(preset):
         config = parsed(name, search_flags(name, budget, METHODS[name].flags))
         size = config.channels, config.cells, config.learning_rate, config.dataset
         assert size == (8, budget.cells, budget.learning_rate, preset)
-        if name == "random":  # one half of the images, where a search has a pass over both
+        if name == "random":  # it trains on one half of the images, a search on both
             assert (config.samples, config.epochs) == (6, 4)
         else:
             assert config.epochs == 12
@@ -52,7 +51,7 @@ def test_matched_searches_have_one_budget(preset):
     assert len(grace) == 9 and sum(grace) == 0
 
 
-def test_each_keeps_its_own_settings_in_the_papers_mode():
+def test_budget_paper_keeps_each_methods_own_settings():
     budget = budget_of("cifar10", False, {})
     for name in METHODS:
         config = parsed(name, search_flags(name, budget, METHODS[name].flags))
@@ -62,7 +61,7 @@ def test_each_keeps_its_own_settings_in_the_papers_mode():
 
 
 @pytest.mark.parametrize("total", [3, 5, 8, 9, 10, 27, 100])
-def test_epochs_are_shared_out_among_cycles(total):
+def test_epochs_are_split_among_cycles(total):
     shares = NINE[0] if total >= 9 else (15, 10, 10)
     counts = shared_out(total, shares)
     assert sum(counts) == total and min(counts) >= 1 and counts[0] == max(counts)
@@ -72,7 +71,7 @@ def test_epochs_are_shared_out_among_cycles(total):
     assert config.epochs == total
 
 
-def test_the_hessian_is_asked_of_all_that_have_one():
+def test_hessian_is_set_for_all_searches_but_random():
     budget = budget_of("digits", True, {})
     for name in METHODS:
         config = parsed(name, search_flags(name, budget, METHODS[name].flags, hessian=True))
@@ -80,7 +79,7 @@ def test_the_hessian_is_asked_of_all_that_have_one():
 
 
 @pytest.mark.parametrize(("preset", "budget"), [("digits", "matched"), ("cifar10", "paper")])
-def test_a_comparison_is_command_lines_that_its_searches_accept(preset, budget, tmp_path):
+def test_searches_and_retrainings_accept_their_command_lines(preset, budget, tmp_path):
     given = CompareConfig(
         preset=preset, budget=budget, seeds=2, random_cells=1, output=str(tmp_path),
         data_root=str(tmp_path),
@@ -101,8 +100,8 @@ def test_a_comparison_is_command_lines_that_its_searches_accept(preset, budget, 
     assert found["gdas-1.train"] == tmp_path / "runs" / "gdas-1"  # each its own search's
 
 
-def test_printed_figures():
-    """Never a best without its mean, where a paper prints both."""
+def test_published_results():
+    """A best result has its mean beside it, where a paper prints both."""
     printed = {name: METHODS[name].printed for name in METHODS}
     assert (printed["pc_darts"][0].mean, printed["pc_darts"][0].best) == (2.67, 2.57)
     five = {"darts": (2.89, 3.15, 2.99, 3.07, 3.27), "darts2": (3.11, 2.68, 2.77, 3.14, 3.06),
@@ -114,16 +113,16 @@ def test_printed_figures():
     assert not printed["darts2"][0].params  # Table 4 prints none
 
 
-def test_methods_are_known_by_their_runs():
+def test_methods_are_recognised_by_config_json():
     assert name_of({"method": "gdas", "reduction": "fixed"}) == "gdas_frc"
     assert name_of({"method": "darts", "order": 2}) == "darts2"
     assert name_of({"method": "mine"}) == "mine"
-    assert [row.label for row in rows_of(["darts", "gdas", "darts"])] == ["darts", "gdas"]
+    assert known(["darts", "gdas", "darts"]) == ["darts", "gdas"]
 
 
 @pytest.mark.parametrize("preset", ["digits", "cifar10"])
-def test_whose_cells_they_are_decides_nothing_of_their_retraining(preset, tmp_path):
-    """evaluate/train.py by itself gives PC-DARTS' cells batches of 128, EDAS' of 64."""
+def test_the_retraining_does_not_depend_on_the_cells_paper(preset, tmp_path):
+    """By default evaluate/train.py gives PC-DARTS' cells batches of 128, EDAS' of 64."""
     given = CompareConfig(preset=preset, output=str(tmp_path), data_root=str(tmp_path))
     found = set()
     for method in METHODS.values():
@@ -135,7 +134,7 @@ def test_whose_cells_they_are_decides_nothing_of_their_retraining(preset, tmp_pa
     assert one.recipe == {"digits": None, "cifar10": "darts"}[preset]
 
 
-def test_an_equal_retraining_for_all(tmp_path):
+def test_all_retrainings_have_the_same_flags(tmp_path):
     given = CompareConfig(
         methods=("gdas", "random"), preset="cifar10", output=str(tmp_path), data_root=str(tmp_path),
         dataset="folder", limit_images=40, train_flags="--epochs 2 --cutout 0", random_cells=1,

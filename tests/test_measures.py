@@ -1,4 +1,4 @@
-"""What a search records of its architecture, against figures worked out by hand."""
+"""Metrics of the architecture, against values computed by hand."""
 
 import dataclasses
 import math
@@ -27,7 +27,7 @@ def test_the_best_operation_is_never_none():
     assert best[3] == COLUMN["dil_conv_5x5"] and (best != COLUMN["none"]).all()
 
 
-def test_cut_to_best_is_one_operation_an_edge_with_weight_one():
+def test_cut_to_best_keeps_one_operation_per_edge_with_weight_one():
     op, edge = torch.rand(5, 8), torch.rand(5)
     cut = cut_to_best(Mix(op, edge), CANDIDATES)
     for row, best in enumerate(best_operations(op, CANDIDATES)):
@@ -35,23 +35,22 @@ def test_cut_to_best_is_one_operation_an_edge_with_weight_one():
     assert cut.edge is edge
 
 
-def test_cut_to_cell_is_the_cells_operations_and_edges():
+def test_cut_to_cell_keeps_the_cells_operations_and_edges():
     cut = cut_to_cell(Mix(torch.rand(5, 8)), CELL, EDGES, CANDIDATES)
     kept = {(0, "sep_conv_3x3"), (1, "skip_connect"), (3, "skip_connect"), (4, "avg_pool_3x3")}
     found = {(row, CANDIDATES[column]) for row, column in cut.op.nonzero().tolist()}
     assert found == kept and cut.op.sum() == 4
-    assert cut.edge.tolist() == [1, 1, 0, 1, 1]  # the bypass of an edge that is gone, too
+    assert cut.edge.tolist() == [1, 1, 0, 1, 1]  # a removed edge has no bypass either
 
 
-def test_edge_weights_that_are_left_keep_their_ratios_and_their_sum():
+def test_kept_edge_weights_keep_their_ratios_and_their_sum():
     edge = torch.tensor([0.4, 0.6, 0.5, 0.2, 0.3])
     cut = cut_to_cell(Mix(torch.rand(5, 8), edge), CELL, EDGES, CANDIDATES)
     torch.testing.assert_close(cut.edge, torch.tensor([0.4, 0.6, 0, 0.4, 0.6]))
 
 
 @pytest.mark.parametrize("kind", [SuperNet, PCDARTSSuperNet])
-def test_a_cut_supernet_computes_what_is_left_and_nothing_else(kind):
-    """Operations outside of the cut may do what they like."""
+def test_a_cut_supernet_does_not_depend_on_removed_operations(kind):
     torch.manual_seed(0)
     net = kind(channels=4, cells=3, nodes=2)
     cells = net.derive()
@@ -73,7 +72,7 @@ def test_a_cut_supernet_computes_what_is_left_and_nothing_else(kind):
     assert not torch.allclose(net(x), before)
 
 
-def test_figures_of_an_epoch():
+def test_metrics_of_an_epoch():
     net = SuperNet(channels=4, cells=3, nodes=2).double()
     measures = Measures(net)
     for kind in ("normal", "reduction"):
@@ -83,7 +82,7 @@ def test_figures_of_an_epoch():
     alpha = net.arch["alpha_normal"].data
     alpha[0, COLUMN["skip_connect"]] = alpha[3, COLUMN["avg_pool_3x3"]] = 50  # decided
     alpha[4, COLUMN["max_pool_3x3"]] = 1e-5
-    alpha[2, COLUMN["none"]] = 50  # decided as well, but no best operation
+    alpha[2, COLUMN["none"]] = 50  # decided as well, but never the best operation
     figures = measures.epoch(net)
     assert figures["changed_edges_normal"] == 3 and figures["changed_edges_reduction"] == 0
     assert figures["entropy_normal"] == pytest.approx(2 / 5 * math.log(8), rel=1e-5)
@@ -95,7 +94,7 @@ def test_figures_of_an_epoch():
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
-def test_cut_accuracies_by_the_named_statistics(tmp_path, accelerator, statistics):
+def test_cut_accuracies_use_the_chosen_batch_norm_statistics(tmp_path, accelerator, statistics):
     config = dataclasses.replace(CONFIG, cut_accuracy=statistics)
     trainer = make(tmp_path, accelerator, SuperNet, config=config)
     for _ in range(3):
@@ -131,14 +130,14 @@ def test_a_cut_that_overflows_does_not_end_the_search(tmp_path, accelerator, mon
     assert 0 <= trainer.held_out_metrics()["cut_top1"] <= 100
 
 
-def test_off_by_default_and_then_null(tmp_path, accelerator):
+def test_cut_accuracies_are_none_by_default(tmp_path, accelerator):
     figures = make(tmp_path, accelerator, SuperNet).held_out_metrics()
     names = ("uncut_top1", "cut_top1", "derived_top1", "cut_statistics")
     assert [figures[name] for name in names] == [None] * 4
 
 
-def test_where_none_may_be_derived_the_cut_weights_keep_it(tmp_path, accelerator):
-    """An edge whose best is `none` is cut to it; otherwise to the best of the others."""
+def test_the_cut_keeps_none_where_it_can_be_derived(tmp_path, accelerator):
+    """An edge dominated by `none` is cut to `none`, or else to the best other operation."""
     cuts = {}
 
     class Recording(SuperNet):

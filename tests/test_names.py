@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from common.draw.confusion import confusion_figure
-from comparison import charts, html_report
+from comparison.report import COLUMNS, Report, page
 from comparison.rows import Mean, Summary
 from detection.draw import _draw
 
@@ -29,16 +29,11 @@ def test_what_was_detected_in_a_picture(tmp_path, name):
     assert "<script>" not in (tmp_path / "x.svg").read_text()
 
 
-def test_rows_of_a_page():
-    nothing = {"normal": None, "reduction": None}
-    one = Mean(1.0, None, {0: 1.0})
-    rows = [
-        Summary(name, one, None, one, *[None] * 5, nothing, nothing, None, {0: name}, [], [])
-        for name in NAMES
-    ]
-    svg = charts.cost(rows)
-    page = "".join(html_report._failures(rows)) + html_report._figure("", "", title=NAMES[0])
-    page += "".join(html_report._list(NAMES))
-    assert "<script>" not in svg + page
-    for name in ESCAPED:
-        assert name in svg and page.count(name) >= 3
+def test_labels_and_logs_in_a_comparisons_report():
+    one, both = Mean(1.0, None, {0: 1.0}), {"normal": None, "reduction": None}
+    means = {name: None for _, name, _ in COLUMNS} | {"skips": both, "pools": both}
+    means |= {"accuracy": one, "search_seconds": one}
+    rows = [Summary(name, means, {0: name}, [name], []) for name in NAMES]
+    text = page(Report(NAMES[0], NAMES[0], NAMES[0], {}, [], rows, None, [], NAMES))
+    assert "<script>alert" not in text
+    assert all(text.count(name) >= 5 for name in ESCAPED)  # table, chart, failures, warnings, notes

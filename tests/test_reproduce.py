@@ -3,10 +3,8 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from common.errors import InputError
@@ -14,7 +12,7 @@ from common.networks.genotype import load, save
 from comparison.jobs import Job
 from comparison.progress import View
 from comparison.run_folders import RunFolder
-from comparison.running import run_all, stop
+from comparison.running import run_all
 from conftest import ROOT
 from reproduction import conduct, report
 from reproduction.jobs import Expansion, cells_of, checkable, ranked, snapshot, winner
@@ -407,19 +405,6 @@ def test_a_training_of_cells_that_are_no_longer_chosen_is_done_again(tmp_path):
     assert (tmp_path / "train.replaced-1" / "result.json").exists()  # and nothing is lost
     results = [(job.folder / "result.json").read_text() for job in (again, after)]
     assert results == ["{}", "{}"]
-
-
-def test_a_launchers_child_ends_with_it(tmp_path):
-    sleeps = "import time; time.sleep(60)"
-    launch = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeps!r}])"
-    job = Job("x", "x", 0, ("-c", launch), (), tmp_path / "x")
-    job.start(1, None)
-    children = []
-    while not children:
-        children = psutil.Process(job.process.pid).children()
-        time.sleep(0.05)
-    stop([job])
-    assert not any(child.is_running() for child in children)
 
 
 def test_a_run_that_still_writes_is_not_joined(tmp_path):

@@ -1,1 +1,1 @@
-"""Methods side by side: searches and retrainings started, their run folders read and compared."""
+"""Compares methods: runs searches and retrainings, reads their run folders, writes the report."""

@@ -1,4 +1,4 @@
-"""What a folder of runs was begun for, so that nothing else is mixed into it."""
+"""Pins the flags with which a folder of runs was started, so that later starts cannot mix runs."""
 
 from __future__ import annotations
 
@@ -8,40 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import write_whole
+from common.files import json_object, write_whole
 from common.run.flags import flag
 
 
 def pin(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Write down what was asked for, or see that it is the same as before.
+    """Write the flags to asked.json at the first start; later check that they are the same.
 
     Args:
-        folder: that is there.
-        asked: what two starts must have in common, by the names of flags.
+        folder: an existing folder.
+        asked: flags that all starts must share, by field name.
 
     Raises:
-        InputError: it is not the same; its runs would be mixed with these.
+        InputError: a flag differs, or asked.json is damaged.
     """
     file, now = folder / "asked.json", json.loads(json.dumps(asked))
     if not file.exists():
         write_whole(file, (json.dumps(now, indent=2) + "\n").encode())
         return
-    try:
-        before = json.loads(file.read_text())
-        if not isinstance(before, dict):
-            raise ValueError(before)
-    except ValueError:
+    before = json_object(file)
+    if before is None:
         raise InputError(
-            f"{file}: damaged, so nobody can tell what {folder} was begun with; name another "
-            "--output, or remove this file if you know that it was the same"
-        ) from None
-    if set(before) != set(now):
-        raise InputError(
-            f"--output {folder}: was begun by another command or version; name another folder"
+            f"{file}: damaged, so the flags of the first start are unknown; name another --output, "
+            "or remove this file if you know that they were the same"
         )
     for name, value in now.items():
-        if before[name] != value:
+        if name not in before or before[name] != value:
             raise InputError(
-                f"{flag(name)} {value}: {folder} was begun with {before[name]}; name another "
-                "--output, or go on with it as it was"
+                f"{flag(name)} {value}: {folder} was begun with {before.get(name)}; name another "
+                "--output, or continue with the same flag"
             )

@@ -1,4 +1,4 @@
-"""What a person sees while a comparison runs: a live table, or plain lines where none can be."""
+"""The progress of a comparison: a live table on a terminal, otherwise a line per event."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from comparison.jobs import Job
 
-UP = "\x1b[{}F\x1b[J"  # so many lines up, and clear what is below
+UP = "\x1b[{}F\x1b[J"  # go up so many lines and clear what is below
 
 
 class View:
-    """Says what runs, what is done and how long the rest will take.
+    """Shows what runs, what is done and about how long the rest takes.
 
     Args:
         jobs: all of them.
@@ -34,12 +34,10 @@ class View:
         self.show(force=True)
 
     def started(self, job: Job) -> None:
-        """A line, where there is no table."""
-        if not self.live and job.state == "running":
+        if not self.live:
             self._line(f"started {job.name}")
 
     def ended(self, job: Job) -> None:
-        """Likewise; a failure is said in any case."""
         if job.state == "failed":
             last = job.why.splitlines()[-1]
             self._line(f"FAILED {job.name}: {last} (its log: {job.log})")
@@ -47,7 +45,7 @@ class View:
             self._line(f"done {job.name} in {duration(job.seconds())}; {self.summary()}")
 
     def show(self, force: bool = False) -> None:
-        """The table anew, where it is live and a second old."""
+        """Redraw the live table, at most once per second."""
         if not self.live or (not force and time.time() - self.shown < 1):
             return
         self.shown = time.time()
@@ -58,16 +56,16 @@ class View:
         self.drawn = len(table)
 
     def table(self) -> list[str]:
-        """A row a label, a column a seed."""
+        """A line per label, a column per seed."""
         labels = list(dict.fromkeys(job.label for job in self.jobs))
         seeds = sorted({job.seed for job in self.jobs})
         width = max(map(len, labels))
-        head = f"{'':<{width}}" + "".join(f"  {f'seed {seed}':<14}" for seed in seeds)
-        rows = [head.rstrip()]
-        for label in labels:
-            cells = (self._cell(label, seed) for seed in seeds)
-            rows.append((f"{label:<{width}}" + "".join(f"  {c:<14}" for c in cells)).rstrip())
-        return rows
+        lines = [("", *(f"seed {seed}" for seed in seeds))]
+        lines += [(label, *(self._cell(label, seed) for seed in seeds)) for label in labels]
+        return [
+            (f"{first:<{width}}" + "".join(f"  {cell:<14}" for cell in cells)).rstrip()
+            for first, *cells in lines
+        ]
 
     def summary(self) -> str:
         """Counts and the time left."""
@@ -75,23 +73,20 @@ class View:
         parts = [f"{count['done']} of {len(self.jobs)} runs done", f"{count['running']} running"]
         if count["failed"]:
             parts.append(f"{count['failed']} failed")
-        left = self.seconds_left()
-        if left:
+        if left := self.seconds_left():
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
     def seconds_left(self) -> float | None:
-        """By how long runs of the same kind took; None: nothing is known yet."""
+        """Estimated from runs of the same label and kind, else from all; None: nothing is known."""
         known: dict[tuple[str, bool], list[float]] = {}
         for job in self.jobs:
-            whole = job.seconds() if job.state == "done" else 0.0
-            if job.state == "running" and (share := job.progress()) > 0:
-                whole = job.seconds() / share
-            if whole > 0:
-                known.setdefault((job.label, job.is_search), []).append(whole)
+            share = {"done": 1.0, "running": job.progress()}.get(job.state, 0.0)
+            if share > 0 and (total := job.seconds() / share) > 0:
+                known.setdefault((job.label, job.is_search), []).append(total)
         if not known:
             return None
-        usual = statistics.fmean(s for values in known.values() for s in values)
+        usual = statistics.fmean(seconds for values in known.values() for seconds in values)
         left = []
         for job in self.jobs:
             if job.state in ("waiting", "running"):
@@ -101,7 +96,7 @@ class View:
         return max(sum(left) / self.places, max(left, default=0.0))
 
     def _cell(self, label: str, seed: int) -> str:
-        """The least finished of a label's jobs of a seed."""
+        """The state of a label's first unfinished job with a seed."""
         own = [job for job in self.jobs if (job.label, job.seed) == (label, seed)]
         for job in own:
             if job.state == "failed":
@@ -113,7 +108,7 @@ class View:
         return "search done" if any(job.state == "done" for job in own) else "waits"
 
     def _line(self, text: str) -> None:
-        """Above the table, which is drawn anew below."""
+        """Print a line; the live table is redrawn below it."""
         if self.drawn:
             sys.stdout.write(UP.format(self.drawn))
             self.drawn = 0
@@ -121,7 +116,7 @@ class View:
 
 
 def duration(seconds: float) -> str:
-    """As a person says it."""
+    """Seconds in a unit that suits them: 80 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

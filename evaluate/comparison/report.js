@@ -1,4 +1,4 @@
-// Sort a table by the column whose head is pressed; rows without a value come last.
+// Clicking a head sorts the table by its column; rows without a value are last.
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {

@@ -1,11 +1,12 @@
-"""A row of the table: figures of one method over its seeds, each with its mean and its number."""
+"""The rows of the table: a method's metrics over seeds, as mean, standard deviation and number."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -17,7 +18,12 @@ from common.networks.ops import POOLS
 from common.training.collapse import filled
 from comparison.run_folders import Result, RunFolder
 
-LAST = 3  # epochs at the end of a search over which changes of the genotype are counted
+LAST = 3  # final epochs of a search over which changes of the genotype are counted
+KINDS = ("normal", "reduction")
+METRICS = (
+    "accuracy", "gain", "search_seconds", "train_seconds", "wall_seconds", "memory_mib", "params",
+    "multiply_adds",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class Mean:
     """A mean over seeds.
 
     Attributes:
-        sd: sample standard deviation; None of one value.
+        sd: sample standard deviation; None for one value.
         values: by seed.
     """
 
@@ -35,12 +41,11 @@ class Mean:
 
     @property
     def n(self) -> int:
-        """Of how many."""
         return len(self.values)
 
 
-def mean_of(values: dict[int, float | None]) -> Mean | None:
-    """Over the seeds that have one; None: none has."""
+def mean_of(values: Mapping[int, float | None]) -> Mean | None:
+    """The mean over the seeds that have a value; None where none has."""
     there = {seed: value for seed, value in values.items() if value is not None}
     if not there:
         return None
@@ -54,120 +59,94 @@ class Summary:
 
     Attributes:
         label: of the row.
-        accuracy: on the test images, last epoch of the retraining, percent.
-        gain: over the mean of the random cells of the same seed, points.
-        search_seconds: as the searches recorded them.
-        train_seconds: of the retrainings.
-        wall_seconds: of both commands, start-up and pictures and all.
-        memory_mib: peak of the search.
-        params: of the retrained network.
-        multiply_adds: of one image; convolutions and linear layers.
-        skips: of each kind of cell, as many of its edges.
-        pools: likewise.
-        changed: edges of the derived cells that differ from an epoch before, an epoch, over the
-            last three of the search.
-        failures: of seeds without a result, why.
-        warnings: of searches that ended in cells full of skips, or were stopped.
-        remarks: of those whose cells were so for a while, and what a method reports of its own.
+        means: by metric. accuracy: top-1 on the test images after the last epoch, percent; gain:
+            over the mean of the random cells of the same seed, points; search_seconds and
+            train_seconds: as the runs measured them; wall_seconds: of both commands, start-up
+            included; memory_mib: peak of the search; params and multiply_adds: of the retrained
+            network and one image; changed: edges of the derived cells that change per epoch, over
+            the last three of the search; skips and pools: edges of each kind of cell.
+        failures: by seed, why there is no accuracy.
+        warnings: searches that ended in cells dominated by skips, or were stopped.
+        remarks: searches whose cells were so for a while, and what a method itself reports.
     """
 
     label: str
-    accuracy: Mean | None
-    gain: Mean | None
-    search_seconds: Mean | None
-    train_seconds: Mean | None
-    wall_seconds: Mean | None
-    memory_mib: Mean | None
-    params: Mean | None
-    multiply_adds: Mean | None
-    skips: dict[str, Mean | None]
-    pools: dict[str, Mean | None]
-    changed: Mean | None
+    means: dict[str, Any]  # Mean | None; of skips and pools one per kind of cell
     failures: dict[int, str]
     warnings: list[str]
     remarks: list[str]
 
 
-def summaries(
-    results: Sequence[Result], random: Sequence[RunFolder]
-) -> tuple[list[Summary], dict[int, Mean]]:
-    """A row a label, and by seed what random cells reached."""
-    baseline = random_by_seed(random)
-    labels = list(dict.fromkeys(result.label for result in results))
-    return [
-        _summary(label, [r for r in results if r.label == label], baseline) for label in labels
-    ], baseline
+def summaries(results: Sequence[Result], random: Sequence[RunFolder]) -> list[Summary]:
+    """A row per label.
 
-
-def random_by_seed(random: Sequence[RunFolder]) -> dict[int, Mean]:
-    """Of each seed, the accuracies of its random cells."""
-    found: dict[int, dict[int, float]] = {}
-    for run in random:
-        if run.result is not None:
-            own = found.setdefault(run.seed, {})
-            own[len(own)] = run.result["test_top1"]
-    return {seed: mean_of(values) for seed, values in found.items()}
-
-
-def _summary(label: str, results: Sequence[Result], random: dict[int, Mean]) -> Summary:
-    trained = {r.seed: r.training for r in results if r.training is not None}
-    searched = {r.seed: r.searches for r in results}
-
-    def of_training(key: str) -> Mean | None:
-        return mean_of({seed: run.result.get(key) for seed, run in trained.items()})
-
-    def of_searches(key: str) -> dict[int, list[float]]:
-        there = {s: [run.result for run in runs] for s, runs in searched.items()}
-        return {s: [r[key] for r in found] for s, found in there.items() if all(found) and found}
-
-    accuracy = of_training("test_top1")
-    gains = {
-        seed: run.result["test_top1"] - random[seed].mean
-        for seed, run in trained.items() if seed in random
-    }  # fmt: skip
-    seconds = {seed: sum(values) for seed, values in of_searches("search_seconds").items()}
-    memory = {seed: max(values) for seed, values in of_searches("peak_memory_mib").items()}
-    walls = {
-        seed: _sum_or_none([run.wall_seconds(), *(s.wall_seconds() for s in searched[seed])])
-        for seed, run in trained.items()
+    Args:
+        results: of all labels and seeds.
+        random: retrainings of random cells.
+    """
+    baseline = {
+        seed: statistics.fmean(
+            run.result["test_top1"] for run in random if run.seed == seed and run.result
+        )
+        for seed in {run.seed for run in random if run.result}
     }
-    counts = {seed: cell_counts(run.genotype) for seed, run in trained.items()}
-    kinds = ("normal", "reduction")
-    return Summary(
-        label, accuracy, mean_of(gains), mean_of(seconds), of_training("train_seconds"),
-        mean_of(walls), mean_of(memory), of_training("params"),
-        mean_of({seed: adds_of(run) for seed, run in trained.items()}),
-        {kind: mean_of({s: count[kind][0] for s, count in counts.items()}) for kind in kinds},
-        {kind: mean_of({s: count[kind][1] for s, count in counts.items()}) for kind in kinds},
-        mean_of({seed: changes(runs[0]) for seed, runs in searched.items() if runs}),
-        {r.seed: r.failure for r in results if r.training is None},
-        [text for r in results for text in events(r)[0]],
-        [text for r in results for text in events(r)[1]],
-    )
+    rows = []
+    for label in dict.fromkeys(result.label for result in results):
+        own = [result for result in results if result.label == label]
+        metrics = {result.seed: _metrics(result, baseline) for result in own}
+
+        def mean(name: str, metrics: dict = metrics) -> Mean | None:
+            return mean_of({seed: values.get(name) for seed, values in metrics.items()})
+
+        means = {name: mean(name) for name in METRICS}
+        for name in ("skips", "pools"):
+            means[name] = {kind: mean(f"{name}_{kind}") for kind in KINDS}
+        means["changed"] = mean("changed")
+        failures = {result.seed: result.failure for result in own if result.training is None}
+        told = [events(result) for result in own]
+        rows.append(Summary(
+            label, means, failures, sum((w for w, _ in told), []), sum((r for _, r in told), [])
+        ))  # fmt: skip
+    return rows
 
 
-def _sum_or_none(values: Sequence[float | None]) -> float | None:
-    return None if None in values else sum(values)
+def _metrics(result: Result, baseline: Mapping[int, float]) -> dict[str, float | None]:
+    """The metrics of one seed; those that are unknown are None or left out."""
+    metrics: dict[str, float | None] = {}
+    if result.search is not None:
+        metrics["changed"] = changes(result.search)
+        searched = result.search.result or {}
+        metrics["search_seconds"] = searched.get("search_seconds")
+        metrics["memory_mib"] = searched.get("peak_memory_mib")
+    if result.training is not None:
+        trained = result.training.result
+        metrics["accuracy"] = trained["test_top1"]
+        if result.seed in baseline:
+            metrics["gain"] = trained["test_top1"] - baseline[result.seed]
+        metrics |= {name: trained.get(name) for name in ("train_seconds", "params")}
+        metrics["multiply_adds"] = (both_adds_of(result.training) or (None,))[0]
+        metrics |= cell_counts(result.training.genotype)
+        walls = [run.wall_seconds() for run in result.runs]
+        metrics["wall_seconds"] = None if None in walls else sum(walls)
+    return metrics
 
 
-def cell_counts(genotype: Genotype) -> dict[str, tuple[int | None, int | None]]:
-    """Of each kind of cell: skip connections and pools; None of a cell that is fixed."""
-    found = {}
+def cell_counts(genotype: Genotype) -> dict[str, int]:
+    """Skip connections and pools of each kind of cell, without those of a fixed cell."""
+    counts = {}
     for kind, cell in genotype.cells.items():
-        names = [] if isinstance(cell, FixedCell) else [edge.op.name for edge in cell.edges]
-        counts = names.count("skip_connect"), sum(name in POOLS for name in names)
-        found[kind] = (None, None) if isinstance(cell, FixedCell) else counts
-    return {"normal": (None, None), "reduction": (None, None), **found}
-
-
-def adds_of(run: RunFolder) -> int | None:
-    """Multiply-adds of a retrained network; None where the run says nothing of its images."""
-    counted = both_adds_of(run)
-    return None if counted is None else counted[0]
+        if not isinstance(cell, FixedCell):
+            names = [edge.op.name for edge in cell.edges]
+            counts[f"skips_{kind}"] = names.count("skip_connect")
+            counts[f"pools_{kind}"] = sum(name in POOLS for name in names)
+    return counts
 
 
 def both_adds_of(run: RunFolder) -> tuple[int, int] | None:
-    """By both conventions of `common.networks.complexity`."""
+    """Multiply-adds of a retrained network by both conventions of `common.networks.complexity`.
+
+    None where the run has no images.json.
+    """
     config, images = run.config, run.read("images.json")
     if "shape" not in images:
         return None
@@ -181,7 +160,7 @@ def both_adds_of(run: RunFolder) -> tuple[int, int] | None:
 
 
 def changes(search: RunFolder) -> float | None:
-    """Edges of the derived cells that differ from an epoch before, an epoch, at the end."""
+    """Edges of the derived cells that change per epoch, over the last epochs of a search."""
     lines = search.lines("genotypes.jsonl")[-LAST - 1 :]
     cells = [parse(json.dumps(line["genotype"])).cells for line in lines]
     if len(cells) < 2:
@@ -195,25 +174,23 @@ def changes(search: RunFolder) -> float | None:
 
 
 def events(result: Result) -> tuple[list[str], list[str]]:
-    """Warnings and remarks: see `Summary`."""
+    """The warnings and remarks of a search, see `Summary`."""
     warnings, remarks = [], []
-    for search in result.searches:
-        who = f"{result.label}, seed {result.seed}"
-        lines = search.lines("genotypes.jsonl")
-        full: dict[str, list[int]] = {}
-        for line in lines:
-            for kind, cell in parse(json.dumps(line["genotype"])).cells.items():
-                if filled(cell):
-                    full.setdefault(kind, []).append(line["epoch"])
-        for kind, epochs in full.items():
-            text = f"{who}: half or more of the {kind} cell's edges were skip connections"
-            if epochs[-1] == lines[-1]["epoch"]:
-                warnings.append(f"{text} when the search ended.")
-            else:
-                remarks.append(f"{text} after {len(epochs)} of {len(lines)} epochs, not the last.")
-        if (search.result or {}).get("collapsed"):
-            warnings.append(f"{who}: stopped on collapse after {search.result['epochs']} epochs.")
-        for kind, count in (search.result or {}).get("discovered", {}).items():  # PR-DARTS' own
-            possible = search.result["discoverable"]
-            remarks.append(f"{who}: discovered {count} of {possible} operations of {kind} cells.")
+    if result.search is None:
+        return warnings, remarks
+    who, found = f"{result.label}, seed {result.seed}", result.search.result or {}
+    lines = result.search.lines("genotypes.jsonl")
+    cells = [parse(json.dumps(line["genotype"])).cells for line in lines]
+    for kind in cells[-1] if cells else ():
+        dominated = [filled(epoch[kind]) for epoch in cells]
+        text = f"{who}: skip connections on half or more of the {kind} cell's edges"
+        if dominated[-1]:
+            warnings.append(f"{text} at the end of the search.")
+        elif any(dominated):
+            remarks.append(f"{text} after {sum(dominated)} of {len(lines)} epochs, not the last.")
+    if found.get("collapsed"):
+        warnings.append(f"{who}: stopped on collapse after {found['epochs']} epochs.")
+    for kind, count in found.get("discovered", {}).items():  # PR-DARTS
+        possible = found["discoverable"]
+        remarks.append(f"{who}: discovered {count} of {possible} operations of {kind} cells.")
     return warnings, remarks

@@ -1,4 +1,4 @@
-"""Run folders, read: what a search and the retraining of its cells have left."""
+"""Reads run folders, and pairs each search with the retraining of its cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from comparison.jobs import tail, wall_seconds
 from comparison.methods import name_of
 from retraining.loop import METHOD as RETRAIN
 
-# Of config.json: what may differ between runs that are compared.
+# Fields of config.json that may differ between runs of one comparison.
 OF_A_RUN = {
     "seed", "output", "resume", "genotype", "command", "commit", "machine", "versions", "device",
     "threads", "data_root", "checkpoint_steps", "log_with", "hessian", "cut_accuracy",
@@ -25,92 +25,88 @@ OF_A_RUN = {
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder with its config.
-
-    Attributes:
-        folder: where it is.
-        config: its config.json.
-    """
+    """A run folder with its config.json."""
 
     folder: Path
     config: dict[str, Any]
 
     @cached_property
     def result(self) -> dict[str, Any] | None:
-        """None: the run has not ended."""
+        """result.json; None while the run is unfinished."""
         return _json(self.folder / "result.json")
 
     @cached_property
     def genotype(self) -> Genotype:
-        """What was found or trained."""
+        """The cells found or trained."""
         return load(self.folder)
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """Of an epoch file; none where it is not there.
+        """One of its files with a line per epoch; empty where it is missing.
 
         Raises:
             InputError: it is damaged.
         """
         path = self.folder / name
-        try:
-            return json_lines(path) if path.exists() else []
-        except ValueError:
-            raise InputError(f"{path}: damaged; leave this run out, or run it again") from None
+        return json_lines(path) if path.exists() else []
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of it; empty where it is not there."""
+        """One of its JSON files; empty where it is missing."""
         return _json(self.folder / name) or {}
 
     @property
     def seed(self) -> int:
-        """Of the run."""
         return self.config["seed"]
 
     def wall_seconds(self) -> float | None:
-        """Of its command, over all starts; None where nobody took the time."""
+        """Wall time of its command over all starts; None where it was not recorded."""
         return wall_seconds(self.folder) or None
 
 
 @dataclass(frozen=True)
 class Result:
-    """A row's run with one seed: the search, and the retraining of its cells.
+    """A method's run with one seed: the search, and the retraining of its cells.
 
     Attributes:
-        label: of the row.
+        label: of its row.
         seed: of both.
-        searches: usually one; the normal cell's first.
-        training: None: there is none yet, or it failed.
-        failure: why; the log's last lines.
+        search: None where it has not begun.
+        training: None where it failed or has not finished.
+        failure: why there is no training.
     """
 
     label: str
     seed: int
-    searches: tuple[RunFolder, ...]
+    search: RunFolder | None
     training: RunFolder | None
     failure: str = ""
 
+    @property
+    def runs(self) -> list[RunFolder]:
+        """The run folders there are."""
+        return [run for run in (self.search, self.training) if run is not None]
+
 
 def run_folder(folder: Path) -> RunFolder | None:
-    """A run folder; None where there is no config.json.
+    """Read a run folder; None where it has no config.json.
 
     Raises:
-        InputError: it is damaged.
+        InputError: its config.json is damaged.
     """
     config = _json(folder / "config.json")
     if config is None:
         return None
-    if not isinstance(config, dict) or "method" not in config or "seed" not in config:
+    if not isinstance(config, dict) or not {"method", "seed"} <= config.keys():
         raise InputError(f"--runs {folder}: its config.json is not that of a run")
     return RunFolder(folder, config)
 
 
 def found(folders: Sequence[str]) -> list[RunFolder]:
-    """The runs in these folders: each a run folder, or one that holds run folders.
+    """The runs in these folders: each a run folder, or a folder of run folders.
 
     Raises:
         InputError: a folder holds none.
     """
-    runs = []
+    runs: dict[Path, RunFolder] = {}
     for name in folders:
         folder = Path(name)
         if not folder.is_dir():
@@ -120,44 +116,44 @@ def found(folders: Sequence[str]) -> list[RunFolder]:
         here = [run for place in places if place.is_dir() and (run := run_folder(place))]
         if not here:
             raise InputError(f"--runs {name}: no run folder there (it would hold a config.json)")
-        runs += here
-    return list({run.folder.resolve(): run for run in runs}.values())
+        runs |= {run.folder.resolve(): run for run in here}
+    return list(runs.values())
 
 
 def results_of(runs: Sequence[RunFolder]) -> tuple[list[Result], list[RunFolder]]:
-    """Each search with the retraining of its cells, and retrainings that belong to no search.
+    """Each search with the retraining of its cells, and the retrainings of no search.
 
-    A retraining belongs to a search with its seed whose cells it trained.
+    A retraining belongs to the search with its seed and its cells.
     """
     trainings = [
-        run for run in runs  # without those that have begun and read their images
+        run for run in runs  # one that still reads its images has no genotype.json
         if run.config["method"] == RETRAIN and (run.folder / "genotype.json").exists()
     ]  # fmt: skip
     searches = [run for run in runs if run.config["method"] != RETRAIN]
-    labels = _labels(searches)
-    results, left = [], list(trainings)
-    for search, label in zip(searches, labels, strict=True):
+    results, left = [], trainings
+    for search, label in zip(searches, _labels(searches), strict=True):
+        training = None
         if search.result is None:
             log = search.folder.with_name(search.folder.name + ".log")
-            why = "\n".join(["its search has not ended", *tail(log)])
-            results.append(Result(label, search.seed, (search,), None, why))
-            continue
-        cells = search.genotype.cells
-        own = [t for t in trainings if t.seed == search.seed and t.genotype.cells == cells]
-        # Two searches can find the same cells; names tell whose retraining it is.
-        own.sort(key=lambda t: Path(str(t.config.get("genotype"))).name != search.folder.name)
-        left = [t for t in left if t not in own]
-        why = "" if own else f"no retraining of its cells with seed {search.seed}"
-        if own and own[0].result is None:
-            why = "its retraining has not ended"
-        results.append(Result(
-            label, search.seed, (search,), None if why else own[0], why
-        ))  # fmt: skip
+            failure = "\n".join(["its search has not finished", *tail(log)])
+        else:
+            cells = search.genotype.cells
+            own = [t for t in trainings if t.seed == search.seed and t.genotype.cells == cells]
+            left = [t for t in left if t not in own]
+            # Two searches can find the same cells: prefer the retraining that names this one.
+            own.sort(key=lambda t: Path(str(t.config.get("genotype"))).name != search.folder.name)
+            if not own:
+                failure = f"no retraining of its cells with seed {search.seed}"
+            elif own[0].result is None:
+                failure = "its retraining has not finished"
+            else:
+                training, failure = own[0], ""
+        results.append(Result(label, search.seed, search, training, failure))
     return results, left
 
 
 def _labels(searches: Sequence[RunFolder]) -> list[str]:
-    """The method, and of several settings of it what tells them apart."""
+    """The method of each search, with the settings that differ between searches of the method."""
     names = [name_of(run.config) for run in searches]
     labels = []
     for run, name in zip(searches, names, strict=True):
@@ -168,16 +164,17 @@ def _labels(searches: Sequence[RunFolder]) -> list[str]:
     return labels
 
 
-def differences(one: RunFolder, other: RunFolder) -> list[str]:
-    """The settings in which two runs differ, but for what may."""
-    keys = sorted((set(one.config) | set(other.config)) - OF_A_RUN)
-    return [
-        f"{key} {one.config.get(key)} and {other.config.get(key)}"
+def differences(one: RunFolder, other: RunFolder) -> dict[str, str]:
+    """The settings in which two runs differ and must not, each with both values."""
+    keys = sorted((one.config.keys() | other.config.keys()) - OF_A_RUN)
+    return {
+        key: f"{key} {one.config.get(key)} and {other.config.get(key)}"
         for key in keys if one.config.get(key) != other.config.get(key)
-    ]  # fmt: skip
+    }  # fmt: skip
 
 
 def _json(path: Path) -> Any:
+    """The content of a JSON file; None where there is no file."""
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):

@@ -1,151 +1,120 @@
-"""Runs the jobs of a comparison, several at once, and leaves nothing half done behind."""
+"""Schedules the jobs of a comparison: several at once, each after those that it needs."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import psutil  # accelerate brings it
+import psutil
 import torch
 
 from common.errors import InputError
-from comparison.jobs import Job, refuse_running, settle_clocks
+from comparison.executor import LocalExecutor
+from comparison.jobs import Job
 from comparison.progress import View
 
 FULL = "No space left on device"
-LEAST = 2**20  # bytes that are free where a disk is not full
-PAUSE = 0.2  # seconds between looks at what runs
-
-
-class DiskFull(Exception):
-    """No room is left for what runs write."""
+LEAST = 2**20  # a disk with fewer free bytes is full
+PAUSE = 0.05  # seconds between polls
 
 
 def devices(jobs: int | None) -> list[str | None]:
-    """Where to run: of each place its GPU, or None; by default one a GPU, else one."""
+    """One place per run at a time: its GPU, or None on a CPU. By default one place per GPU."""
     count = torch.cuda.device_count()
     places = jobs or max(1, count)
     return [str(place % count) if count else None for place in range(places)]
 
 
 def threads_each(asked: int | None, places: int) -> int:
-    """CPU threads of a run: those asked for, or the usable cores shared out."""
-    knows = hasattr(os, "sched_getaffinity")  # macOS does not say which cores may be used
-    usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count() or 1
+    """CPU threads per run: as asked, or the usable cores divided by the places."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # macOS has not
+    usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return asked or max(1, usable // places)
 
 
 def run_all(
     jobs: Sequence[Job], places: Sequence[str | None], threads: int, view: View
 ) -> None:
-    """All jobs, each after those that it needs; a failed one holds up only what needs it.
+    """Run all jobs that are not finished. A failed job holds up only those that need it.
 
     Args:
         jobs: in the order in which to start them.
         places: see `devices`.
-        threads: of each.
-        view: says what happens.
+        threads: CPU threads of each run.
+        view: shows the progress.
 
     Raises:
-        InputError: runs of an earlier start still go on, or the disk is full.
-        KeyboardInterrupt: Ctrl-C or a termination signal; the runs have stopped by then.
+        InputError: runs of an earlier start are still running.
+        KeyboardInterrupt: Ctrl-C or a termination signal.
+        OSError: the disk is full. All runs have stopped by then, as after Ctrl-C.
     """
-    refuse_running(jobs)
-    settle_clocks(jobs)
+    executor = LocalExecutor(places, threads)
+    _refuse_running(jobs)
     for job in jobs:
+        job.settle_clock()
         job.state = "done" if job.finished() else "waiting"
-    _reconsider(jobs)
-    free = list(places)
-    used: dict[str, str | None] = {}
-    with _terminated_as_interrupted(), view:
-        try:
+    _repeat_stale(jobs)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with view:
             while any(job.state in ("waiting", "running") for job in jobs):
-                _skip_what_cannot_run(jobs)
-                while free and (job := _next(jobs)) is not None:
-                    used[job.name] = free.pop(0)
-                    _start(job, threads, used[job.name])
-                    view.started(job)
-                    if job.state == "failed":
-                        free.append(used.pop(job.name))
-                        view.ended(job)
-                for job in jobs:
-                    if job.state == "running" and job.poll():
-                        free.append(used.pop(job.name))
-                        view.ended(job)
-                        if job.state == "failed" and _full(job):
-                            raise DiskFull
-                        _reconsider(jobs)
+                _step(jobs, executor, view)
                 view.show()
                 time.sleep(PAUSE)
-        except BaseException as reason:
-            stop([job for job in jobs if job.state == "running"])
-            if isinstance(reason, DiskFull) or getattr(reason, "errno", None) == errno.ENOSPC:
-                raise disk_full(jobs[0].folder.parent) from None
-            raise
+    except BaseException:
+        executor.cancel()
+        for job in jobs:
+            job.state = "done" if job.finished() else "waiting"
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _step(jobs: Sequence[Job], executor: LocalExecutor, view: View) -> None:
+    """Start what can start, then see what ended."""
+    while executor.has_room() and (job := _next(jobs)) is not None:
+        try:
+            executor.submit(job)
+            view.started(job)
+        except InputError as reason:  # its cells are missing
+            job.state, job.why = "failed", str(reason)
+            view.ended(job)
+    for job in executor.poll():
+        view.ended(job)
+        full = FULL in job.why or shutil.disk_usage(job.folder.parent).free < LEAST
+        if job.state == "failed" and full:
+            raise OSError(errno.ENOSPC, FULL)
+        _repeat_stale(jobs)
 
 
 def disk_full(folder: Path) -> InputError:
-    """What to say of a disk without room."""
+    """The error for a full disk."""
     return InputError(
-        f"--output: the disk of {folder} is full. Finished runs are kept, and the others have "
-        "their checkpoints; make room, then the same command goes on"
+        f"--output: the disk of {folder} is full. Finished runs and checkpoints are kept; free "
+        "some space, then give the same command again to continue"
     )
 
 
-def stop(jobs: Sequence[Job]) -> None:
-    """Let runs end by themselves, as after Ctrl-C; kill those that do not."""
-    def interrupt(process: subprocess.Popen | psutil.Process) -> None:
-        process.send_signal(signal.SIGINT)
-
-    def terminate(process: subprocess.Popen | psutil.Process) -> None:
-        process.terminate()
-
-    def kill(process: subprocess.Popen | psutil.Process) -> None:
-        process.kill()
-
-    tree = {job.name: _tree(job) for job in jobs}
-    ways = ((20, interrupt), (5, terminate), (5, kill))
-    for after, end in ways:
-        for job in jobs:  # Ctrl-C on a terminal has reached them, too; twice does no harm
-            if job.process is not None and job.process.poll() is None:
-                end(job.process)
-            for process in tree[job.name]:  # that a launcher has started
-                with contextlib.suppress(psutil.Error):
-                    end(process)
-        until = time.time() + after
-        while any(
-            (job.process is not None and not job.poll()) or any(map(_lives, tree[job.name]))
-            for job in jobs
-        ):
-            if time.time() > until:
-                break
-            time.sleep(0.05)
-    for job in jobs:
-        job.state = "done" if job.finished() else "waiting"
+def _refuse_running(jobs: Sequence[Job]) -> None:
+    """Raise InputError where a run of an earlier start still writes to a job's folder."""
+    folders = {str(job.folder) for job in jobs}
+    for process in psutil.process_iter(["pid", "cmdline"]):  # finds a launcher's workers too
+        words = process.info["cmdline"] or []
+        for flag, folder in zip(words, words[1:], strict=False):
+            if flag in ("--output", "--resume") and folder in folders:
+                raise InputError(
+                    f"{folder} is still written by process {process.info['pid']}, of an earlier "
+                    "start; wait for it or stop it, then give the same command again"
+                )
 
 
-def _tree(job: Job) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        if job.process is not None:
-            return psutil.Process(job.process.pid).children(recursive=True)
-    return []
-
-
-def _lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def _reconsider(jobs: Sequence[Job]) -> None:
-    """Do again what is finished, but of cells that are not the chosen ones any more."""
+def _repeat_stale(jobs: Sequence[Job]) -> None:
+    """Repeat finished jobs whose cells are no longer the chosen ones, and those that need them."""
     state = {job.name: job.state for job in jobs}
     again: set[str] = set()
     for job in jobs:
@@ -158,45 +127,15 @@ def _reconsider(jobs: Sequence[Job]) -> None:
             again.add(job.name)
 
 
-def _start(job: Job, threads: int, device: str | None) -> None:
-    try:
-        job.start(threads, device)
-    except InputError as reason:  # of cells that are not there
-        job.state, job.why = "failed", str(reason)
-
-
 def _next(jobs: Sequence[Job]) -> Job | None:
-    done = {job.name for job in jobs if job.state == "done"}
-    failed = {job.name for job in jobs if job.state == "failed"}
-
-    def ready(job: Job) -> bool:
-        return (done | failed if job.spares else done).issuperset(job.needs)
-
-    return next((job for job in jobs if job.state == "waiting" and ready(job)), None)
-
-
-def _skip_what_cannot_run(jobs: Sequence[Job]) -> None:
-    failed = {job.name for job in jobs if job.state == "failed"}
-    for job in jobs:
-        lacking = failed.intersection(job.needs)
-        enough = job.spares and len(lacking) < len(job.needs)
-        if job.state == "waiting" and lacking and not enough:
-            job.state, job.why = "failed", f"needs {', '.join(sorted(lacking))}, which failed"
-
-
-def _full(job: Job) -> bool:
-    """Whether it failed for want of room."""
-    return FULL in job.why or shutil.disk_usage(job.folder.parent).free < LEAST
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """A termination signal ends the comparison as Ctrl-C does, and so its runs."""
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before: Callable | int | None = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """The first job that can start; those whose needs failed, fail on the way."""
+    state = {job.name: job.state for job in jobs}
+    for job in (job for job in jobs if job.state == "waiting"):
+        needs = [state[need] for need in job.needs]
+        failed = [need for need in job.needs if state[need] == "failed"]
+        if failed and not (job.spares and len(failed) < len(needs)):
+            job.state, job.why = "failed", f"needs {', '.join(sorted(failed))}, which failed"
+            state[job.name] = "failed"
+        elif all(of in ("done", "failed") for of in needs):
+            return job
+    return None
