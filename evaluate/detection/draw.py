@@ -9,6 +9,7 @@ from matplotlib import font_manager, rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchvision.transforms.v2.functional import resize
 from torchvision.utils import draw_bounding_boxes
 
 from common.draw.cell import STYLE
@@ -16,6 +17,7 @@ from common.draw.fonts import drawable
 from detection.coco import Target
 
 LEAST_SCORE = 0.3  # of a detection that is drawn
+SIDE = 600  # pixels of an image's longer side
 
 
 @rc_context(STYLE)
@@ -47,15 +49,15 @@ def detections(
 
 
 def with_boxes(image: Tensor, one: Target, classes: Sequence[str], family: str) -> Tensor:
-    """The image with its boxes, their classes and, for detections, their scores."""
-    labels = one["labels"].tolist()
+    """The image, scaled to `SIDE`, with its boxes, their classes and, for detections, scores."""
+    labels, scale = one["labels"].tolist(), SIDE / max(image.shape[1:])
+    image = resize(image, [round(scale * side) for side in image.shape[1:]])
     if not labels:  # torchvision would warn
         return image
     texts = [classes[label - 1] for label in labels]
     if "scores" in one:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, one["scores"], strict=True)]
     return draw_bounding_boxes(
-        image, one["boxes"], texts, [to_hex(f"C{label - 1}") for label in labels],
-        width=max(1, image.shape[1] // 150),
-        font=font_manager.findfont(family), font_size=max(8, image.shape[1] // 20),
+        image, one["boxes"] * scale, texts, [to_hex(f"C{label - 1}") for label in labels],
+        width=3, font=font_manager.findfont(family), font_size=24,
     )  # fmt: skip
