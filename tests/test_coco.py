@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from common.errors import InputError, UnreadableFile
-from detection.batches import TrainBatches, plain_batches
-from detection.coco import read_image, read_split
+from detection.batches import TrainBatches
+from detection.coco import read_split
+from detection.train_detector import DetectConfig
 from shapes import make
 
 
@@ -91,9 +92,9 @@ def test_a_file_that_is_missing_or_no_json_is_named(tmp_path, make_file):
 # ---------------------------------------------------------------------------------------- batches
 
 
-def batches(folder, **how):
-    how = {"batch_size": 4, "flip": True, "seed": 0, **how}
-    return TrainBatches(read_split(folder, "train2017"), 64, **how)
+def batches(folder, rank=0, processes=1, **flags):
+    config = DetectConfig(**{"image_size": 64, "batch_size": 4, "seed": 0, "workers": 0, **flags})
+    return TrainBatches(read_split(folder, "train2017"), config, rank, processes)
 
 
 def equal(one, other):
@@ -158,16 +159,6 @@ def test_each_draw_is_augmented_anew_and_half_are_flipped_unless_told_not_to(fol
     assert 12 <= sum(mirrored) <= 36  # of 48
 
 
-def test_plain_batches_keep_the_sizes_of_the_files(folder):
-    split = read_split(folder, "val2017")
-    served = list(plain_batches(split, range(1, 6, 2), 64, 2))
-    assert [numbers(batch) for batch in served] == [[1, 3], [5]]
-    for images, targets in served:
-        assert images.shape[1:] == (3, 64, 64)
-        for one in targets:
-            assert one["size"].tolist() == list(read_image(split.files[one["number"]]).shape[1:])
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_became_unreadable_is_named(tmp_path, workers):
     make(tmp_path, train=8, valid=1)
@@ -178,7 +169,8 @@ def test_an_image_that_became_unreadable_is_named(tmp_path, workers):
 
 
 @pytest.mark.parametrize(("flags", "named"), [
-    ({"batch_size": 13}, "--batch-size 13: .* 12"), ({"limit": 13}, "--limit-images 13: .* 12"),
+    ({"batch_size": 13}, "--batch-size 13: .* 12"),
+    ({"limit_images": 13}, "--limit-images 13: .* 12"),
 ])  # fmt: skip
 def test_too_few_images(folder, flags, named):
     with pytest.raises(InputError, match=named):
@@ -186,5 +178,5 @@ def test_too_few_images(folder, flags, named):
 
 
 def test_a_limit_is_a_seeded_choice(folder):
-    chosen = [batches(folder, limit=5, seed=seed).indices.tolist() for seed in (0, 0, 1)]
+    chosen = [batches(folder, limit_images=5, seed=seed).indices.tolist() for seed in (0, 0, 1)]
     assert len(set(chosen[0])) == 5 and chosen[0] == chosen[1] != chosen[2]

@@ -16,9 +16,9 @@ from common.networks.network import Network
 from common.run.folder import Run
 from detection import draw, train_detector
 from detection.batches import TrainBatches
-from detection.coco import read_image, read_split
+from detection.coco import read_split
 from detection.loop import DetectorTrainer
-from detection.ssd import FeatureMaps, detector, detector_multiply_adds
+from detection.ssd import FeatureMaps, detector
 from detection.train_detector import DetectConfig, backbone, counts
 from shapes import make
 from test_resume import figures, identical, last_checkpoint
@@ -52,8 +52,6 @@ def test_table_5_counts_the_backbone():
     found = counts(genotype, DetectConfig(), 80)
     assert found["backbone_multiply_adds"] == network.multiply_adds
     assert f"{found['multiply_adds'] / 1e9:.1f}" == "3.2"
-    with torch.device("meta"):
-        ssd = detector(small(channels=48, cells=14), 80, 320)
     cells = network.multiply_adds - 768 * 1000  # without the classifier
     extra = sum(
         128 * (before * size**2 + 9 * 256 * after**2)
@@ -61,7 +59,7 @@ def test_table_5_counts_the_backbone():
     )
     heads = [(192, 40, 4), (384, 20, 6), (768, 10, 6), (256, 5, 6), (256, 3, 4), (256, 1, 4)]
     heads = sum(width * 9 * size**2 * boxes * (81 + 4) for width, size, boxes in heads)
-    assert found["multiply_adds"] == detector_multiply_adds(ssd) == cells + extra + heads
+    assert found["multiply_adds"] == cells + extra + heads
 
 
 @pytest.mark.parametrize(
@@ -205,9 +203,9 @@ def test_a_resumed_run_ends_in_the_same_bits(folder, tmp_path, detect, monkeypat
 
 def make_trainer(folder, run, accelerator, **changes):
     options = config(cells=3, batch_size=8, learning_rate=0.03, workers=0, **changes)
-    processes = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
-    batches = TrainBatches(read_split(folder, "train2017"), 64, 8, flip=True, seed=2, **processes)
-    ssd, valid = detector(backbone(options)[1], 3, 64), read_split(folder, "val2017")
+    train, valid = (read_split(folder, split) for split in ("train2017", "val2017"))
+    batches = TrainBatches(train, options, accelerator.process_index, accelerator.num_processes)
+    ssd = detector(backbone(options)[1], 3, 64)
     return DetectorTrainer(options, ssd, Run(run, "test", accelerator), batches, valid)
 
 
@@ -224,13 +222,15 @@ def test_a_few_steps_lower_the_loss(folder, tmp_path, accelerator):
 
 def test_detections_are_in_pixels_of_the_file(folder, tmp_path, accelerator):
     """A box around all that the network sees is a box around the image."""
-    trainer = make_trainer(folder, tmp_path, accelerator)
+    trainer = make_trainer(folder, tmp_path, accelerator, epochs=1)
     everything = {"boxes": torch.tensor([[0.0, 0, 64, 64]]), "labels": torch.tensor([1]),
                   "scores": torch.ones(1)}  # fmt: skip
     trainer.network.forward = lambda images: [everything] * len(images)
-    for number, one in trainer.find(range(len(trainer.valid))):
-        height, width = read_image(trainer.valid.files[number]).shape[1:]
-        assert one["boxes"].tolist() == [[0, 0, width, height]]
+    found = dict(trainer.find([4, 1, 3]))
+    assert list(found) == [4, 1, 3]
+    for number, one in found.items():
+        size = Image.open(trainer.valid.files[number]).size
+        assert one["boxes"].tolist() == [[0, 0, *size]]
 
 
 @pytest.mark.parametrize("name", ["<script>", r"$\frac{1}{$", "a & b", "猫"])

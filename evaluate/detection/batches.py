@@ -10,14 +10,17 @@ from itertools import islice
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from common.data.image_folder import open_image
 from common.data.streamed import Request, requests
 from common.distributed import generator_of
 from common.errors import InputError, UnreadableFile
-from detection.coco import Coco, Target, read_image
+from common.run.config import RunConfig
+from common.run.start import workers
+from detection.coco import Coco, Target
 
 # Images uint8 [B, 3, S, S]; for each its `boxes` in these pixels, `labels`, the `number` of the
 # image in the split and the `size` [H, W] of its file.
@@ -26,9 +29,15 @@ Sample = tuple[Tensor, Target]
 GREY = (123, 117, 104)  # ImageNet's mean colour fills what a zoom out adds
 
 
+def plain(image_size: int) -> v2.Transform:
+    """Resize to a square, without augmentation."""
+    return v2.Compose([v2.ToImage(), v2.Resize((image_size, image_size))])
+
+
 def augmentation(image_size: int, flip: bool) -> v2.Transform:
     """SSD's (Liu et al. 2016, 2.2 and 3.6), as torchvision's reference trains SSD300 with it."""
     return v2.Compose([
+        v2.ToImage(),
         v2.ClampBoundingBoxes(),
         v2.RandomPhotometricDistort(),
         v2.RandomZoomOut(fill=GREY),
@@ -44,14 +53,9 @@ class TrainBatches:
 
     Args:
         split: the images.
-        image_size: they are resized to a square of this side.
-        batch_size: global; each process gets an equal share of every batch.
-        flip: mirror half of the images.
-        seed: of order and augmentation.
-        limit: use a seeded choice of this many images; None: all.
-        workers: processes that read and augment; 0: this one does.
-        rank: of this process.
-        processes: how many; divides the batch size.
+        config: a `train_detector.DetectConfig`.
+        rank: of this process, which gets an equal share of every batch.
+        processes: how many.
 
     Attributes:
         indices: int64: the images used, as positions in the split.
@@ -60,57 +64,54 @@ class TrainBatches:
         InputError: there are fewer images than a batch or the limit asks for.
     """
 
-    def __init__(
-        self, split: Coco, image_size: int, batch_size: int, *, flip: bool, seed: int,
-        limit: int | None = None, workers: int = 0, rank: int = 0, processes: int = 1,
-    ):
-        self.split, self.transform = split, augmentation(image_size, flip)
-        self.batch_size, self.seed, self.workers = batch_size, seed, workers
+    def __init__(self, split: Coco, config: RunConfig, rank: int = 0, processes: int = 1):
+        self.split, self.indices, limit = split, split.trainable(), config.limit_images
+        self.transform = augmentation(config.image_size, config.flip)
+        self.batch_size, self.seed, self.workers = config.batch_size, config.seed, workers(config)
         self.rank, self.processes = rank, processes
-        self.indices = split.trainable()
-        count = len(self.indices)
         if limit is not None:
-            if limit > count:
-                raise InputError(f"--limit-images {limit}: only {count} training images have a box")
-            chosen = torch.randperm(count, generator=generator_of(seed, "limit"))[:limit]
+            self._check("--limit-images", limit)
+            generator = generator_of(config.seed, "limit")
+            chosen = torch.randperm(len(self.indices), generator=generator)[:limit]
             self.indices = self.indices[chosen.sort().values]
-        if batch_size > len(self.indices):
-            raise InputError(
-                f"--batch-size {batch_size}: only {len(self.indices)} training images have a box"
-            )
+        self._check("--batch-size", config.batch_size)
+
+    def _check(self, flag: str, wanted: int) -> None:
+        count = len(self.indices)
+        if wanted > count:
+            raise InputError(f"{flag} {wanted}: only {count} training images have a box")
 
     def __len__(self) -> int:
         """Whole batches in an epoch; the remaining images wait for another order."""
         return len(self.indices) // self.batch_size
 
     def from_step(self, first: int, end: int) -> Iterator[Batch]:
-        """This process' shares of batches `first` to `end` - 1, counted from the run's first.
-
-        Raises:
-            UnreadableFile: an image became unreadable.
-        """
+        """This process' shares of batches `first` to `end` - 1, counted from the run's first."""
         epoch, before = divmod(first, len(self))
         position = (epoch, before * self.batch_size, first, self.batch_size)
         plan = requests(self.indices, (self.seed, "train"), position, self.rank, self.processes)
-        return _read(self.split, self.transform, islice(plan, end - first), self.workers)
+        return read(self.split, self.transform, islice(plan, end - first), self.workers)
 
 
-def plain_batches(
-    split: Coco, numbers: Iterable[int], image_size: int, batch_size: int, workers: int = 0
-) -> Iterator[Batch]:
-    """The images at these positions, once, resized without augmentation."""
-    plan = BatchSampler([(number, 0) for number in numbers], batch_size, drop_last=False)
-    return _read(split, v2.Resize((image_size, image_size)), plan, workers)
-
-
-def _read(
+def read(
     split: Coco, transform: v2.Transform, plan: Iterable[list[Request]], workers: int
 ) -> Iterator[Batch]:
+    """Read batches of images ahead of use.
+
+    Args:
+        split: the images.
+        transform: PIL images and targets to images [3, S, S] and targets.
+        plan: for each batch, positions in the split and seeds of the transform.
+        workers: processes that read; 0: this one does.
+
+    Raises:
+        UnreadableFile: an image became unreadable.
+    """
     loader = DataLoader(
         _Images(split, transform), batch_sampler=plan, num_workers=workers, collate_fn=_together,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # by default DataLoader draws from the global one
-    )
+    )  # fmt: skip
     for batch in loader:
         if isinstance(batch, UnreadableFile):
             raise batch
@@ -126,10 +127,10 @@ class _Images(Dataset):
     def __getitem__(self, request: Request) -> Sample | UnreadableFile:
         number, seed = request
         try:
-            image = read_image(self.split.files[number])
+            image = open_image(self.split.files[number], 3)
         except InputError as error:  # returned: an error raised in a worker prints its traceback
             return UnreadableFile(error)
-        size, target = image.shape[1:], self.split.target(number)
+        size, target = image.size[::-1], self.split.target(number)
         boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
         with torch.random.fork_rng(devices=[]):  # without workers, training draws from it too
             torch.manual_seed(seed)

@@ -11,11 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.ops import box_convert
-from torchvision.transforms.v2 import functional as T
 
-from common.data.image_folder import open_image
 from common.errors import InputError
 
 Object = dict[str, Any]  # COCO's annotation: bbox [x, y, width, height], area, iscrowd and ids
@@ -120,12 +117,3 @@ def _object(
         "area": area,
         "iscrowd": int(bool(annotation.get("iscrowd", 0))),
     }
-
-
-def read_image(path: Path) -> tv_tensors.Image:
-    """uint8 [3, H, W].
-
-    Raises:
-        InputError: see `image_folder.open_image`.
-    """
-    return tv_tensors.Image(T.pil_to_tensor(open_image(path, 3)))

@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.transform import resize_boxes
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from common.data.image_folder import open_image
 from common.distributed import average
 from common.draw import pictures
 from common.run.config import RunConfig
@@ -21,8 +24,8 @@ from common.training.loop import prepare
 from common.training.schedules import LearningRate
 from common.training.steps import descend
 from detection.average_precision import METRICS, average_precision
-from detection.batches import Batch, TrainBatches, plain_batches
-from detection.coco import Coco, Target, read_image
+from detection.batches import Batch, TrainBatches, plain, read
+from detection.coco import Coco, Target
 from detection.draw import detections
 
 SHOWN = 4  # validation images in the picture
@@ -103,12 +106,11 @@ class DetectorTrainer(ImageLoop):
     def find(self, numbers: Iterable[int]) -> Iterator[tuple[int, Target]]:
         """Validation images by position, and what the detector finds, in pixels of the file."""
         self.network.eval()
-        size, batch_size = self.config.image_size, self.config.batch_size
-        batches = plain_batches(
-            self.valid, numbers, size, batch_size // self.accelerator.num_processes,
-            workers(self.config),
+        size, processes = self.config.image_size, self.accelerator.num_processes
+        plan = BatchSampler(
+            [(number, 0) for number in numbers], self.config.batch_size // processes, False
         )
-        for images, targets in batches:
+        for images, targets in read(self.valid, plain(size), plan, workers(self.config)):
             outputs = self.network(list(self._send(images) / 255))
             for output, target in zip(outputs, targets, strict=True):
                 found = {name: value.cpu() for name, value in output.items()}
@@ -122,9 +124,10 @@ class DetectorTrainer(ImageLoop):
             pictures.run(folder)
             shown = self.valid.trainable()[:SHOWN].tolist()
             scenes = [
-                (read_image(self.valid.files[number]), self.valid.target(number), found)
+                (pil_to_tensor(open_image(self.valid.files[number], 3)),
+                 self.valid.target(number), found)
                 for number, found in self.find(shown)
-            ]
+            ]  # fmt: skip
             if scenes:
                 detections(scenes, self.valid.classes, folder / "pictures")
         last = epochs[-1]

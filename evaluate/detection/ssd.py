@@ -11,13 +11,11 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
-from common.networks.complexity import CallCounter
 from common.networks.network import Network
 
 STRIDE = 32  # the last map's, in a network with ImageNet's stem
@@ -93,13 +91,3 @@ def detector(network: Network, classes: int, image_size: int) -> SSD:
         scales=[0.07, *np.linspace(0.15, 1.05, count).tolist()],  # the last one's next, too
     )
     return SSD(maps, default_boxes, (image_size, image_size), classes + 1)
-
-
-def detector_multiply_adds(ssd: SSD) -> int:
-    """Multiply-adds of the convolutions from the stem to the heads, for one image."""
-    size, like = ssd.transform.fixed_size, next(ssd.parameters())
-    was_training = ssd.training
-    with torch.no_grad(), CallCounter() as counter:
-        ssd.head(list(ssd.eval().backbone(like.new_zeros(1, 3, *size)).values()))
-    ssd.train(was_training)
-    return counter.counts["product"]

@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from common.data.image_folder import check_files
 from common.distributed import seed_of
 from common.errors import InputError
-from common.networks.complexity import multiply_adds, parameters
+from common.networks.complexity import CallCounter, multiply_adds, parameters
 from common.networks.fits import check_network
 from common.networks.genotype import Genotype, load
 from common.networks.network import Network, check_genotype
@@ -30,12 +30,12 @@ from common.networks.trained import load_trained
 from common.run.config import RunConfig
 from common.run.flags import Between
 from common.run.folder import Run
-from common.run.start import main_first, start, workers
+from common.run.start import main_first, start
 from detection.average_precision import check_installed
 from detection.batches import TrainBatches
 from detection.coco import read_split
 from detection.loop import DetectorTrainer
-from detection.ssd import STRIDE, detector, detector_multiply_adds
+from detection.ssd import STRIDE, detector
 from retraining.pinned import pin_genotype
 
 METHOD = "detect"
@@ -124,11 +124,7 @@ def detect(config: DetectConfig) -> None:
             f"--valid-split {config.valid_split}: has other categories than --train-split "
             f"{config.train_split}"
         )
-    batches = TrainBatches(
-        train, config.image_size, config.batch_size, flip=config.flip, seed=config.seed,
-        limit=config.limit_images, workers=workers(config), rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
+    batches = TrainBatches(train, config, accelerator.process_index, accelerator.num_processes)
     genotype, network = backbone(config)
     if config.resume is None:
         check_images([train.files[k] for k in batches.indices] + valid.files, accelerator)
@@ -202,13 +198,13 @@ def counts(genotype: Genotype, config: DetectConfig, classes: int) -> dict[str, 
         network = Network(genotype, config.channels, config.cells, 1000, large_images=True)
         image = torch.empty(1, 3, config.image_size, config.image_size)
         backbone, _ = multiply_adds(network, image)
-        ssd = detector(network, classes, config.image_size)
+        ssd = detector(network, classes, config.image_size).eval()
+        with torch.no_grad(), CallCounter() as counter:
+            ssd.head(list(ssd.backbone(image).values()))
     return {
-        "classes": classes,
-        "params": parameters(ssd),
-        "backbone_multiply_adds": backbone,
-        "multiply_adds": detector_multiply_adds(ssd),
-    }
+        "classes": classes, "params": parameters(ssd), "backbone_multiply_adds": backbone,
+        "multiply_adds": counter.counts["product"],
+    }  # fmt: skip
 
 
 def in_words(size: dict[str, Any]) -> str:
