@@ -28,6 +28,7 @@ def written(tmp_path):
         make(tmp_path, train=2, valid=2)
         file = tmp_path / "annotations" / "instances_train2017.json"
         content = json.loads(file.read_text())
+        content["categories"].reverse()
         content["annotations"] = [
             {"image_id": 1001, "category_id": 90, "bbox": [1, 2, 30, 40]},
             {"image_id": 1000, "category_id": 3, "bbox": [5.5, 6, 20, 10], "area": 7, "iscrowd": 1},

@@ -68,21 +68,15 @@ class DetectConfig(RunConfig):
     """Print the multiply-adds of backbone and detector for COCO's 80 classes, and stop."""
 
     seed: int = 2
-    """Random seed."""
     epochs: int = 120
-    """Number of epochs."""
     batch_size: int = 32
-    """Images in a step, of all processes together."""
     channels: int = 48
-    """Channels in the first cell; doubled at each reduction cell."""
     cells: int = 14
-    """Number of cells; reduction cells are at 1/3 and 2/3."""
     # Deviation: SSD divides its learning rate by 10 at 2/3 and at 5/6 of the training and does not
     # clip gradients; all trainings here use a cosine and clip.
     learning_rate: float = 0.002
     """Initial learning rate of SGD; a cosine lowers it every epoch."""
     weight_decay: float = 5e-4
-    """Weight decay."""
 
     # SSD's augmentation replaces the classifiers'.
     crop_padding: tyro.conf.Suppress[tyro.conf.Fixed[int]] = 0
