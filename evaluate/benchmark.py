@@ -2,35 +2,34 @@
 
     python evaluate/benchmark.py --json FILE
     python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
-    python evaluate/benchmark.py --retraining               # the derived network, plain and fast
+    python evaluate/benchmark.py --retraining               # a derived network, plain and fast
 
 An iteration is an arch step and a weight step of the trainer that the searches use, with clipping
-and both optimisers, on a training and a validation batch of random 32 x 32 images, augmented as in
-a search. The equation-shaped form (`common/training/equation_form.py`) is one module an edge and
-candidate, one `loss.backward()` a step that reaches alphas and weights alike, plain optimisers;
-GDAS' and EDAS' run what is active one by one, with a read from the device an edge. Both forms of a
-method take turns, so that a machine whose speed drifts slows them alike;
-what is printed are medians, with the least and the most.
-
-`evaluate/SPEED.md` says what each column is and why the fast forms are fast.
+and both optimisers, on random 32 x 32 images, augmented as in a search. The equation-shaped form
+(`common/training/equation_form.py`) has one module for each edge and candidate, one
+`loss.backward()` in a step for alphas and weights alike and plain optimisers; in GDAS and EDAS it
+runs the active candidates one by one and reads from the device once an edge. The table has medians
+(minimum to maximum, number of rounds). `evaluate/SPEED.md` explains its columns and why the fast
+forms are fast.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.nn import functional as F
 
-from benchmarking.timing import in_turn, retraining_step, saved_mib, synchronise
+from benchmarking.timing import in_turn, saved_mib, spread, synchronise
 from common.data import loader
 from common.data.batches import Augmentation, Batch
 from common.data.images import Images
@@ -68,24 +67,24 @@ class Options:
     """What to time."""
 
     methods: tuple[Method, ...] = get_args(Method)
-    """Whose iterations."""
+    """Methods to time."""
     batch_size: Annotated[int, Between(1, 2**20)] = 16
-    """Images of a step."""
+    """Images in a step."""
     json: Path | None = None
-    """Write the table there, too: a list of rows."""
+    """Also write the table there, as a list of rows."""
     rounds: Annotated[int, Between(1, 10**6)] = 7
-    """Timed iterations of each form, after one that is not."""
+    """Timed iterations of each form, after one that does not count."""
     channels: Annotated[int, Between(1, 4096)] = 16
-    """Of the first cell's nodes."""
+    """Channels in the first cell."""
     cells: Annotated[int, Between(1, 200)] = 8
-    """How many are stacked."""
+    """Number of cells."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
     retraining: bool = False
-    """Instead of the table: a training step of a derived network, fp32 and as fast as it goes."""
+    """Instead of the table, time a training step of a derived network, plain and fast."""
 
     def check(self) -> None:
-        """Refuse what could not be timed, or not be written.
+        """Refuse what cannot be timed or written.
 
         Raises:
             InputError: naming the flag.
@@ -93,43 +92,42 @@ class Options:
         check_bounds(self)
         if not self.methods:
             raise InputError("--methods: name one or more")
-        if self.channels < 4 or self.channels % 4:
+        if self.channels % 4:
             raise InputError(
-                f"--channels {self.channels}: must be 4 or a multiple of it, the share that "
-                "PC-DARTS samples"
+                f"--channels {self.channels}: must be a multiple of 4; PC-DARTS samples a quarter"
             )
         if self.json is not None:
-            folder = self.json.parent
-            if not folder.is_dir():
-                raise InputError(f"--json {self.json}: there is no folder {folder}")
-            there = self.json if self.json.exists() else folder
-            if not os.access(there, os.W_OK) or self.json.is_dir():
-                raise InputError(f"--json {self.json}: is no file that can be written")
+            try:
+                self.json.open("a").close()
+            except OSError as error:
+                reason = error.strerror
+                raise InputError(f"--json {self.json}: cannot be written ({reason})") from None
 
 
 def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
-    """The fast and the equation-shaped supernet of a method, as its search begins."""
+    """The fast and the equation-shaped supernet of a method at the start of its search.
+
+    Their parameters are equal: other alphas would sample other operations.
+    """
     first = PRDARTSConfig().first()
-    if method == "pc_darts":
-        return PCDARTSSuperNet(**shape), EquationPCDARTS(**shape)
-    if method == "darts":
-        return SuperNet(**shape), EquationSuperNet(**shape)
-    if method == "pr_darts":
-        return PRDARTSSuperNet(first, **shape), EquationPRDARTS(first, **shape)
-    if method == "gdas":
-        return GDASSuperNet(**shape), EquationGDAS(**shape)
-    if method == "gdas_frc":
-        return GDASSuperNet("fixed", **shape), EquationGDAS("fixed", **shape)
-    if method == "edas":
-        return EDASSuperNet(**shape), EquationEDAS(**shape)
-    return ITNASSuperNet(**shape), EquationITNAS(**shape)
+    fast, slow = {
+        "pc_darts": lambda: (PCDARTSSuperNet(**shape), EquationPCDARTS(**shape)),
+        "darts": lambda: (SuperNet(**shape), EquationSuperNet(**shape)),
+        "pr_darts": lambda: (PRDARTSSuperNet(first, **shape), EquationPRDARTS(first, **shape)),
+        "gdas": lambda: (GDASSuperNet(**shape), EquationGDAS(**shape)),
+        "gdas_frc": lambda: (GDASSuperNet("fixed", **shape), EquationGDAS("fixed", **shape)),
+        "edas": lambda: (EDASSuperNet(**shape), EquationEDAS(**shape)),
+        "itnas": lambda: (ITNASSuperNet(**shape), EquationITNAS(**shape)),
+    }[method]()
+    slow.load_state_dict(fast.state_dict())
+    return fast, slow
 
 
 # --------------------------------------------------------------------------------- the table
 
 
 def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
-    """Time the methods one after another; print their table, a row as it is known; its rows."""
+    """Time the methods one after another; print each row when it is known; return the rows."""
     print(
         "| method | ms an iteration | equation-shaped form | ratio | images/s | MiB kept | of the "
         "equation's | GPU peak MiB | waits for data |"
@@ -139,11 +137,9 @@ def table(options: Options, device: torch.device) -> list[dict[str, Any]]:
 
 
 def timed_row(method: str, options: Options, device: torch.device) -> dict[str, Any]:
-    """Time both forms of a method in turn; print its row of the table; the row."""
-    shape = {"channels": options.channels, "cells": options.cells}
+    """Time both forms of a method in turn; print and return its row."""
     torch.manual_seed(0)
-    fast, slow = forms(method, **shape)
-    slow.load_state_dict(fast.state_dict())  # equal alphas draw the same operations
+    fast, slow = forms(method, channels=options.channels, cells=options.cells)
     fast = Timed(fast, BilevelTrainer, options.batch_size)
     slow = Timed(slow, EquationTrainer, options.batch_size)
     seconds = in_turn({"fast": fast, "slow": slow}, options.rounds, device)
@@ -168,15 +164,8 @@ def timed_row(method: str, options: Options, device: torch.device) -> dict[str, 
     return row
 
 
-def spread(seconds: Sequence[float]) -> str:
-    """Median, range and number, in milliseconds."""
-    values = [1e3 * value for value in seconds]
-    least, most = min(values), max(values)
-    return f"{statistics.median(values):.0f} ({least:.0f} to {most:.0f}, {len(values)})"
-
-
 def random_images(count: int) -> Images:
-    """Of CIFAR-10's size and number of classes."""
+    """Images of CIFAR-10's size and number of classes."""
     return Images(
         torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 10,
         tuple("0123456789"), (0.5,) * 3, (0.25,) * 3,
@@ -184,16 +173,16 @@ def random_images(count: int) -> Images:
 
 
 class Timed:
-    """A form of a method and the trainer that searches use; draws depend on the step alone.
+    """One form of a method with its trainer; calling it runs an iteration.
 
     Args:
-        supernet: of the form, on the CPU.
-        kind: of its trainer.
-        batch_size: images of a step.
+        supernet: on the CPU.
+        kind: class of its trainer.
+        batch_size: images in a step.
 
     Attributes:
-        waits: seconds of each iteration that passed until its two batches were there.
-        peaks: of each, MiB of a GPU's memory in use, at most, beyond what was before.
+        waits: seconds of each iteration until both batches are there.
+        peaks: MiB of GPU memory that each iteration adds at most.
     """
 
     def __init__(self, supernet: SuperNet, kind: type[BilevelTrainer], batch_size: int):
@@ -204,53 +193,71 @@ class Timed:
         self.device, self.waits, self.peaks = run.accelerator.device, [], []
 
     def __call__(self, number: int) -> None:
-        """One iteration, its batches with it."""
-        cuda = self.device.type == "cuda"
+        """Iteration `number` of a search."""
+        trainer, cuda = self.trainer, self.device.type == "cuda"
         if cuda:
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         started = time.perf_counter()
-        train, valid = self.batches(number)
+        train, valid = trainer.train_batches.train(number), trainer.valid_batches.train(number)
         synchronise(self.device)
         self.waits.append(time.perf_counter() - started)
-        self.iteration(number, train, valid)
+        trainer.global_step = number  # sampling depends on it alone
+        trainer.arch_step(valid, **self.given(number))
+        trainer.weight_step(train, **self.given(number))
         if cuda:
             peak = torch.cuda.max_memory_allocated(self.device)
             self.peaks.append((peak - before) / 2**20)
 
-    def batches(self, number: int) -> tuple[Batch, Batch]:
-        """Of a training and a validation half, augmented as CIFAR-10's."""
-        halves = self.trainer.train_batches, self.trainer.valid_batches
-        return tuple(half.train(number) for half in halves)
-
-    def iteration(self, number: int, train: Batch, valid: Batch) -> None:
-        """An arch step and a weight step, as step `number` of a search."""
-        self.trainer.global_step = number
-        self.trainer.arch_step(valid, **self.given(number))
-        self.trainer.weight_step(train, **self.given(number))
-
     def given(self, number: int) -> dict[str, Any]:
-        """What this step's `mixes` must be told."""
+        """What EDAS' supernet must be told in this step: the sampled edge."""
         supernet = self.trainer.supernet
         if not isinstance(supernet, EDASSuperNet):
             return {}
         return {"sampled": supernet.sample(generator_of("edge", number))}
 
     def saved_mib(self, steps: bool) -> float:
-        """MiB that a forward pass keeps: of the step that keeps more, or of a pass for both."""
-        trainer = self.trainer
-        kept = []
-        for rest in (trainer.arch, trainer.weights) if steps else ((),):
-            given = {"generator": generator_of("saved"), **self.given(0)}
-            kept.append(saved_mib(trainer.supernet, self.batches(0)[0], rest, **given))
-        return max(kept)
+        """MiB that a forward pass keeps: for the larger step, or (not `steps`) for both at once."""
+        trainer, batch = self.trainer, self.trainer.train_batches.train(0)
+        return max(
+            saved_mib(
+                trainer.supernet, batch, rest, generator=generator_of("saved"), **self.given(0)
+            )
+            for rest in ((trainer.arch, trainer.weights) if steps else ((),))
+        )
 
 
 # ----------------------------------------------------------------------------------- retraining
 
 
+def retraining_step(network: nn.Module, fast: bool) -> Callable[[Batch], None]:
+    """A training step of a derived network with its auxiliary head.
+
+    Args:
+        network: on its device.
+        fast: bf16, channels last, compiled and with a fused optimiser, instead of plain fp32.
+    """
+    weights = list(network.parameters())
+    sgd = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4, fused=fast or None)
+    if fast:
+        network.to(memory_format=torch.channels_last)
+        network.compile()
+
+    def step(batch: Batch) -> None:
+        images, labels = batch
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
+            logits, auxiliary = network(images)
+            loss = F.cross_entropy(logits, labels) + 0.4 * F.cross_entropy(auxiliary, labels)
+        sgd.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 5)
+        sgd.step()
+
+    return step
+
+
 def retraining(options: Options, device: torch.device) -> None:
-    """A training step of the 20-cell network, as plain as can be and as `evaluate/train.py` can."""
+    """Time a training step of the 20-cell network in its plain and its fast form."""
     data = loader.batches(
         random_images(4 * options.batch_size), device, None, options.batch_size,
         Augmentation(4, True, 0), seed=0, stream="train",
@@ -268,7 +275,7 @@ def retraining(options: Options, device: torch.device) -> None:
 
 
 def main(options: Options) -> None:
-    """Do what the options ask for."""
+    """Run the benchmark that the options ask for."""
     options.check()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = set_threads(options.threads)

@@ -1,11 +1,11 @@
 """Exports a trained network as ONNX and by torch.export, and checks both.
 
     python evaluate/export.py RUN                   needs pip install -e '.[export]'
-    python evaluate/export.py RUN --formats pt2     torch.export alone needs no more than torch
+    python evaluate/export.py RUN --formats pt2     torch.export needs no package but torch
 
-RUN is the folder of a finished `evaluate/train.py`. It then holds network.onnx (for onnxruntime),
-network.pt2 (for torch.export.load) and export.json: what the network takes and gives, and how far
-the files are from it.
+RUN is the folder of a finished `evaluate/train.py`. The command adds network.onnx (onnxruntime),
+network.pt2 (torch.export.load) and export.json: the files' inputs and outputs, and their largest
+difference from the network.
 """
 
 from __future__ import annotations
@@ -32,12 +32,10 @@ from common.run.folder import commit
 from common.run.memory import check_memory, of_network
 from common.run.start import set_threads
 from exporting import exported
-from exporting.exported import Form, from_onnx, from_pt2, to_onnx, to_pt2
+from exporting.exported import Form
 
 TOLERANCE = 1e-4  # of a logit
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
-WRITERS = {"onnx": to_onnx, "pt2": to_pt2}
-READERS = {"onnx": from_onnx, "pt2": from_pt2}
 Shape = tuple[int, int, int, int]  # of images [B, C, H, W]
 
 
@@ -50,9 +48,9 @@ class Options:
     formats: tuple[Literal["onnx", "pt2"], ...] = ("onnx", "pt2")
     """onnx: network.onnx; pt2: network.pt2, by torch.export."""
     any_size: bool = False
-    """Let the files take images of any height and width, not only those trained on."""
+    """Let the files take images of any height and width, not only the training images'."""
     batch_sizes: Annotated[tuple[int, ...], Between(most=2**20)] = (1, 8, 32)
-    """Images of a forward pass, to check."""
+    """Batch sizes at which the files are checked."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
 
@@ -65,45 +63,55 @@ def export(options: Options) -> None:
         SystemExit: 1, a format differs from the network; nothing was written.
     """
     check(options)
-    trained = load_trained(options.run)
-    largest, size = max(options.batch_sizes), (trained.config["channels"], trained.config["cells"])
+    trained, largest = load_trained(options.run), max(options.batch_sizes)
+    size = (trained.config["channels"], trained.config["cells"])
     check_memory(
         f"--batch-sizes {largest}: forward passes",
         of_network(trained.shape, *size, largest, 0.5, 0.5),
     )
     set_threads(options.threads)
     program = exported.trace(trained, options.any_size)
-    data = {
-        name: WRITERS[name](program, trained, options.any_size) for name in options.formats
-    }
-    sizes = sorted({1, 3, *options.batch_sizes})  # others than the example's too
+    given = (program, trained, options.any_size)
+    contents, forms = {}, {}
+    if "onnx" in options.formats:
+        contents["network.onnx"] = exported.to_onnx(*given)
+        forms["network.onnx"] = exported.from_onnx(contents["network.onnx"])
+    if "pt2" in options.formats:
+        contents["network.pt2"] = exported.to_pt2(*given)
+        forms["network.pt2"] = exported.from_pt2(contents["network.pt2"])
+    sizes = sorted({1, 3, *options.batch_sizes})  # not only the example's
     shapes = [(size, *trained.shape) for size in sizes]
     if options.any_size:
         least = exported.least_size(trained)
         shapes += [(3, trained.shape[0], least, least + 6), (2, trained.shape[0], 67, 40)]
     files = {
-        f"network.{name}": {
+        name: {
             "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-            "max_difference": verified(name, content, trained, shapes),
-        } for name, content in data.items()
+            "max_difference": checked_difference(name, forms[name], trained, shapes),
+        } for name, content in contents.items()
     }
-    for name, content in data.items():
-        write(options.run / f"network.{name}", content)
-    packages = ("torch", *PACKAGES) if "onnx" in data else ("torch",)
-    content = {
+    packages = ("torch", *PACKAGES) if "onnx" in options.formats else ("torch",)
+    about = {
         **exported.describe(trained, options.any_size),
         "files": files, "checked_batch_sizes": sizes,
         "versions": {name: importlib.import_module(name).__version__ for name in packages},
         "commit": commit(),
     }
-    write(options.run / "export.json", (json.dumps(content, indent=2) + "\n").encode())
+    contents["export.json"] = (json.dumps(about, indent=2) + "\n").encode()
+    for name, content in contents.items():
+        try:
+            write_whole(options.run / name, content)
+        except OSError as error:
+            raise InputError(
+                f"{options.run / name}: cannot be written ({error.strerror})"
+            ) from None
 
 
 def check(options: Options) -> None:
     """Refuse flags that cannot work, before anything is loaded.
 
     Raises:
-        InputError: naming the flag and the mend.
+        InputError: naming the flag and the fix.
     """
     check_bounds(options)
     if not options.formats:
@@ -118,42 +126,25 @@ def check(options: Options) -> None:
         )
 
 
-def verified(name: str, content: bytes, trained: Trained, shapes: list[Shape]) -> float:
-    """How far a format is from the network, see `difference`.
+@torch.no_grad()
+def checked_difference(name: str, form: Form, trained: Trained, shapes: list[Shape]) -> float:
+    """The largest difference of a logit from the network's, over batches of these shapes.
 
     Raises:
-        SystemExit: 1, too far.
+        SystemExit: 1, it is `TOLERANCE` or more.
     """
-    worst = difference(trained, READERS[name](content, torch.device("cpu")), shapes)
-    print(f"network.{name:<4}  largest difference from the network {worst:.1e}")
-    if not worst < TOLERANCE:
-        raise SystemExit(
-            f"error: network.{name} must be within {TOLERANCE} of the network; nothing was "
-            "written. --formats without it exports the rest"
-        )
-    return worst
-
-
-@torch.no_grad()
-def difference(trained: Trained, form: Form, shapes: list[Shape]) -> float:
-    """The largest difference of a logit from the network's, over batches of several shapes."""
     found = []
     for shape in shapes:
         images = torch.randn(shape, generator=generator_of("images", shape[0]))
         found.append((form(images) - trained.network(images)).abs().max())
-    return torch.stack(found).max().item()  # NaN where there is any
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file of the run.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    worst = torch.stack(found).max().item()  # NaN where there is any
+    print(f"{name:<12}  largest difference from the network {worst:.1e}")
+    if not worst < TOLERANCE:
+        raise SystemExit(
+            f"error: {name} must be within {TOLERANCE} of the network; nothing was written. "
+            "--formats without it exports the rest"
+        )
+    return worst
 
 
 if __name__ == "__main__":

@@ -33,13 +33,13 @@ def images_of(trained, count):
     return torch.randn(count, *trained.shape, generator=torch.Generator().manual_seed(count))
 
 
-def assert_tells_all(run, out, formats):
-    """export.json tells of each file, and so does the terminal."""
-    told, trained = read(run / "export.json"), load_trained(run)
+def assert_described(run, out, formats):
+    """export.json and the terminal describe each file."""
+    about, trained = read(run / "export.json"), load_trained(run)
     for key in ("classes", "shape", "mean", "std"):
-        assert told[key] == list(getattr(trained, key))
-    assert set(told["files"]) == {f"network.{name}" for name in formats}
-    for name, file in told["files"].items():
+        assert about[key] == list(getattr(trained, key))
+    assert set(about["files"]) == {f"network.{name}" for name in formats}
+    for name, file in about["files"].items():
         data = (run / name).read_bytes()
         assert file["sha256"] == hashlib.sha256(data).hexdigest() and file["bytes"] == len(data)
         assert 0 <= file["max_difference"] < 1e-4
@@ -53,7 +53,7 @@ def test_torch_export_alone(run, command, monkeypatch):
     status, out, err = command(EXPORT, run, "--formats", "pt2", *QUICK)
     assert status == 0, err
     assert not (run / "network.onnx").exists()
-    assert_tells_all(run, out, ["pt2"])
+    assert_described(run, out, ["pt2"])
     about = {"about.json": ""}
     program = torch.export.load(run / "network.pt2", extra_files=about)
     trained = load_trained(run)
@@ -72,7 +72,7 @@ def test_onnx(run, command):
     onnxruntime = pytest.importorskip("onnxruntime")
     status, out, err = command(EXPORT, run, *QUICK)
     assert status == 0, err
-    assert_tells_all(run, out, ["onnx", "pt2"])
+    assert_described(run, out, ["onnx", "pt2"])
     model = onnx.load(run / "network.onnx")
     onnx.checker.check_model(model)
     about = {prop.key: prop.value for prop in model.metadata_props}
@@ -94,7 +94,7 @@ def test_pools_skips_and_dilations_at_an_odd_size():
     network = Network(genotype, 4, 3, 3).eval()
     trained = Trained(network, genotype, None, tuple("abc"), (3, 9, 9), (), ())
     data = exported.to_pt2(exported.trace(trained), trained)
-    form = exported.from_pt2(data, torch.device("cpu"))
+    form = exported.from_pt2(data)
     for count in (1, 3):
         images = images_of(trained, count)
         torch.testing.assert_close(form(images), network(images), rtol=0, atol=1e-5)
@@ -109,10 +109,10 @@ def test_with_any_size_both_formats_take_images_of_other_sizes(shape):
     size = {"image_channels": shape[0], "large_images": shape[1] > 100}
     network = Network(genotype, 4, 3, 3, **size).eval()
     trained = Trained(network, genotype, None, tuple("abc"), shape, (0.5,), (0.5,))
-    program, cpu = exported.trace(trained, any_size=True), torch.device("cpu")
+    program = exported.trace(trained, any_size=True)
     forms = [
-        exported.from_pt2(exported.to_pt2(program, trained, True), cpu),
-        exported.from_onnx(exported.to_onnx(program, trained, True), cpu),
+        exported.from_pt2(exported.to_pt2(program, trained, True)),
+        exported.from_onnx(exported.to_onnx(program, trained, True)),
     ]
     least = exported.describe(trained, any_size=True)["least_size"]
     for batch, height, width in ((1, least, least), (2, least + 2, least + 9), (1, 70, 64)):
@@ -126,7 +126,7 @@ def test_with_any_size_both_formats_take_images_of_other_sizes(shape):
 def test_what_differs_is_not_written(run, command, monkeypatch, by, agrees):
     network = load_trained(run).network
 
-    def spoilt(data, device):
+    def spoilt(data):
         return lambda images: network(images) + by * (len(images) == 3)
 
     monkeypatch.setattr(exported, "trace", lambda trained, any_size: None)

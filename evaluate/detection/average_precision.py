@@ -1,77 +1,56 @@
-"""COCO's average precision of detections, by pycocotools (extra `[detection]`)."""
+"""COCO's average precision, by pycocotools (extra `[detection]`)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor
+from torchvision.ops import box_convert
 
 from common.errors import InputError
-from detection.coco import Boxes, Coco
+from detection.coco import Coco, Object, Target
 
-# Table 5's columns, as percent: the mean over IoU thresholds 0.5 to 0.95, at 0.5 and at 0.75, and
-# over small (area below 32^2), medium (below 96^2) and large objects.
+# Table 5's columns, in percent: the mean over IoU thresholds 0.5 to 0.95, at 0.5, at 0.75, and
+# the mean for small (area below 32^2), medium (below 96^2) and large objects.
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
-@dataclass(frozen=True)
-class Found:
-    """The detections in one image.
-
-    Attributes:
-        image: its number in the split.
-        corners: [N, 4]: left, top, right, bottom in pixels of the image file.
-        labels: int64 [N].
-        scores: [N], 0 to 1.
-    """
-
-    image: int
-    corners: Tensor
-    labels: Tensor
-    scores: Tensor
-
-
 def check_installed() -> None:
-    """Whether detections can be scored; to ask before a training.
+    """Raise before a training that could not be scored.
 
     Raises:
         InputError: pycocotools is not installed.
     """
     try:
         import pycocotools.cocoeval  # noqa: F401
-    except ImportError:
+    except ImportError as error:
         raise InputError(
-            "detections are scored by pycocotools, which is not installed: "
-            "pip install -e '.[detection]'"
+            f"detection needs pycocotools: pip install -e '.[detection]' ({error})"
         ) from None
 
 
-def average_precision(split: Coco, found: Sequence[Found]) -> dict[str, float | None]:
-    """Percent of each of `METRICS`; None where the split has no object of that size.
+def average_precision(split: Coco, found: Mapping[int, Target]) -> dict[str, float | None]:
+    """Percent for each of `METRICS`; None where the split has no object of that size.
 
     Args:
-        split: all of whose images count, also those that `found` does not name.
-        found: at most one entry an image.
+        split: all its images count, also those without a detection.
+        found: detections by image: `boxes`, `labels` and `scores` [N], 0 to 1.
     """
     from pycocotools.cocoeval import COCOeval
 
-    truth = [
-        _annotation(image, *row)
-        for image in range(len(split))
-        for row in _rows(split.boxes_of(image))
-    ]
-    detections = [
-        {**_annotation(one.image, corners, label), "score": score}
-        for one in found
-        for corners, label, score in zip(
-            one.corners.tolist(), one.labels.tolist(), one.scores.tolist(), strict=True
-        )
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+    truth = [one for objects in split.objects for one in objects]
+    detections = []
+    for image, one in found.items():
+        boxes = box_convert(one["boxes"], "xyxy", "xywh")
+        columns = (boxes.tolist(), one["labels"].tolist(), one["scores"].tolist())
+        detections += [
+            {"image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3],
+             "iscrowd": 0, "score": score}
+            for box, label, score in zip(*columns, strict=True)
+        ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         scored = COCOeval(_index(split, truth), _index(split, detections), "bbox")
         scored.evaluate()
         scored.accumulate()
@@ -83,32 +62,15 @@ def average_precision(split: Coco, found: Sequence[Found]) -> dict[str, float | 
     }
 
 
-def _rows(boxes: Boxes) -> Iterator[tuple]:
-    columns = (boxes.corners, boxes.labels, boxes.areas, boxes.crowd)
-    return zip(*(column.tolist() for column in columns), strict=True)
-
-
-def _annotation(
-    image: int, corners: Sequence[float], label: int, area: float | None = None,
-    crowd: bool = False,
-) -> dict[str, Any]:
-    left, top, right, bottom = corners
-    width, height = right - left, bottom - top
-    return {
-        "image_id": image, "category_id": label, "iscrowd": int(crowd),
-        "bbox": [left, top, width, height], "area": width * height if area is None else area,
-    }  # fmt: skip
-
-
-def _index(split: Coco, annotations: Sequence[dict[str, Any]]) -> Any:
-    """A pycocotools COCO of our own numbers: its ids must begin at 1, or it miscounts."""
+def _index(split: Coco, objects: Iterable[Object]) -> Any:
+    """pycocotools' index; `COCO.loadRes` would refuse an empty list of detections."""
     from pycocotools.coco import COCO
 
     coco = COCO()
     coco.dataset = {
-        "images": [{"id": image} for image in range(len(split))],
-        "annotations": [{"id": k, **one} for k, one in enumerate(annotations, 1)],
-        "categories": [{"id": k} for k in range(1, len(split.categories) + 1)],
+        "images": [{"id": number} for number in range(len(split))],
+        "categories": [{"id": label} for label, _ in enumerate(split.classes, 1)],
+        "annotations": [{"id": k, **one} for k, one in enumerate(objects, 1)],  # 0 is miscounted
     }
     coco.createIndex()
     return coco

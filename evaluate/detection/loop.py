@@ -8,8 +8,12 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.transform import resize_boxes
+from torchvision.transforms.v2.functional import pil_to_tensor
 
+from common.data.image_folder import open_image
 from common.distributed import average
 from common.draw import pictures
 from common.run.config import RunConfig
@@ -19,10 +23,10 @@ from common.training.images import ImageLoop
 from common.training.loop import prepare
 from common.training.schedules import LearningRate
 from common.training.steps import descend
-from detection.average_precision import METRICS, Found, average_precision
-from detection.coco import Coco, read_image
-from detection.coco_batches import Target, TrainBatches, plain_batches, received
-from detection.draw import Scene, detections
+from detection.average_precision import METRICS, average_precision
+from detection.batches import Batch, TrainBatches, plain, read
+from detection.coco import Coco, Target
+from detection.draw import detections
 
 SHOWN = 4  # validation images in the picture
 
@@ -35,7 +39,7 @@ class DetectorTrainer(ImageLoop):
         network: on the CPU.
         run: its folder.
         batches: of training images.
-        valid: images to score on; nothing is chosen by them.
+        valid: images to score on; they decide nothing.
     """
 
     quantities = ("loss",)
@@ -53,16 +57,15 @@ class DetectorTrainer(ImageLoop):
         rate = LearningRate("cosine", optimizer, config.epochs, config.learning_rate_min)
         super().__init__(config, run, network, optimizer, rate, batches)
 
-    def batches(self) -> Iterator[tuple[Tensor, list[Target]]]:
-        """The epoch's batches: images [B, 3, S, S], 0 to 1, and what is on each."""
+    def batches(self) -> Iterator[Batch]:
+        """The epoch's batches: images [B, 3, S, S] in 0 to 1, and what is on each."""
         for step in self.steps():
-            if self.stream is None:  # one for the whole run: its workers outlive the epochs
+            if self.stream is None:  # one for the run: its workers outlive the epochs
                 end = self.config.epochs * len(self.train_batches)
                 self.stream = self.train_batches.from_step(step, end)
-            images, targets = received(next(self.stream))
-            yield self._send(images), [
-                {name: value.to(self.accelerator.device) for name, value in target.items()}
-                for target in targets
+            images, targets = next(self.stream)
+            yield self._send(images) / 255, [
+                {name: self._send(value) for name, value in target.items()} for target in targets
             ]
 
     def weight_step(self, images: Tensor, targets: list[Target]) -> None:
@@ -72,16 +75,12 @@ class DetectorTrainer(ImageLoop):
         """
         losses = self.network(list(images), targets)
         loss = losses["classification"] + losses["bbox_regression"]
-        # A written cell need not use all its inputs; what it leaves out has gradient zero.
+        # A hand-written genotype may leave an input unused; its gradient is zero.
         gradients = torch.autograd.grad(loss, self.weights, materialize_grads=True)
         gradients = average(self.accelerator, gradients)
         descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         self.meters["loss"].update(loss.detach(), len(images))
         self.watch(loss)
-
-    def next_items(self) -> int:
-        """See `Loop.next_items`: an epoch is all whole batches."""
-        return self.config.batch_size if self.step < len(self.train_batches) else 0
 
     def held_out_metrics(self) -> dict[str, Any]:
         """Average precisions in percent; None in epochs that are not scored."""
@@ -95,42 +94,42 @@ class DetectorTrainer(ImageLoop):
         return text if found is None else f"{text}   AP {found:.2f} %"
 
     def score(self) -> dict[str, float | None]:
-        """COCO's metrics of all validation images; of the main process only."""
+        """COCO's metrics of all validation images; None on processes other than the main one."""
         processes = self.accelerator.num_processes
         mine = range(len(self.valid))[self.accelerator.process_index :: processes]
         found = gather_object(list(self.find(mine)))
         if not self.accelerator.is_main_process:
             return dict.fromkeys(METRICS)
-        return average_precision(self.valid, sorted(found, key=lambda one: one.image))
+        return average_precision(self.valid, dict(sorted(found, key=lambda one: one[0])))
 
     @torch.no_grad()
-    def find(self, numbers: Iterable[int]) -> Iterator[Found]:
-        """What the detector finds in these validation images."""
+    def find(self, numbers: Iterable[int]) -> Iterator[tuple[int, Target]]:
+        """Validation images by position, and what the detector finds, in pixels of the file."""
         self.network.eval()
-        size, batch_size = self.config.image_size, self.config.batch_size
-        batches = plain_batches(
-            self.valid, numbers, size, batch_size // self.accelerator.num_processes,
-            workers(self.config),
+        size, processes = self.config.image_size, self.accelerator.num_processes
+        plan = BatchSampler(
+            [(number, 0) for number in numbers], self.config.batch_size // processes, False
         )
-        for images, files in map(received, batches):
-            for one, file in zip(self.network(list(self._send(images))), files, strict=True):
-                scale = file["size"].flip(0).repeat(2) / size  # of x, y, x, y
-                yield Found(
-                    int(file["number"]), one["boxes"].cpu() * scale, one["labels"].cpu(),
-                    one["scores"].cpu(),
-                )
+        for images, targets in read(self.valid, plain(size), plan, workers(self.config)):
+            outputs = self.network(list(self._send(images) / 255))
+            for output, target in zip(outputs, targets, strict=True):
+                found = {name: value.cpu() for name, value in output.items()}
+                boxes = resize_boxes(found["boxes"], (size, size), target["size"].tolist())
+                yield int(target["number"]), {**found, "boxes": boxes}
 
     def finish(self, description: dict[str, Any]) -> None:
-        """Draw the run, write its result and say it."""
+        """Draw the run, write and print its result."""
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             pictures.run(folder)
-            shown = (self.valid.first.diff() > 0).nonzero().flatten()[:SHOWN].tolist()
+            shown = self.valid.trainable()[:SHOWN].tolist()
             scenes = [
-                Scene(read_image(self.valid.files[k]), self.valid.boxes_of(k), found)
-                for k, found in zip(shown, self.find(shown), strict=True)
-            ]
-            detections(scenes, list(self.valid.categories.values()), folder / "pictures")
+                (pil_to_tensor(open_image(self.valid.files[number], 3)),
+                 self.valid.target(number), found)
+                for number, found in self.find(shown)
+            ]  # fmt: skip
+            if scenes:
+                detections(scenes, self.valid.classes, folder / "pictures")
         last = epochs[-1]
         result = {name: last[f"valid_{name}"] for name in METRICS}
         self.run.write("result.json", {
@@ -146,5 +145,5 @@ class DetectorTrainer(ImageLoop):
             f"\n{', '.join(said)} (percent) after {len(epochs)} epochs\nrun folder: {folder}"
         )
 
-    def _send(self, images: Tensor) -> Tensor:
-        return images.to(self.accelerator.device, non_blocking=True) / 255
+    def _send(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.accelerator.device, non_blocking=True)

@@ -1,35 +1,41 @@
 """Trains a detector on a derived network and scores it (`evaluate/detect.py` is the command).
 
-PC-DARTS 4.5 gives the backbone, SSD, 320 pixels and the images: COCO's training set and what is
-left of the validation set without 5,000 images, which today is called train2017. All else it
-leaves open: augmentation, momentum, weight decay and batch are SSD's (Liu et al. 2016, section 3),
-learning rate and epochs those of torchvision's reference for SSD300.
+PC-DARTS 4.5 names the backbone, SSD, 320 pixels and the images: COCO's training set and all but
+5,000 images of its validation set, today's train2017. The rest is open: augmentation, momentum,
+weight decay and batch are SSD's (Liu et al. 2016, section 3), learning rate and epochs those of
+torchvision's reference for SSD300.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
+from accelerate import Accelerator
 
+from common.data.image_folder import check_files
 from common.distributed import seed_of
 from common.errors import InputError
-from common.networks.complexity import multiply_adds, parameters
+from common.networks.complexity import CallCounter, multiply_adds, parameters
 from common.networks.fits import check_network
 from common.networks.genotype import Genotype, load
 from common.networks.network import Network, check_genotype
+from common.networks.trained import load_trained
 from common.run.config import RunConfig
 from common.run.flags import Between
 from common.run.folder import Run
-from common.run.start import start, workers
+from common.run.start import main_first, start
 from detection.average_precision import check_installed
+from detection.batches import TrainBatches
 from detection.coco import read_split
-from detection.coco_batches import TrainBatches
 from detection.loop import DetectorTrainer
-from detection.ssd import STRIDE, detector, detector_multiply_adds
+from detection.ssd import STRIDE, detector
 from retraining.pinned import pin_genotype
 
 METHOD = "detect"
@@ -38,50 +44,43 @@ PAPER = "pc_darts_imagenet"  # Table 5's backbone
 
 @dataclass(frozen=True)
 class DetectConfig(RunConfig):
-    """What training a detector asks for."""
+    """Flags of `evaluate/detect.py`."""
 
     dataset: Literal["coco"] = "coco"
     """Any folder in COCO's layout: annotations/instances_<split>.json beside <split>/."""
     data_root: str = "data/coco"
-    """That folder."""
+    """Path of that folder."""
     train_split: str = "train2017"
     """Images to train on."""
     # Deviation: the paper scores on test-dev, whose boxes are not published.
     valid_split: str = "val2017"
-    """Images to score on; nothing is chosen by them."""
+    """Images to score on; they decide nothing."""
     image_size: int = 320
-    """Images are brought to a square of this side, a multiple of 32."""
+    """Images are resized to a square of this side, a multiple of 32."""
     genotype: str | None = None
-    """The backbone: a published name, a genotype file or a run folder. By default that of
-    --weights, without these pc_darts_imagenet, Table 5's."""
+    """The backbone: a published name, a genotype file or a run folder. By default the genotype of
+    --weights, or pc_darts_imagenet (Table 5)."""
     weights: str | None = None
     """Start from the network of this finished run of evaluate/train.py."""
     score_epochs: Annotated[int, Between(1, 10**6)] = 10
-    """Score after every so many epochs; after the last one always."""
+    """Epochs between scores; the last epoch is always scored."""
     count: bool = False
     """Print the multiply-adds of backbone and detector for COCO's 80 classes, and stop."""
 
     seed: int = 2
-    """Of initial weights, order and augmentation."""
     epochs: int = 120
-    """Passes over the training images."""
     batch_size: int = 32
-    """Images of a step, over all processes together."""
     channels: int = 48
-    """Of the first cell's nodes; they double at each reduction cell."""
     cells: int = 14
-    """How many are stacked; the reduction cells are at a third and at two thirds."""
-    # Deviation: SSD divides its learning rate by 10 at 2/3 and at 5/6 of the training and limits
-    # no gradient's norm; this is the falling rate and the limit of all trainings here.
+    # Deviation: SSD divides its learning rate by 10 at 2/3 and at 5/6 of the training and does not
+    # clip gradients; all trainings here use a cosine and clip.
     learning_rate: float = 0.002
-    """Of SGD at the start; a cosine takes it down epoch by epoch."""
+    """Initial learning rate of SGD; a cosine lowers it every epoch."""
     weight_decay: float = 5e-4
-    """Of the weights."""
 
+    # SSD's augmentation replaces the classifiers'.
     crop_padding: tyro.conf.Suppress[tyro.conf.Fixed[int]] = 0
-    """Not here: SSD crops in its own way."""
     cutout: tyro.conf.Suppress[tyro.conf.Fixed[int]] = 0
-    """Not here."""
 
     def resolved(self) -> DetectConfig:
         return replace(self, genotype=self.genotype or self.weights or PAPER)
@@ -95,16 +94,17 @@ class DetectConfig(RunConfig):
             )
         if self.channels < 2:  # ImageNet's stem begins with half of them
             raise InputError(f"--channels {self.channels}: must be 2 or more")
-        if self.resume is None:  # a run holds its own
+        if self.resume is None:  # a run has its own
             check_genotype(load(self.genotype), self.channels)
         check_network(self, (3, self.image_size, self.image_size))
 
 
 def detect(config: DetectConfig) -> None:
-    """Train a detector and score it; or only count it.
+    """Train a detector and score it, or only count its multiply-adds.
 
     Raises:
-        InputError: pycocotools is missing, the images are not usable, or the weights do not fit.
+        InputError: pycocotools is missing, images or annotations are damaged, or the weights do
+            not fit.
     """
     if config.count:
         print(in_words(counts(load(config.genotype), config, 80)))
@@ -113,23 +113,21 @@ def detect(config: DetectConfig) -> None:
     config, accelerator = start(config)
     train = read_split(config.data_root, config.train_split)
     valid = read_split(config.data_root, config.valid_split)
-    if train.categories != valid.categories:
+    if train.classes != valid.classes:
         raise InputError(
             f"--valid-split {config.valid_split}: has other categories than --train-split "
             f"{config.train_split}"
         )
-    batches = TrainBatches(
-        train, config.image_size, config.batch_size, flip=config.flip, seed=config.seed,
-        limit=config.limit_images, workers=workers(config), rank=accelerator.process_index,
-        processes=accelerator.num_processes,
-    )
+    batches = TrainBatches(train, config, accelerator.process_index, accelerator.num_processes)
     genotype, network = backbone(config)
+    if config.resume is None:
+        check_images([train.files[k] for k in batches.indices] + valid.files, accelerator)
     run = Run.open(config, METHOD, accelerator)
     run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
     pin_genotype(run, genotype)
-    size = counts(genotype, config, len(train.categories))
+    size = counts(genotype, config, len(train.classes))
     run.say(in_words(size))
-    ssd = detector(network, len(train.categories), config.image_size)
+    ssd = detector(network, len(train.classes), config.image_size)
     trainer = DetectorTrainer(config, ssd, run, batches, valid)
     for _ in trainer.epochs():
         for images, targets in trainer.batches():
@@ -139,11 +137,22 @@ def detect(config: DetectConfig) -> None:
     run.close()
 
 
-def backbone(config: DetectConfig) -> tuple[Genotype, Network]:
-    """The network to detect with: new, with given weights, or one that a checkpoint will fill.
+def check_images(files: Sequence[Path], accelerator: Accelerator) -> None:
+    """Decode every image once, on one process of each machine; a thousand in about a second.
 
     Raises:
-        InputError: there is no such genotype, or the weights are another network's.
+        InputError: some are damaged; the first ones are named.
+    """
+    names = np.array([os.fsencode(file) for file in files])
+    here = accelerator.is_local_main_process
+    main_first(accelerator, lambda: check_files(Path(), names) if here else None)
+
+
+def backbone(config: DetectConfig) -> tuple[Genotype, Network]:
+    """The network to detect with: new, with the given weights, or for a checkpoint to fill.
+
+    Raises:
+        InputError: there is no such genotype, or the weights belong to another network.
     """
     run = None if config.resume is None else Path(config.resume)
     genotype = load(run if run and (run / "genotype.json").exists() else config.genotype)
@@ -161,8 +170,6 @@ def take_weights(network: Network, genotype: Genotype, folder: str) -> None:
     Raises:
         InputError: the run has another genotype, other sizes or another stem.
     """
-    from common.networks.trained import load_trained
-
     if load(folder).cells != genotype.cells:
         raise InputError(f"--weights {folder}: was trained with other cells than {genotype.name}")
     trained = load_trained(folder).network
@@ -171,33 +178,33 @@ def take_weights(network: Network, genotype: Genotype, folder: str) -> None:
         network.cells.load_state_dict(trained.cells.state_dict())
     except RuntimeError:
         raise InputError(
-            f"--weights {folder}: its network is of other --channels or --cells (see its "
-            "config.json), or was not trained with ImageNet's stem, as a backbone needs"
+            f"--weights {folder}: was trained with other --channels or --cells (see its "
+            "config.json), or without ImageNet's stem, which a backbone needs"
         ) from None
 
 
 def counts(genotype: Genotype, config: DetectConfig, classes: int) -> dict[str, Any]:
-    """Sizes: the backbone as Table 5 counts it, an ImageNet network, and the whole detector.
+    """Parameters, and multiply-adds for one image in convolutions and linear layers.
 
-    Multiply-adds are of one image: convolutions and linear layers.
+    Table 5 counts the backbone as the ImageNet classifier that it was.
     """
     with torch.device("meta"):
         network = Network(genotype, config.channels, config.cells, 1000, large_images=True)
         image = torch.empty(1, 3, config.image_size, config.image_size)
         backbone, _ = multiply_adds(network, image)
-        ssd = detector(network, classes, config.image_size)
+        ssd = detector(network, classes, config.image_size).eval()
+        with torch.no_grad(), CallCounter() as counter:
+            ssd.head(list(ssd.backbone(image).values()))
     return {
-        "classes": classes,
-        "params": parameters(ssd),
-        "backbone_multiply_adds": backbone,
-        "multiply_adds": detector_multiply_adds(ssd),
-    }
+        "classes": classes, "params": parameters(ssd), "backbone_multiply_adds": backbone,
+        "multiply_adds": counter.counts["product"],
+    }  # fmt: skip
 
 
 def in_words(size: dict[str, Any]) -> str:
-    """`counts` for a reader."""
-    backbone, whole = size["backbone_multiply_adds"] / 1e6, size["multiply_adds"] / 1e6
+    """`counts` as a sentence."""
+    backbone, detector = size["backbone_multiply_adds"] / 1e6, size["multiply_adds"] / 1e6
     return (
-        f"multiply-adds of an image: {backbone:,.0f} M of the backbone, {whole:,.0f} M of the "
-        f"detector of {size['classes']} classes; {size['params']:,} parameters"
+        f"multiply-adds for one image: {backbone:,.0f} M in the backbone, {detector:,.0f} M in the "
+        f"detector for {size['classes']} classes; {size['params']:,} parameters"
     )

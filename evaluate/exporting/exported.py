@@ -1,9 +1,9 @@
-"""A trained network as a file that programs without this repository can run: ONNX, torch.export.
+"""A trained network as a file that runs without this repository: ONNX, torch.export.
 
-A file takes normalised images [batch, C, H, W], as the network itself does and as the pipelines of
-torchvision and timm make them, so one stands in for the other. It holds what that takes: the
-classes, the mean and the standard deviation are ONNX metadata, or the extra file `about.json` of a
-.pt2. The batch has any size. An image has the one that the network was trained on, or any.
+A file takes normalised images [batch, C, H, W] and gives logits, as the network does and as the
+pipelines of torchvision and timm expect. Classes, mean and standard deviation are in the file: as
+ONNX metadata, or as the extra file `about.json` of a .pt2. The batch has any size; height and width
+are those of the training images, or any with `any_size`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
-from torch.export.passes import move_to_device_pass
 
 from common.data.images import large
 from common.networks.trained import Trained
 
 Form = Callable[[Tensor], Tensor]  # normalised images [B, C, H, W] to logits [B, classes]
 
-MOST = 2**31 - 1  # torch 2.6 needs an end to slice along the batch
-NAMES = {"input_names": ["images"], "output_names": ["logits"]}
+MOST = 2**31 - 1  # torch 2.6 needs an upper bound to slice along the batch
 
 
 def describe(trained: Trained, any_size: bool) -> dict[str, Any]:
-    """What one must know to use an exported file.
+    """What a user of an exported file must know.
 
-    `shape` is that of the images trained on, the only one taken where `least_size` is None.
+    `shape` is the training images'; where `least_size` is None the file takes no other.
     """
     return {
         "genotype": trained.genotype.name,
@@ -47,55 +45,54 @@ def describe(trained: Trained, any_size: bool) -> dict[str, Any]:
     }
 
 
-def example(trained: Trained) -> Tensor:
-    """Images to trace with: two, as one would be taken to be always one."""
-    return torch.zeros(2, *trained.shape)
-
-
 def least_size(trained: Trained) -> int:
-    """The fewest pixels a side whose last map has two: a map of one is another program."""
+    """The fewest pixels a side whose last map has two; a map of one is another program."""
     return (32 if large(trained.shape) else 4) + 1
 
 
-def free(trained: Trained, any_size: bool) -> dict[int, Dim]:
-    """Which dimensions of the images [B, C, H, W] a file leaves open."""
-    batch = {0: Dim("batch", min=1, max=MOST)}
-    if not any_size:
-        return batch
-    least = least_size(trained)
-    return batch | {
-        dim: Dim(name, min=least, max=MOST) for dim, name in ((2, "height"), (3, "width"))
-    }
+def open_dimensions(trained: Trained, any_size: bool) -> dict[int, Dim]:
+    """The dimensions of the images [B, C, H, W] whose sizes a file leaves open."""
+    dimensions = {0: Dim("batch", min=1, max=MOST)}
+    if any_size:
+        least = least_size(trained)
+        dimensions[2] = Dim("height", min=least, max=MOST)
+        dimensions[3] = Dim("width", min=least, max=MOST)
+    return dimensions
+
+
+def example(trained: Trained) -> Tensor:
+    """Images to trace with: two, as export takes a dimension of one to be always one."""
+    return torch.zeros(2, *trained.shape)
 
 
 # ----------------------------------------------------------------------------------- torch.export
 
 
 def trace(trained: Trained, any_size: bool = False) -> ExportedProgram:
-    """The network's operations, for any batch size, and with `any_size` any height and width."""
-    # Channels last is how convolutions run fastest, but export would tie height to width by it.
+    """The network's operations for any batch size, with `any_size` for any height and width."""
+    # Convolutions run fastest channels last, but export would then tie height to width.
     layout = torch.contiguous_format if any_size else torch.channels_last
     trained.network.to(memory_format=layout)
-    with _quietly(), torch.no_grad():
+    shapes = (open_dimensions(trained, any_size),)
+    with _quiet(), torch.no_grad():
         return torch.export.export(
-            trained.network, (example(trained),), strict=False,
-            dynamic_shapes=(free(trained, any_size),),
-        )  # fmt: skip
+            trained.network, (example(trained),), strict=False, dynamic_shapes=shapes
+        )
 
 
 def to_pt2(program: ExportedProgram, trained: Trained, any_size: bool = False) -> bytes:
     """The content of a .pt2 file; `any_size` as the program was traced with."""
     buffer = io.BytesIO()
-    about = {"about.json": json.dumps(describe(trained, any_size))}
-    with _quietly():
-        torch.export.save(program, buffer, extra_files=about)
+    with _quiet():
+        torch.export.save(
+            program, buffer, extra_files={"about.json": json.dumps(describe(trained, any_size))}
+        )
     return buffer.getvalue()
 
 
-def from_pt2(data: bytes, device: torch.device) -> Form:
-    """What a .pt2 file computes."""
-    program = torch.export.load(io.BytesIO(data))
-    return move_to_device_pass(program, str(device)).module()
+def from_pt2(data: bytes) -> Form:
+    """The function in a .pt2 file."""
+    return torch.export.load(io.BytesIO(data)).module()
 
 
 # ------------------------------------------------------------------------------------------- ONNX
@@ -105,21 +102,22 @@ def to_onnx(program: ExportedProgram, trained: Trained, any_size: bool = False) 
     """The content of an .onnx file; `any_size` as the program was traced with."""
     import onnx
 
-    images, open_dims = example(trained), free(trained, any_size)
-    with _quietly():
+    images, dimensions = example(trained), open_dimensions(trained, any_size)
+    names = {"input_names": ["images"], "output_names": ["logits"]}
+    with _quiet():
         try:
             model = torch.onnx.export(
-                program, (images,), dynamo=True, verbose=False,
-                dynamic_shapes=(open_dims,), **NAMES,
+                program, (images,), dynamo=True, verbose=False, dynamic_shapes=(dimensions,),
+                **names,
             ).model_proto  # fmt: skip
         except torch.onnx.OnnxExporterError:
-            # torch 2.6 does not know today's onnxscript. Its older exporter records one pass,
-            # which is enough: a derived network computes the same in every pass.
+            # torch 2.6 cannot use today's onnxscript. Its older exporter records one pass, which is
+            # enough: a derived network computes the same in every pass.
             buffer = io.BytesIO()
-            axes = {"images": {at: dim.__name__ for at, dim in open_dims.items()}}
+            axes = {"images": {k: dim.__name__ for k, dim in dimensions.items()}}
             axes["logits"] = {0: "batch"}
             torch.onnx.export(
-                trained.network, (images,), buffer, dynamo=False, dynamic_axes=axes, **NAMES
+                trained.network, (images,), buffer, dynamo=False, dynamic_axes=axes, **names
             )
             model = onnx.load_from_string(buffer.getvalue())
     about = describe(trained, any_size)
@@ -128,23 +126,20 @@ def to_onnx(program: ExportedProgram, trained: Trained, any_size: bool = False) 
     return model.SerializeToString()
 
 
-def from_onnx(data: bytes, device: torch.device) -> Form:
-    """What an .onnx file computes by onnxruntime; images and logits are on the CPU."""
+def from_onnx(data: bytes) -> Form:
+    """The function in an .onnx file, run by onnxruntime on the CPU."""
     import onnxruntime
 
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = torch.get_num_threads()
-    settings.log_severity_level = 3  # errors
-    wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
-    there = onnxruntime.get_available_providers()
-    providers = [name for name in (*wanted, "CPUExecutionProvider") if name in there]
-    session = onnxruntime.InferenceSession(data, settings, providers)
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.cpu().numpy()})[0])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what exporters say about themselves."""
+def _quiet() -> Iterator[None]:
+    """Without the exporters' warnings and log lines, which a user cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
