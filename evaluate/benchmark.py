@@ -1,6 +1,6 @@
 """Times a search iteration of every method, its fast and its equation-shaped form in turn.
 
-    python evaluate/benchmark.py --json FILE
+    python evaluate/benchmark.py --output FILE
     python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
     python evaluate/benchmark.py --retraining               # a derived network, plain and fast
 
@@ -70,7 +70,7 @@ class Options:
     """Methods to time."""
     batch_size: Annotated[int, Between(1, 2**20)] = 16
     """Images in a step."""
-    json: Path | None = None
+    output: Path | None = None
     """Also write the table there, as a list of rows."""
     rounds: Annotated[int, Between(1, 10**6)] = 7
     """Timed iterations of each form, after one that does not count."""
@@ -96,12 +96,12 @@ class Options:
             raise InputError(
                 f"--channels {self.channels}: must be a multiple of 4; PC-DARTS samples a quarter"
             )
-        if self.json is not None:
+        if self.output is not None:
             try:
-                self.json.open("a").close()
+                self.output.open("a").close()
             except OSError as error:
                 reason = error.strerror
-                raise InputError(f"--json {self.json}: cannot be written ({reason})") from None
+                raise InputError(f"--output {self.output}: cannot be written ({reason})") from None
 
 
 def forms(method: str, **shape: int) -> tuple[SuperNet, SuperNet]:
@@ -284,8 +284,8 @@ def main(options: Options) -> None:
         retraining(options, device)
     else:
         rows = table(options, device)
-        if options.json is not None:
-            options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        if options.output is not None:
+            options.output.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Options:
     run: tyro.conf.Positional[Path]
     """The folder of a finished retraining."""
     dataset: Dataset | None = None
-    """Data set to test on; by default the run's. A folder's images are resized to the run's size."""
+    """Data set to test on; by default the run's. A folder's images are resized."""
     data_root: str | None = None
     """Folder of the data; by default the run's."""
     batch_size: Annotated[int | None, Between(1, 2**20)] = None
