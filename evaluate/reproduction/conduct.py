@@ -69,7 +69,7 @@ def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path)
         draw(item, expansion, folder)
     failed = [job for job in expansion.jobs if job.state == "failed"]
     if failed:
-        print(f"{len(failed)} of {len(expansion.jobs)} runs failed; the same command tries them again")
+        print(f"{len(failed)} of {len(expansion.jobs)} runs failed; the same command repeats them")
         raise SystemExit(1)
 
 
@@ -124,7 +124,7 @@ def draw(item: Item, expansion: Expansion, folder: Path) -> None:
     print(f"{folder}: pictures of {shlex.join(item.drawing)}")
 
 
-# --------------------------------------------------------------------------------- --dry-run, --list
+# ----------------------------------------------------------------------------- --dry-run, --list
 
 
 def command_lines(expansion: Expansion) -> Iterator[list[str]]:

@@ -21,11 +21,12 @@ table1 = Item(
     "Table 1: size and accuracy of Fig. 4's snapshots of a search",
     "a search of 100 epochs, 6 trainings of 600 epochs",
     table("edas", "table1").transposed(),
-    {f"({letter})": one(Cells(EVOLVING, share=n / 5), CIFAR10) for n, letter in enumerate("abcdef")},
+    {f"({letter})": one(Cells(EVOLVING, share=n / 5), CIFAR10)
+     for n, letter in enumerate("abcdef")},
     {"Test acc. (%)": ACCURACY, "Parameter size (MB)": PARAMETERS},
-    UNSTATED + OURS + 'The epochs of the snapshots are not stated, either (5.2: (b) to (d) in "earlier '
-    'epochs", (e) and (f) in the "middle of training"): ours are evenly spread, from the first epoch '
-    'to the last. "(MB)" are millions of parameters. The paper prints rows as columns.',
+    UNSTATED + OURS + "The epochs of the snapshots are not stated, either (5.2: (b) to (d) in "
+    '"earlier epochs", (e) and (f) in the "middle of training"): ours are evenly spread, from the '
+    'first epoch to the last. "(MB)" are millions of parameters. The paper prints rows as columns.',
 )  # fmt: skip
 
 
@@ -51,10 +52,11 @@ table2 = Item(
         "Test Err. (%) C10": ERROR.of("C10"), "C100": ERROR.of("C100"), "Params (M)": PARAMETERS,
         "Search Cost (GPU days)": DAYS,
     },
-    UNSTATED + "Seven candidates (3.1; 4.1 lists eight) and two edges per node, as in DARTS (4.2 says "
-    "the top operation of each edge). Drop-path, auxiliary head and channels of the trainings are not "
-    "stated: DARTS'. Alpha decays while its sign is inverted, 10 epochs; the text sets no end. EDAS' "
-    "authors ran P-DARTS without refinement for its row; there is no such search here.",
+    UNSTATED + "Seven candidates (3.1; 4.1 lists eight) and two edges per node, as in DARTS (4.2 "
+    "says the top operation of each edge). Drop-path, auxiliary head and channels of the "
+    "trainings are not stated: DARTS'. Alpha decays while its sign is inverted, 10 epochs; the "
+    "text sets no end. EDAS' authors ran P-DARTS without refinement for its row; there is no such "
+    "search here.",
 )  # fmt: skip
 
 
@@ -83,10 +85,10 @@ fig3 = Item(
         "alpha-max": _variant("alpha-max", validated=True),
         "edas": _variant("edas", validated=True),
     },
-    differs=OURS + "The size and length of DARTS' search are not stated: EDAS' own. Accuracies are of "
-    "the supernet's weights, normalised by each batch's statistics. Every iteration is validated, as "
-    "the caption has it, on all validation images (not stated); --search-flags='--cut-steps 50' is 50 "
-    "times as cheap.",
+    differs=OURS + "The size and length of DARTS' search are not stated: EDAS' own. Accuracies "
+    "are of the supernet's weights, normalised by each batch's statistics. Every iteration is "
+    "validated, as the caption has it, on all validation images (not stated); "
+    "--search-flags='--cut-steps 50' is 50 times as cheap.",
     drawing=("-m", "edas.draw"),
 )  # fmt: skip
 

@@ -26,16 +26,16 @@ SEARCH = Command("gdas/search.py")
 FRC_SEARCH = SEARCH.but("--reduction fixed")
 RNN_SEARCH = Command("gdas/rnn_search.py", data="ptb", tiny="text")
 BEST = Choice(
-    "trained on one half of the images for 100 epochs, ranked by the other half (4.2 follows DARTS, "
-    "whose 3.2 has the 100 epochs; the halves, 8 cells and 16 channels are ours)",
+    "trained on one half of the images for 100 epochs, ranked by the other half (4.2 follows "
+    "DARTS, whose 3.2 has the 100 epochs; the halves, 8 cells and 16 channels are ours)",
     ranking=Command(
         TRAIN, "--held-out valid --held-out-share 0.5",
         "--recipe gdas --epochs 100 --cells 8 --channels 16", "--epochs 5",
     ),
 )  # fmt: skip
 BEST_RNN = Choice(
-    "language models of each cell trained for 300 epochs (DARTS, 3.2, which 4.2 follows), the lowest "
-    "validation perplexity",
+    "language models of each cell trained for 300 epochs (DARTS, 3.2, which 4.2 follows), the "
+    "lowest validation perplexity",
     "valid_perplexity",
     Command(TRAIN_RNN, "", "--epochs 300", "--epochs 3", data="ptb", tiny="text"),
     smallest=True,
@@ -72,9 +72,10 @@ table1 = Item(
         "Params (million)": PARAMETERS.of("cifar10"), "Times (days)": DAYS.of("cifar10"),
     },
     "Cells are searched on CIFAR-10 for both. Batches (128, 96), momentum, decay and clip are the "
-    "authors' code's. Ours is the last epoch; the authors' log shows 2.77 as the best and 2.80 as the "
-    "last of one FRC training. GDAS' authors trained DARTS' cells on CIFAR-100 in their setup; which "
-    "cells is not stated: here `darts_v2`. They also trained AmoebaNet-A, whose cells are not here.",
+    "authors' code's. Ours is the last epoch; the authors' log shows 2.77 as the best and 2.80 as "
+    "the last of one FRC training. GDAS' authors trained DARTS' cells on CIFAR-100 in their "
+    "setup; which cells is not stated: here `darts_v2`. They also trained AmoebaNet-A, whose "
+    "cells are not here.",
 )  # fmt: skip
 
 table2 = Item(
@@ -86,8 +87,9 @@ table2 = Item(
         "Test Error (%) Top-1": ERROR, "Top-5": TOP5, "Params (million)": PARAMETERS,
         "+x (million)": multiply_adds(0), "Times (days)": DAYS,
     },
-    "Ours is the last epoch; 26.0 and 8.5 are the best one of the authors' log (26.15 and 8.53 its "
-    "last). Decay, auxiliary head, smoothing and colour jitter are not stated: the authors' code's.",
+    "Ours is the last epoch; 26.0 and 8.5 are the best one of the authors' log (26.15 and 8.53 "
+    "its last). Decay, auxiliary head, smoothing and colour jitter are not stated: the authors' "
+    "code's.",
 )  # fmt: skip
 
 PERPLEXITY = {
@@ -109,10 +111,10 @@ table3 = Item(
     "4 searches of 0.4 GPU-days, short trainings to rank them, 1 of 2,000 epochs",
     table("gdas", "table3"), {"GDAS": _language_model("ptb")}, PERPLEXITY,
     "Which epoch is printed is not stated: ours has the lowest validation perplexity. The search "
-    "mixes all functions by its sampled weights, as the authors' code does (3.2 runs the sampled one: "
-    "--search-flags='--sample hard'), trains weights by SGD at rate 20 (4.3 says Adam), ends at 4.2's "
-    "tau of 0.1 (their code: 1) and derives no `none` (their code does: --derive-none). Batch and "
-    "regularisation, which 4.3 leaves to ENAS and DARTS, are DARTS'.",
+    "mixes all functions by its sampled weights, as the authors' code does (3.2 runs the sampled "
+    "one: --search-flags='--sample hard'), trains weights by SGD at rate 20 (4.3 says Adam), ends "
+    "at 4.2's tau of 0.1 (their code: 1) and derives no `none` (their code does: --derive-none). "
+    "Batch and regularisation, which 4.3 leaves to ENAS and DARTS, are DARTS'.",
 )  # fmt: skip
 
 table4 = Item(
@@ -159,9 +161,10 @@ cost = Item(
         "Peak memory (MiB)": Reading(of_result("peak_memory_mib"), 0, searches=True),
     },
     "Without its acceleration GDAS would run every candidate of every edge, as first-order DARTS "
-    "does: that stands in for it, for as many epochs at the same batch (128, the authors' scripts'). "
-    "The paper's eight times are an iteration's; it would need fewer epochs (4.2). `python "
-    "evaluate/benchmark.py --methods gdas gdas_frc darts --batch-size 128` times iterations alone.",
+    "does: that stands in for it, for as many epochs at the same batch (128, the authors' "
+    "scripts'). The paper's eight times are an iteration's; it would need fewer epochs (4.2). "
+    "`python evaluate/benchmark.py --methods gdas gdas_frc darts --batch-size 128` times "
+    "iterations alone.",
     axes=("Hours", "Peak memory (MiB)"),
 )  # fmt: skip
 

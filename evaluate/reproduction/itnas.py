@@ -60,9 +60,9 @@ table4 = Item(
     table("itnas", "table4"),
     {"ITNAS": {head: Training(FOUND, retrain("itnas", data)) for head, data in SETS.items()}},
     {head: ERROR.of(head) for head in SETS},
-    UNSTATED + 'A stand-in: the paper trains with "the same network configuration and hyper-parameters '
-    'as ASAP", which no source here prints. Ours is its CIFAR-10 recipe on each, SVHN without mirrored '
-    "digits and with its extra images, CINIC-10 on train and valid.",
+    UNSTATED + 'A stand-in: the paper trains with "the same network configuration and '
+    'hyper-parameters as ASAP", which no source here prints. Ours is its CIFAR-10 recipe on each, '
+    "SVHN without mirrored digits and with its extra images, CINIC-10 on train and valid.",
 )
 
 fig4 = Item(

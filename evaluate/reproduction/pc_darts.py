@@ -28,7 +28,8 @@ DARTS2 = Command("-m common.baselines.darts", "--order 2")
 NO_EN = "--no-edge-normalization"
 
 BEST = Choice(
-    "trained on 45,000 training images, ranked by the other 5,000, the same for all (note of Table 1)",
+    "trained on 45,000 training images, ranked by the other 5,000, the same for all (note of "
+    "Table 1)",
     ranking=Command(
         TRAIN, "--held-out valid --held-out-share 0.1", "--recipe pc_darts", "--epochs 5"
     ),
@@ -53,8 +54,9 @@ table1 = Item(
     table("pc_darts", "table1"),
     {"PC-DARTS + cutout": one(FOUND, CIFAR)},
     {"Test Err. (%)": ERROR, "Params (M)": PARAMETERS, "Search Cost (GPU-days)": DAYS},
-    "2.57 is the best of five searches; their mean is 2.67, their standard deviation 0.07 (Table 4). "
-    "The length of the trainings that rank them is not stated: ours are as long as the last one.",
+    "2.57 is the best of five searches; their mean is 2.67, their standard deviation 0.07 (Table "
+    "4). The length of the trainings that rank them is not stated: ours are as long as the last "
+    "one.",
 )
 
 table2 = Item(
@@ -69,10 +71,10 @@ table2 = Item(
         "Test Err. (%) top-1": ERROR, "top-5": TOP5, "Params (M)": PARAMETERS,
         "x+ (M)": multiply_adds(1), "Search Cost (GPU-days)": DAYS,
     },
-    "The CIFAR-10 search of the first row is not stated: here Table 1's winner. Neither is the number of "
-    "searches on ImageNet: here one. Ours is the last epoch; the authors' code keeps the best top-1 and "
-    "the best top-5. The search's learning-rate warm-up and alpha's clip, and the training's smoothing, "
-    "auxiliary weight, colour jitter and clip are the code's.",
+    "The CIFAR-10 search of the first row is not stated: here Table 1's winner. Neither is the "
+    "number of searches on ImageNet: here one. Ours is the last epoch; the authors' code keeps "
+    "the best top-1 and the best top-5. The search's learning-rate warm-up and alpha's clip, and "
+    "the training's smoothing, auxiliary weight, colour jitter and clip are the code's.",
 )
 
 table3 = Item(
@@ -92,12 +94,13 @@ table3 = Item(
         "ImageNet, PC, EN": one(FOUND_ON_IMAGENET, HUNDRED),
     },
     {"Test Error": ERROR, "Search Cost": DAYS},
-    "2.57 is the best of five searches; their mean is 2.67, their sd 0.07 (4.4.3). 25.8 is of Table 2's "
-    "network. Whether the other figures are means or bests is not stated. Ours are means: of five "
-    "searches on CIFAR-10, each trained once; of one on ImageNet. Without EN the paper's searches "
-    "reach 2.54 to 3.01 (4.4.2). The first row is what DARTS printed, so ours is DARTS' first-order "
-    "search, without warm-up and with its own rates. Batch and rate of K = 1 are not stated: 64 K "
-    "and 0.025 K, on ImageNet 512 K and 0.25 K, which are the paper's at its own K.",
+    "2.57 is the best of five searches; their mean is 2.67, their sd 0.07 (4.4.3). 25.8 is of "
+    "Table 2's network. Whether the other figures are means or bests is not stated. Ours are "
+    "means: of five searches on CIFAR-10, each trained once; of one on ImageNet. Without EN the "
+    "paper's searches reach 2.54 to 3.01 (4.4.2). The first row is what DARTS printed, so ours is "
+    "DARTS' first-order search, without warm-up and with its own rates. Batch and rate of K = 1 "
+    "are not stated: 64 K and 0.025 K, on ImageNet 512 K and 0.25 K, which are the paper's at its "
+    "own K.",
 )
 
 EPOCHS, NODES = (75, 100, 125), (5, 7)
@@ -140,9 +143,9 @@ table4 = Item(
     },
     "Means are not printed: they are 3.07, 2.95 and 2.67. Which run the figures of epochs and "
     "nodes are of is not stated (2.57 is the best of five; 2.98 and 2.76 are none of DARTS' "
-    "runs): here the one with seed 0. The paper reran DARTS \"with the proposed code\"; whether with "
-    "PC-DARTS' warm-up and rates is open: here with DARTS' own. Longer searches keep 15 epochs of "
-    "warm-up. All cells are trained by PC-DARTS' recipe.",
+    'runs): here the one with seed 0. The paper reran DARTS "with the proposed code"; whether '
+    "with PC-DARTS' warm-up and rates is open: here with DARTS' own. Longer searches keep 15 "
+    "epochs of warm-up. All cells are trained by PC-DARTS' recipe.",
 )  # fmt: skip
 
 table5 = Item(
@@ -157,8 +160,8 @@ table5 = Item(
     }},
     {head: Reading(of_result(head), digits=1).of("coco")
      for head in ("AP", "AP50", "AP75", "APS", "APM", "APL")},
-    "Test-dev 2015 has no public labels: ours is val2017. No setting of the training is "
-    "stated: batch, augmentation and decay are SSD's, rate and epochs torchvision's. That the backbone "
+    "Test-dev 2015 has no public labels: ours is val2017. No setting of the training is stated: "
+    "batch, augmentation and decay are SSD's, rate and epochs torchvision's. That the backbone "
     "starts from ImageNet weights is not stated, either.",
     on_digits=False,
 )  # fmt: skip
@@ -174,7 +177,8 @@ fig3 = Item(
     table("pc_darts", "fig3"),
     {f"1/{K}": _row(f"pc_darts-K={K}", SEARCH.but(f"--K {K}"), CIFAR) for K in (1, 2, 4, 8)},
     {"Test Err. (%)": ERROR, "Search Cost (GPU-days)": DAYS},
-    "The number of searches per point is not stated: here one. Batch and rate are 64 K and 0.025 K.",
+    "The number of searches per point is not stated: here one. Batch and rate are 64 K and 0.025 "
+    "K.",
     axes=("Search Cost (GPU-days)", "Test Err. (%)"),
 )
 

@@ -79,16 +79,17 @@ table3 = Item(
         "100": ERROR_OF_LAST_FIVE.of("100"), "#params (M)": PARAMETERS.of("10"),
         "Search GPU days": DAYS.of("10"),
     },
-    "Searches are on CIFAR-10 for both; the paper has no UR on CIFAR-100. The rule that picks one of "
-    "three is ours. Figures are means of each training's last five epochs, over three trainings. "
-    "Their batch is DARTS' 96; the authors' code sets it by the GPU's memory, 32 to 128.",
+    "Searches are on CIFAR-10 for both; the paper has no UR on CIFAR-100. The rule that picks one "
+    "of three is ours. Figures are means of each training's last five epochs, over three "
+    "trainings. Their batch is DARTS' 96; the authors' code sets it by the GPU's memory, 32 to "
+    "128.",
 )  # fmt: skip
 
 fig2 = Item(
     "Fig. 2: a search over its cycles", "a search of 0.82 GPU-days",
     rows={"search": one(Cells(Searches("pr_darts-dl", SEARCH.but("--space dl"))))},
-    differs="The figure is of the search for DL2, whose seed is not stated: ours has seed 0. Panels "
-    "show what IV-B describes, and the learning rate.",
+    differs="The figure is of the search for DL2, whose seed is not stated: ours has seed 0. "
+    "Panels show what IV-B describes, and the learning rate.",
     shown=("cycles",),
 )  # fmt: skip
 

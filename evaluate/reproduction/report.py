@@ -114,7 +114,7 @@ def _fill(line: Line, item: Item, parts: Mapping[str, Part], published: bool) ->
         line.empty = "no published cells"
     elif failed:
         line.empty = "; ".join(dict.fromkeys(failed))
-    elif len(line.ours) < len(item.readings) and not all(job.finished() for job in jobs):
+    elif not all(job.finished() for job in jobs):
         line.empty = "not all runs have finished" if line.ours else "not run"
 
 

@@ -31,7 +31,8 @@ PAPERS = {
 KINDS = ("search", "rank", "train")  # of jobs; each has its flag: --search-flags ...
 # Flags that may differ between two starts with one folder.
 FREE = {
-    "output", "searches", "trainings", "data_root", "jobs", "threads", "launcher", "list", "dry_run",
+    "output", "searches", "trainings", "data_root", "jobs", "threads", "launcher", "list",
+    "dry_run",
 }  # fmt: skip
 OWN = ("--seed", "--output", "--threads", "--resume", "--genotype", "--weights", "--data-root")
 
