@@ -20,6 +20,7 @@ from common.networks.genotype import load
 from common.networks.macro import large
 from common.run.cli import read_flags
 from common.run.flags import Between, check_bounds
+from published.cells import listing
 
 # key of the JSON form -> printed name
 CONVENTIONS = {
@@ -141,9 +142,9 @@ if __name__ == "__main__":
     with errors_are_messages():
         options = read_flags(Options, sys.argv[1:], __doc__)
         if options.list and options.json:
-            print(json.dumps(list(zoo.listing())))
+            print(json.dumps(list(listing())))
         elif options.list:
-            for cell in zoo.listing():
+            for cell in listing():
                 print(entry(cell), flush=True)
         else:
             counts = report(options)

@@ -5,8 +5,8 @@
     python evaluate/reproduce.py gdas table1 --output FOLDER --scale digits      its plan in minutes
     python evaluate/reproduce.py gdas table1 --dry-run                  all commands, none started
 
-FOLDER then holds the paper's table with our figures beside its own: table.md, table.json and
-table.svg. Stopped by Ctrl-C or killed, the same command goes on; finished runs are not repeated.
+FOLDER then contains the paper's table with our figures beside its own: table.md, table.json and
+table.svg. After Ctrl-C or a crash, the same command continues; finished runs are not repeated.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ ROOMS = (
     "common", "common/data", "common/run", "common/networks", "common/draw", "common/supernet",
     "common/training", "common/language", "common/baselines",
     *PAPERS,
-    "evaluate/retraining", "evaluate/benchmarking", "evaluate/exporting", "evaluate/comparison",
-    "evaluate/detection", "evaluate/reproduction", "evaluate",
+    "evaluate/published", "evaluate/retraining", "evaluate/benchmarking", "evaluate/exporting",
+    "evaluate/comparison", "evaluate/detection", "evaluate/reproduction", "evaluate",
 )  # fmt: skip
 FILES = [
     path.relative_to(ROOT)

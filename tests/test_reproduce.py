@@ -1,10 +1,14 @@
-"""evaluate/reproduce.py: what each item runs, held to the papers' values, and what it reports."""
+"""evaluate/reproduce.py: every item's commands have the paper's settings; its table, its errors."""
 
 import json
-import subprocess
+import os
+import shlex
+import signal
 import sys
-from pathlib import Path
+import threading
+import time
 
+import psutil
 import pytest
 
 from common.errors import InputError
@@ -14,14 +18,14 @@ from comparison.progress import View
 from comparison.run_folders import RunFolder
 from comparison.running import run_all
 from conftest import ROOT
-from reproduction import conduct, report
-from reproduction.jobs import Expansion, cells_of, checkable, ranked, snapshot, winner
+from reproduction import report
+from reproduction.jobs import Expansion, Part, cells_of, snapshot
 from reproduction.plan import Cells, Choice, Command, Searches
 from reproduction.readings import DAYS
 from reproduction.settings import PAPERS, ReproduceConfig, settings_of
 from test_commands import assert_refused
 
-REPRODUCE, SEARCHED = "evaluate/reproduce.py", Command(("x/search.py",))
+REPRODUCE = "evaluate/reproduce.py"
 ITEMS = [(paper, name) for paper, items in PAPERS.items() for name in items]
 
 # ------------------------------------------------ the papers' values, by the names of the searches
@@ -161,204 +165,168 @@ RANKINGS = {
 }
 
 
-def expanded(paper, item, **how):
+def expanded(paper, item, folder=ROOT / "no-such-folder", **how):
     config = ReproduceConfig(paper, item, data_root="D", **how)
     config.check()
-    return Expansion(config.chosen(), config, Path("F").resolve())
+    return Expansion(config.chosen(), config, folder)
 
 
-def settings(job):
-    return settings_of(job.script, checkable(job))
-
-
-def assert_has(config, expected):
-    found = {name: getattr(config, name) for name in expected}
-    assert found == expected
+def assert_has(job, expected):
+    settings = settings_of(job)
+    assert {name: getattr(settings, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(("paper", "name"), ITEMS)
-def test_searches_have_the_papers_settings_seeds_and_number(paper, name):
-    jobs = [job for job in expanded(paper, name).jobs if job.is_search]
-    known = SEARCHES | OTHERWISE.get((paper, name), {})
-    for label in dict.fromkeys(job.label for job in jobs):
-        seeds, expected = known[label]
-        own = [job for job in jobs if job.label == label]
-        assert [job.seed for job in own] == seeds
-        for job in own[:1]:
-            assert_has(settings(job), expected)
-            assert not {"--seed", "--output"} & set(job.flags)
+def test_searches_have_the_papers_settings_and_seeds(paper, name):
+    searches = {}
+    for job in expanded(paper, name).jobs:
+        if job.is_search:
+            searches.setdefault(job.label, []).append(job)
+    for label, jobs in searches.items():
+        seeds, expected = (SEARCHES | OTHERWISE.get((paper, name), {}))[label]
+        assert [job.seed for job in jobs] == seeds
+        assert_has(jobs[0], expected)
 
 
 @pytest.mark.parametrize(("paper", "name"), ITEMS)
 def test_trainings_have_the_papers_settings(paper, name):
-    expansion = expanded(paper, name)
-    for label, parts in expansion.parts.items():
+    for label, parts in expanded(paper, name).parts.items():
         for which, part in parts.items():
-            wanted = next(iter(
+            expected = next((
                 values for (p, item, row, training), values in TRAININGS.items()
                 if p == paper and item in (None, name) and (row is None or row in label)
                 and training in (None, which)
             ), None)  # fmt: skip
             for job in part.runs:
-                assert_has(settings(job), wanted)
+                assert_has(job, expected)
             for job in part.judged:
                 if job.what == "rank":
                     searched = job.needs[0].rsplit("-", 1)[0].replace("gdas_frc", "gdas")
-                    assert_has(settings(job), RANKINGS[searched])
+                    assert_has(job, RANKINGS[searched])
 
 
 def test_gdas_on_imagenet_has_50_channels_and_with_the_fixed_cell_52():
-    (job, *_) = (j for j in expanded("gdas", "table2").jobs if j.what == "train")
-    found = [
-        settings_of(job.script, [*job.flags, "--genotype", name]).channels
-        for name in ("gdas", "gdas_frc")
-    ]
-    assert found == [50, 52]
+    jobs = expanded("gdas", "table2", published=True).jobs
+    assert [settings_of(job).channels for job in jobs] == [50, 52]
 
 
 @pytest.mark.parametrize(("paper", "name"), ITEMS)
 @pytest.mark.parametrize("published", [False, True])
-def test_every_item_has_its_plan_on_digits(paper, name, published):
-    item = PAPERS[paper][name]
+def test_the_plan_on_digits_is_small_and_in_order(paper, name, published):
     try:
-        expansion = expanded(paper, name, scale="digits", published=published)
+        jobs = expanded(paper, name, scale="digits", published=published).jobs
     except InputError as error:
-        assert (published and "--published" in str(error)) or not item.on_digits
+        assert "--published" in str(error) or not PAPERS[paper][name].on_digits
         return
-    order = {job.name: n for n, job in enumerate(expansion.jobs)}
-    assert len(order) == len(expansion.jobs)
-    for job in expansion.jobs:
+    order = {job.name: n for n, job in enumerate(jobs)}
+    assert len(order) == len(jobs)
+    for job in jobs:
         assert all(order[need] < order[job.name] for need in job.needs)
-        found = settings(job)
+        found = settings_of(job)
         assert found.dataset in ("digits", "small") and found.epochs <= 40
         assert not published or job.what == "train"
-    if (paper, name) == ("gdas", "table1"):  # trained by GDAS' authors, whoever found them
-        (part,) = expansion.parts["DARTS (2nd) + CutOut [24]"].values()
-        assert part.runs[0].flags[-2:] == ["--genotype", "darts_v2"] and not part.searches
 
 
-def test_how_winners_and_trainings_stand_for_the_papers_protocols():
+def test_the_number_of_searches_rankings_and_trainings():
     """PC-DARTS: one training of the best of five. PR-DARTS: three of the best of three."""
-    pc, pr = expanded("pc_darts", "table1"), expanded("pr_darts", "table3")
-    (part,) = pc.parts["PC-DARTS + cutout"].values()
+    (part,) = expanded("pc_darts", "table1").parts["PC-DARTS + cutout"].values()
     assert [len(jobs) for jobs in (part.searches, part.judged, part.runs)] == [5, 5, 1]
-    assert {job.seed for job in part.judged} == {0} and part.runs[0].spares  # one split for all
+    assert {job.seed for job in part.judged} == {0}  # the same images rank all
+    parts = expanded("pr_darts", "table3").parts
     for label, place in (("PR-DARTS DL1", 1), ("PR-DARTS DL2", 0)):
-        for part in pr.parts[label].values():
-            assert part.training.cells.choice.place == place
+        for part in parts[label].values():
+            assert part.cells.choice.place == place
             assert part.judged == part.searches and [job.seed for job in part.runs] == THREE
-    more = expanded("pc_darts", "table1", searches=7, trainings=2)
-    assert sum(job.is_search for job in more.jobs) == 7
-    assert sum(job.what == "train" for job in more.jobs) == 2
+    more = expanded("pc_darts", "table1", searches=7, trainings=2).jobs
+    assert [sum(job.what == kind for job in more) for kind in ("search", "train")] == [7, 2]
+
+
+def test_cells_of_another_paper_are_not_searched():
+    """GDAS' authors trained DARTS' published cells on CIFAR-100."""
+    (part,) = expanded("gdas", "table1").parts["DARTS (2nd) + CutOut [24]"].values()
+    assert part.runs[0].flags[-2:] == ["--genotype", "darts_v2"] and not part.searches
+
+
+@pytest.mark.parametrize(("paper", "name"), ITEMS)
+def test_an_items_rows_and_columns_are_the_papers(paper, name):
+    item = PAPERS[paper][name]
+    assert item.title and item.cost and item.differs
+    assert set(item.readings) <= set(item.printed.columns)
+    assert set(item.rows) <= set(item.printed.rows) or not item.printed.columns
+    trainings = {training for row in item.rows.values() for training in row}
+    assert {reading.training for reading in item.readings.values()} <= {"", *trainings}
 
 
 @pytest.mark.parametrize("paper", PAPERS)
-def test_a_papers_readme_has_each_item_its_command_and_what_differs(paper):
+def test_a_papers_readme_has_each_item_with_its_command_and_differences(paper):
     text = (ROOT / paper / "README.md").read_text()
     for name, item in PAPERS[paper].items():
         command = f"python evaluate/reproduce.py {paper} {name} --output FOLDER"
         assert f"| {item.title} | `{command}` | {item.differs} |\n" in text
 
 
-# ------------------------------------------------------------------------------- printed figures
-
-
-@pytest.mark.parametrize(("paper", "name"), ITEMS)
-def test_a_printed_table_has_a_cell_for_each_column(paper, name):
-    item = PAPERS[paper][name]
-    head, rows = item.table()
-    assert all(len(cells) == len(head) - 1 for cells in rows.values())
-    for readings in (item.readings, *(row.readings for row in item.rows.values())):
-        assert set(readings) <= set(head)
-    for label, row in item.rows.items():
-        assert label in rows or len(head) == 1
-        for reading in (row.readings or item.readings).values():
-            names = [n for r in item.rows.values() for n in r.trainings]
-            assert reading.of in ("", *names)
-    assert item.title and item.cost and item.differs
-
-
-@pytest.mark.parametrize(("paper", "name", "row", "printed"), [
-    ("pc_darts", "table1", "PC-DARTS + cutout", "2.57 ± 0.07 3.6 0.1 gradient-based"),
-    ("pc_darts", "table2", "PC-DARTS (ImageNet)", "24.2 7.3 5.3 597 3.8 gradient-based"),
-    ("pc_darts", "table3", "CIFAR10, no PC, EN", "2.82 ± 0.05 % 0.4 GPU-days"),
-    ("pc_darts", "table3", "ImageNet, PC, EN", "25.8 ± 0.1 % 3.8 GPU-days"),
-    ("pc_darts", "table4", "DARTS-v2(%)",
-     "3.11 2.68 2.77 3.14 3.06 ± 0.21 2.76 2.93 3.51 3.18 2.82 2.76 3.02"),
-    ("gdas", "table1", "GDAS (FRC) [C=36,N=6] + CutOut", "1 0.17 2.5 2.82 18.13"),
-    ("gdas", "table2", "GDAS [C=50,N=4]", "1 0.21 26.0 8.5 5.3 581"),
-    ("gdas", "table3", "GDAS", "59.8 57.5 23 0.4"), ("gdas", "table4", "GDAS", "71.0 69.4 33 0.4"),
-    ("gdas", "table5", "FRC-N + GDAS-R", "2.9 2.84"),
-    ("edas", "table1", "Test acc. (%)", "96.87 97.15 97.14 97.15 97.22 97.21"),
-    ("edas", "table2", "EDAS CIFAR100 warmup + cutout", "- 17.16 4.06 0.125 gradient-based"),
-    ("itnas", "table1", "ITNAS", "2.45 4.0 0.30"), ("itnas", "table4", "ITNAS", "6.72 15.5 1.78"),
-    ("itnas", "table3", "ITNAS", "24.04 7.29 5.5 627 0.30 gradient"),
-    ("pr_darts", "table3", "PR-DARTS DL2", "4.0 2.51 ± 0.09 15.53 ± 0.29 0.82 15/15 grad"),
-])  # fmt: skip
-def test_printed_figures(paper, name, row, printed):
-    assert " ".join(PAPERS[paper][name].table()[1][row]) == printed
-
-
 def test_gpu_days_count_every_process(tmp_path):
     (tmp_path / "result.json").write_text('{"search_seconds": 43200}')
     for processes, days in ((1, 0.5), (8, 4)):
-        run = RunFolder(tmp_path, {"processes": processes})
-        assert DAYS.value(run) == days
+        assert DAYS.value(RunFolder(tmp_path, {"processes": processes})) == days
 
 
-def test_what_needs_no_run_is_counted():
+def test_values_that_need_no_run():
     """PR-DARTS, Tables I and II; 9.3e9 of the text is a slip."""
-    items = PAPERS["pr_darts"]
-    _, printed = items["table1"].table()
-    for label, cells in items["table1"].counted().items():
-        assert [f"{value:.0f}" for value in cells.values()] == printed[label]
-    totals = {label: cells["total"] for label, cells in items["table2"].counted().items()}
-    assert totals == {"DL": 12, "DR": 32, "UR": 73, "cells of K = 8": 3_019_898_880,
-                      "cells of K = 15": 461_320_312_500}  # fmt: skip
+    cycles, sizes = PAPERS["pr_darts"]["table1"], PAPERS["pr_darts"]["table2"]
+    for label, cells in cycles.counted().items():
+        assert {name: f"{value:.0f}" for name, value in cells.items()} == cycles.printed.rows[label]
+    assert {label: cells["total"] for label, cells in sizes.counted().items()} == {
+        "DL": 12, "DR": 32, "UR": 73, "cells of K = 8": 3_019_898_880,
+        "cells of K = 15": 461_320_312_500,
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------------------- which cells are taken
 
 
-def finished(folder, **result):
+def finished(folder, cells="", **result):
+    """A job with a run folder: its result, and its cells by a published name."""
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))
-    return Job(folder.name, "x", 0, ("x.py",), (), folder)
+    if cells:
+        save(load(cells), folder / "genotype.json")
+    return job_in(folder)
 
 
-def test_the_winner_is_the_best_of_those_that_ended(tmp_path):
-    judged = [
-        finished(tmp_path / str(n), valid_top1=top1, valid_loss=loss)
-        for n, (top1, loss) in enumerate([(80.0, 1.0), (90.0, 0.9), (90.0, 0.5), (70.0, 0.1)])
-    ]
-    judged.insert(1, Job("failed", "x", 0, ("x.py",), (), tmp_path / "failed"))
-    searches = [Job(f"s{n}", "x", 0, ("x.py",), (), tmp_path) for n in range(5)]
-    choice = Choice("r")
-    assert [n for n, _ in ranked(choice, judged)] == [3, 2, 0, 4]
-    assert winner(choice, searches, judged) is searches[3]
-    assert winner(Choice("r", place=1), searches, judged) is searches[2]
-    lowest = Choice("r", "valid_loss", smallest=True)
-    assert winner(lowest, searches, judged) is searches[4]
+def job_in(folder, code="", needs=(), **more):
+    return Job(folder.name, folder.name, 0, ("-c", code), (), folder, needs, **more)
+
+
+def test_the_best_finished_search_is_chosen(tmp_path):
+    results = [(80.0, 1.0), None, (90.0, 0.9), (90.0, 0.5), (70.0, 0.1)]
+    jobs = [
+        finished(tmp_path / f"{n}", valid_top1=result[0], valid_loss=result[1])
+        if result else job_in(tmp_path / f"{n}")
+        for n, result in enumerate(results)
+    ]  # fmt: skip
+
+    def part(choice, jobs=jobs):
+        return Part(Cells(Searches("s", Command("x")), choice), jobs, jobs)
+
+    assert [job.name for job, _ in part(Choice("r")).ranking()] == ["3", "2", "0", "4"]
+    assert part(Choice("r", place=1)).search(0) is jobs[2]
+    assert part(Choice("r", "valid_loss", smallest=True)).search(0) is jobs[4]
     with pytest.raises(InputError, match="0 of 1 searches"):
-        winner(choice, searches[:1], judged[1:2])
+        part(Choice("r"), jobs[1:2]).search(0)
 
 
 def test_a_normal_and_a_reduction_cell_of_two_searches(tmp_path):
-    """GDAS, Table 5; each is that of its winner."""
-    jobs = {}
-    for name in ("darts_v1", "darts_v2", "gdas", "pc_darts_cifar10"):
-        jobs[name] = finished(tmp_path / name, valid_top1=float(len(name)), valid_loss=1.0)
-        save(load(name), tmp_path / name / "genotype.json")
-    normals, reductions = list(jobs.values())[:2], list(jobs.values())[2:]
-    choice = Choice("r")
-    cells = Cells(Searches("n", SEARCHED), choice, reduction=Cells(Searches("r", SEARCHED), choice))
-    found = load(cells_of(
-        cells, normals, normals, (reductions, reductions), tmp_path / "cells" / "both.json"
-    ))  # fmt: skip
-    assert found.cells["normal"] == load("darts_v1").cells["normal"]
+    """GDAS, Table 5; each is of the best search of its kind."""
+    def part(*names):
+        jobs = [finished(tmp_path / name, name, valid_top1=n) for n, name in enumerate(names)]
+        return Part(Cells(Searches("s", Command("x")), Choice("r")), jobs, jobs)
+
+    normal, reduction = part("darts_v1", "darts_v2"), part("gdas", "pc_darts_cifar10")
+    found = load(cells_of(normal, 0, reduction, tmp_path / "cells" / "both.json"))
+    assert found.cells["normal"] == load("darts_v2").cells["normal"]
     assert found.cells["reduction"] == load("pc_darts_cifar10").cells["reduction"]
-    alone = cells_of(Cells(Searches("n", SEARCHED), choice), normals, normals, None, tmp_path / "x")
-    assert alone == tmp_path / "darts_v1"
+    assert cells_of(normal, 0, None, tmp_path / "x") == tmp_path / "darts_v2"
 
 
 def test_snapshots_are_spread_from_the_first_epoch_to_the_last(tmp_path):
@@ -375,57 +343,50 @@ WRITE = (
 )
 
 
-def test_a_choice_goes_on_without_searches_that_failed(tmp_path):
-    def job(name, code, *needs, spares=False):
-        return Job(name, name, 0, ("-c", code), (), tmp_path / name, needs, spares=spares)
-
-    jobs = [
-        job("diverged", "raise SystemExit('too much')"), job("ended", WRITE),
-        job("chosen", WRITE, "diverged", "ended", spares=True),
-        job("both", WRITE, "diverged", "ended"), job("none", WRITE, "diverged", spares=True),
-    ]  # fmt: skip
+def run(*jobs):
     run_all(jobs, [None], 1, View(jobs, 1))
-    assert [one.state for one in jobs] == ["failed", "done", "done", "failed", "failed"]
+
+
+def test_a_choice_does_without_failed_searches(tmp_path):
+    both = ("diverged", "finished")
+    jobs = [
+        job_in(tmp_path / "diverged", "raise SystemExit('too much')"),
+        job_in(tmp_path / "finished", WRITE),
+        job_in(tmp_path / "chosen", WRITE, both, spares=True),
+        job_in(tmp_path / "of both", WRITE, both),
+        job_in(tmp_path / "of none", WRITE, ("diverged",), spares=True),
+    ]
+    run(*jobs)
+    assert [job.state for job in jobs] == ["failed", "done", "done", "failed", "failed"]
     assert "needs diverged, which failed" in jobs[3].why and "too much" in jobs[0].why
 
 
-def test_a_training_of_cells_that_are_no_longer_chosen_is_done_again(tmp_path):
-    """As when the best search had failed, and has ended at the second start."""
+def test_a_training_is_repeated_when_other_cells_are_chosen(tmp_path):
+    """For example, the best search failed at the first start and finished at the second."""
     chosen = tmp_path / "chosen.json"
     save(load("darts_v1"), chosen)
-    trained = finished(tmp_path / "train", test_top1=1.0).folder
-    save(load("darts_v1"), trained / "genotype.json")
-    again = Job("train", "x", 0, ("-c", WRITE), (), trained, cells=lambda: chosen)
-    after = Job("detect", "x", 0, ("-c", WRITE), (), tmp_path / "detect", ("train",))
-    finished(after.folder, AP=1.0)
-    run_all([again, after], [None], 1, View([again, after], 1))
+    finished(tmp_path / "train", "darts_v1", test_top1=1.0)
+    finished(tmp_path / "detect", AP=1.0)
+    training = job_in(tmp_path / "train", WRITE, cells=lambda: chosen)
+    after = job_in(tmp_path / "detect", WRITE, ("train",))
+    run(training, after)
     assert not list(tmp_path.glob("*.replaced-*"))  # the same cells: nothing is repeated
     save(load("darts_v2"), chosen)
-    run_all([again, after], [None], 1, View([again, after], 1))
+    run(training, after)
     assert (tmp_path / "train.replaced-1" / "result.json").exists()  # and nothing is lost
-    results = [(job.folder / "result.json").read_text() for job in (again, after)]
-    assert results == ["{}", "{}"]
-
-
-def test_a_run_that_still_writes_is_not_joined(tmp_path):
-    folder = str(tmp_path / "x")
-    words = [sys.executable, "-c", "import time; time.sleep(60)", "--resume", folder]
-    with subprocess.Popen(words) as process:
-        jobs = [Job("x", "x", 0, ("-c", WRITE), (), tmp_path / "x")]
-        with pytest.raises(InputError, match=f"still written by process {process.pid}"):
-            run_all(jobs, [None], 1, View(jobs, 1))
-        process.kill()
+    assert {(job.folder / "result.json").read_text() for job in (training, after)} == {"{}"}
 
 
 # ---------------------------------------------------------------------------------- from end to end
 
-SEARCH = "--epochs 1 --channels 4 --cells 3 --limit-images 128 --batch-size 16"
+SEARCH = "--epochs 1 --channels 4 --cells 3 --limit-images 128"
 TRAIN = "--epochs 1 --channels 4 --cells 3"
-WHOLE = {
-    "pc_darts": ["table1", "--searches", 1, f"--search-flags={SEARCH} --warmup-epochs 0"],
-    "gdas": ["cost", "--search-flags=--epochs 1 --channels 4 --cells 3 --limit-images 128"],
-    "edas": ["fig4", f"--search-flags={SEARCH}"],
-    "itnas": ["fig4", f"--search-flags={SEARCH}"],
+SMALL = {
+    "pc_darts": ["table1", "--searches", 1, f"--search-flags={SEARCH} --batch-size 16 "
+                 "--warmup-epochs 0", f"--rank-flags={TRAIN}", f"--train-flags={TRAIN}"],
+    "gdas": ["cost", f"--search-flags={SEARCH}"],
+    "edas": ["fig4", f"--search-flags={SEARCH} --batch-size 16"],
+    "itnas": ["fig4", f"--search-flags={SEARCH} --batch-size 16"],
     "pr_darts": ["fig2", "--search-flags=--channels 2 --cells 3 --limit-images 128 --batch-size 8 "
                  "--batch-step 8 --batch-max 32 --cycle-epochs 1 1 --grace-epochs 0 0 "
                  "--morphisms 3 0 --kept 4 1"],
@@ -433,113 +394,119 @@ WHOLE = {
 
 
 def reproduce(command, paper, output, *more):
-    item, *flags = WHOLE[paper]
-    if paper == "pc_darts":
-        flags += [f"--rank-flags={TRAIN}", f"--train-flags={TRAIN}"]
-    given = ["--scale", "digits", "--jobs", 2, "--threads", 1, *flags, *more, "--output", output]
-    return command(REPRODUCE, paper, item, *given)
+    given = ["--scale", "digits", "--jobs", 2, "--threads", 1, *SMALL[paper], *more]
+    return command(REPRODUCE, paper, *given, "--output", output)
 
 
-@pytest.mark.parametrize("paper", WHOLE)
-def test_an_item_of_each_paper_runs_to_its_table(paper, command, tmp_path):
-    output = tmp_path / "out"
-    status, out, err = reproduce(command, paper, output)
-    assert status == 0, err + out
+def assert_complete(paper, output):
     table = json.loads((output / "table.json").read_text())
     assert table["scale"] == "digits" and "measure nothing" in (output / "table.md").read_text()
-    item = PAPERS[paper][WHOLE[paper][0]]
+    item = PAPERS[paper][SMALL[paper][0]]
     rows = {row["label"]: row for row in table["rows"]}
     for label in item.rows:
         assert set(rows[label]["ours"]) == set(item.readings) and not rows[label]["empty"]
     for name in item.shown:
         assert list(output.glob(f"*.{name}.svg"))
     assert (output / "table.svg").exists() == bool(item.readings)
-    if paper == "pc_darts":  # finished runs are not repeated, and nothing else is mixed in
-        again = {path: path.stat().st_mtime_ns for path in output.glob("runs/*/result.json")}
-        assert len(again) == 3 and reproduce(command, paper, output)[0] == 0
-        assert {path: path.stat().st_mtime_ns for path in again} == again
-        other = reproduce(command, paper, output, "--train-flags=--epochs 3")
-        assert_refused(other, "--train-flags --epochs 3: .* was begun with --epochs 1")
-        assert_refused(
-            command(REPRODUCE, "pr_darts", "table2", "--output", output),
-            "holds pc_darts table1, not pr_darts table2",
-        )
 
 
-def test_a_best_does_not_stand_without_the_mean_of_all(tmp_path):
-    """Nor without saying how many searches have ended."""
-    config = ReproduceConfig("pc_darts", "table1", scale="digits")
-    item = config.chosen()
-    expansion = Expansion(item, config, tmp_path)
+@pytest.mark.parametrize("paper", ["gdas", "edas", "pr_darts"])
+def test_an_item_from_its_searches_to_its_table(paper, command, tmp_path):
+    status, out, err = reproduce(command, paper, tmp_path)
+    assert status == 0, err + out
+    assert_complete(paper, tmp_path)
+
+
+def test_finished_runs_are_not_repeated_and_other_runs_are_refused(command, tmp_path):
+    assert reproduce(command, "pc_darts", tmp_path)[0] == 0
+    assert_complete("pc_darts", tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/result.json")}
+    assert len(times) == 3 and reproduce(command, "pc_darts", tmp_path)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    other = reproduce(command, "pc_darts", tmp_path, "--train-flags=--epochs 3")
+    assert_refused(other, "--train-flags --epochs 3: .* was begun with --epochs 1")
+    other = command(REPRODUCE, "pr_darts", "table2", "--output", tmp_path)
+    assert_refused(other, "holds pc_darts table1, not pr_darts table2")
+
+
+def test_a_stopped_item_ends_its_runs_and_continues(command, tmp_path):
+    """A launcher's child ends with it."""
+    asleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    launcher = [sys.executable, "-c", f"import subprocess; subprocess.run({asleep})"]
+    mine, children = psutil.Process(), []
+
+    def stop():
+        while not children and time.sleep(0.05) is None:
+            children.extend(child for one in mine.children() for child in one.children())
+        os.kill(mine.pid, signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    status, _, _ = reproduce(command, "itnas", tmp_path, f"--launcher={shlex.join(launcher)}")
+    assert status == 130 and "* cells: not run." in (tmp_path / "table.md").read_text()
+    assert not any(child.is_running() for child in children)
+    assert reproduce(command, "itnas", tmp_path)[0] == 0
+    assert_complete("itnas", tmp_path)
+
+
+def test_failed_runs_are_reported(command, tmp_path):
+    given = ["--scale", "digits", "--launcher", "false", "--output", tmp_path]
+    status, out, _ = command(REPRODUCE, "itnas", "table2", *given)
+    assert status == 1 and "8 of 8 runs failed" in out
+    assert "itnas-none-0: exit status 1" in (tmp_path / "table.md").read_text()
+    assert not (tmp_path / "table.svg").exists()
+
+
+def test_a_chosen_search_is_reported_with_the_mean_of_all(tmp_path):
+    item, expansion = PAPERS["pc_darts"]["table1"], expanded("pc_darts", "table1", tmp_path)
     (part,) = expansion.parts["PC-DARTS + cutout"].values()
-    for n, job in enumerate(part.judged[:-1]):
-        finished(job.folder, valid_top1=90.0 + n, valid_loss=1.0)
-    chosen = "the cells of pc_darts-3, valid_top1 93.00; of {} 91.50 ± 1.29 (n=4)"
-
-    def said():
-        return report.lines_of(item, expansion, published=False)[-1].chosen
-
-    assert said() == [chosen.format("those that have ended")]
-    finished(part.judged[-1].folder, valid_top1=80.0, valid_loss=1.0)
-    assert "of all searches 89.20 ± 5.26 (n=5)" in said()[0]
+    for n, top1 in enumerate((90, 91, 92, 93, 80)):
+        finished(part.judged[n].folder, valid_top1=top1, valid_loss=1.0)
+        (said,) = report.lines_of(item, expansion, published=False)[-1].chosen
+        if n == 3:
+            assert "pc_darts-3, valid_top1 93.00; of the finished searches 91.50 ± 1.29" in said
+    assert "pc_darts-3, valid_top1 93.00; of all searches 89.20 ± 5.26 (n=5)" in said
 
 
-def test_what_was_not_run_is_an_empty_cell_that_says_so(tmp_path):
-    config = ReproduceConfig("gdas", "table5")
-    expansion = Expansion(config.chosen(), config, tmp_path)
-    lines = report.lines_of(config.chosen(), expansion, published=False)
+def test_a_row_that_was_not_run_says_so(tmp_path):
+    item = PAPERS["gdas"]["table5"]
+    lines = report.lines_of(item, expanded("gdas", "table5", tmp_path), published=False)
     assert [line.empty for line in lines] == ["not run"] * 4 and not any(x.ours for x in lines)
-    about = {"command": "c", "commit": ""}
-    text = "\n".join(report.markdown(config, config.chosen(), lines, about))
+    config, about = ReproduceConfig("gdas", "table5"), {"command": "c", "commit": ""}
+    text = "\n".join(report.markdown(config, item, lines, about))
     assert "| GDAS-N + FIX-R | 3.0 |  | 2.87 |  |" in text
-    first = report.lines_of(PAPERS["gdas"]["table1"], Expansion(
-        PAPERS["gdas"]["table1"], config, tmp_path
-    ), published=False)[0]  # fmt: skip
+    first, *_ = report.lines_of(
+        PAPERS["gdas"]["table1"], expanded("gdas", "table1", tmp_path), published=False
+    )
     assert first.empty == "another paper's figures" and first.printed["Error on CIFAR-10"] == "4.61"
 
 
 # ---------------------------------------------------------------------------------- what it refuses
 
 BAD = {
-    "paper": (["darts", "table1"], "darts: is no paper; did you mean .*pc_darts"),
-    "item": (["gdas", "tabel1"], "tabel1: is no item of gdas; did you mean table1"),
-    "no item": (["gdas"], "is no item of gdas"),
-    "scale": (["pc_darts", "table5", "--scale", "digits"], "--scale digits: pc_darts table5"),
-    "published": (["itnas", "table1", "--published"], "--published: itnas table1"),
-    "nowhere": (["gdas", "table1"], "--output: say where"),
-    "data": (["gdas", "table2", "--output", "OUT"], "--data-root .*imagenet.*not there"),
-    "quoted": (["gdas", "table1", "--train-flags='--epochs 1"], "--train-flags"),
-    "search": (["gdas", "table1", "--search-flags=--epochz 1"], "--search-flags .*gdas/search.py"),
-    "value": (["gdas", "table1", "--train-flags=--epochs 0"], "--train-flags '--epochs 0': --ep"),
-    "rank": (["gdas", "table1", "--rank-flags=--cells 1.5"], "--rank-flags"),
-    "launcher": (["gdas", "table1", "--launcher", "nothing-such"], "--launcher nothing-such"),
-    "own flag": (["gdas", "table1", "--search-flags=--seed 7"], "--search-flags: --seed is set"),
-    "no such run": (["edas", "fig4", "--rank-flags=--epochs 1"], "--rank-flags: edas fig4 runs no"),
-    "too few": (["pr_darts", "table3", "--searches", 1], "--searches 1: PR-DARTS DL1 takes"),
-    "number": (["gdas", "table1", "--searches", 0], "--searches 0"),
-}  # fmt: skip
+    "darts table1": "darts: is no paper; did you mean .*pc_darts",
+    "gdas tabel1": "tabel1: is no item of gdas; did you mean table1",
+    "gdas": "is no item of gdas",
+    "pc_darts table5 --scale digits": "--scale digits: pc_darts table5",
+    "itnas table1 --published": "--published: itnas table1",
+    "gdas table1": "--output: ",
+    "gdas table2 --output OUT": "--data-root .*imagenet.* missing",
+    "gdas table1 '--train-flags=\"--epochs 1'": "--train-flags",
+    "gdas table1 --search-flags='--epochz 1'": "--search-flags .*gdas/search.py",
+    "gdas table1 --train-flags='--epochs 0'": "--train-flags '--epochs 0': --epochs",
+    "gdas table1 --rank-flags='--cells 1.5'": "--rank-flags",
+    "gdas table1 --launcher nothing-such": "--launcher nothing-such",
+    "gdas table1 --search-flags='--seed 7'": "--search-flags: --seed is set",
+    "edas fig4 --rank-flags='--epochs 1'": "--rank-flags: edas fig4 runs no",
+    "pr_darts table3 --searches 1": "--searches 1: PR-DARTS DL1 takes",
+    "gdas table1 --searches 0": "--searches 0",
+}
 
 
-def test_failed_runs_are_the_commands_failure(command, tmp_path, monkeypatch):
-    def fail(jobs, *_):
-        for job in jobs:
-            job.state, job.why = "failed", "first\nthe loss was not finite"
-
-    monkeypatch.setattr(conduct, "run_all", fail)
-    given = ["--scale", "digits", "--output", tmp_path / "o"]
-    status, out, _ = command(REPRODUCE, "itnas", "table2", *given)
-    assert status == 1 and "8 of 8 runs failed" in out
-    table = (tmp_path / "o" / "table.md").read_text()
-    assert "itnas-none-0: the loss was not finite (log:" in table
-    assert not (tmp_path / "o" / "table.svg").exists()
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_it_refuses_before_anything_is_written(case, command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("line", BAD)
+def test_it_refuses_before_anything_is_written(line, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    arguments, message = BAD[case]
-    words = [tmp_path / "out" if word == "OUT" else word for word in arguments]
-    assert_refused(command(REPRODUCE, *words), message)
+    words = [str(tmp_path / "out") if word == "OUT" else word for word in shlex.split(line)]
+    assert_refused(command(REPRODUCE, *words), BAD[line])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -550,14 +517,16 @@ def test_a_folder_in_use_is_left_alone(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_lists_and_dry_runs_start_nothing(command, tmp_path, monkeypatch):
-    monkeypatch.setattr(conduct, "run_all", None)
+def test_list_shows_every_item_with_its_commands(command):
     status, out, _ = command(REPRODUCE, "--list")
     assert status == 0 and all(f"{paper} {name}\n" in out for paper, name in ITEMS)
     assert "5 x python pc_darts/search.py\n" in out
-    given = ["--dry-run", "--output", tmp_path / "o"]
-    status, out, _ = command(REPRODUCE, "pc_darts", "table1", *given)
+
+
+def test_a_dry_run_prints_every_command_and_starts_none(command, tmp_path):
+    output = tmp_path / "o"
+    status, out, _ = command(REPRODUCE, "pc_darts", "table1", "--dry-run", "--output", output)
     lines = out.strip().splitlines()
-    assert status == 0 and len(lines) == 11 and not (tmp_path / "o").exists()
-    assert [f"--seed {n}" in line for n, line in enumerate(lines[:5])] == [True] * 5
+    assert status == 0 and len(lines) == 11 and not output.exists()
+    assert all(f"--seed {n}" in line for n, line in enumerate(lines[:5]))
     assert all("--held-out valid --held-out-share 0.1" in line for line in lines[5:10])

@@ -1,4 +1,4 @@
-"""An item from its flags to its table."""
+"""Runs an item: its jobs, then its table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.files import json_object
-from comparison.jobs import Job
 from comparison.methods import ROOT
 from comparison.pinned import pin
 from comparison.progress import View
@@ -20,26 +19,26 @@ from comparison.running import devices, disk_full, run_all, threads_each
 from reproduction import report
 from reproduction.jobs import Expansion
 from reproduction.plan import Item
-from reproduction.settings import PAPERS, ReproduceConfig
+from reproduction.settings import PAPERS, ReproduceConfig, without
 
 
 def reproduce(config: ReproduceConfig) -> None:
-    """Run what is lacking, report what is there.
+    """Run the unfinished jobs and write the table.
 
     Raises:
-        InputError: whatever is wrong with flags, data, folder or disk.
-        SystemExit: 130, after Ctrl-C; what is finished has been reported.
+        InputError: flags, data, folder or disk are wrong.
+        SystemExit: 130 after Ctrl-C, 1 where a run failed; the table has the finished runs.
     """
     config.check()
     item = config.chosen()
     folder = Path(config.output or "FOLDER").expanduser().resolve()
     expansion = Expansion(item, config, folder)
-    config.check_commands(expansion.commands())
+    config.check_commands(expansion.jobs)
     if config.dry_run:
         print("\n".join(shlex.join(line) for line in command_lines(expansion)))
         return
     if config.output is None:
-        raise InputError("--output: say where runs and the table go, or give --dry-run or --list")
+        raise InputError("--output: name a folder for runs and table, or give --dry-run or --list")
     check_data(config, expansion)
     begin(config, folder)
     try:
@@ -53,32 +52,32 @@ def reproduce(config: ReproduceConfig) -> None:
 
 
 def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path) -> None:
-    """Its jobs, then its report; after Ctrl-C the report of what is there."""
+    """Run the jobs, then report; after Ctrl-C report what has finished."""
     places = [None] * (config.jobs or 1) if config.launcher else devices(config.jobs)
     threads = threads_each(config.threads, len(places))
     stopped = False
-    if expansion.jobs:
-        try:
+    try:
+        if expansion.jobs:
             run_all(expansion.jobs, places, threads, View(expansion.jobs, len(places)))
-        except KeyboardInterrupt:
-            stopped = True
+    except KeyboardInterrupt:
+        stopped = True
     report.write(config, item, expansion, folder)
-    if not stopped and item.drawing:
-        draw(item, expansion, folder)
     if stopped:
-        print("\nstopped; the same command goes on where this one was", flush=True)
+        print("\nstopped; the same command continues", flush=True)
         raise SystemExit(130)
+    if item.drawing:
+        draw(item, expansion, folder)
     failed = [job for job in expansion.jobs if job.state == "failed"]
     if failed:
-        print(f"{len(failed)} of {len(expansion.jobs)} runs failed; the same command tries them again")
+        print(f"{len(failed)} of {len(expansion.jobs)} runs failed; the same command repeats them")
         raise SystemExit(1)
 
 
 def begin(config: ReproduceConfig, folder: Path) -> None:
-    """Make the folder, or see that it is this item's.
+    """Make the folder, or check that it is this item's.
 
     Raises:
-        InputError: it is another's, or in use, or cannot be made.
+        InputError: it belongs to something else, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,10 +95,10 @@ def begin(config: ReproduceConfig, folder: Path) -> None:
 
 
 def check_data(config: ReproduceConfig, expansion: Expansion) -> None:
-    """See that images and texts are there that no command downloads.
+    """Check that data that no command downloads are there.
 
     Raises:
-        InputError: naming the folder.
+        InputError: a folder is missing or empty.
     """
     if config.scale != "paper":
         return
@@ -109,12 +108,12 @@ def check_data(config: ReproduceConfig, expansion: Expansion) -> None:
         if used and not (root.is_dir() and any(root.iterdir())):
             raise InputError(
                 f"--data-root {config.data_root}: {config.paper} {config.item} needs {root}, "
-                "which is not there or empty; name the folder that holds it, or try --scale digits"
+                "which is missing or empty; name the folder that contains it, or try --scale digits"
             )
 
 
 def draw(item: Item, expansion: Expansion, folder: Path) -> None:
-    """All searches of the item beside one another."""
+    """Draw all searches of the item together, by the item's command."""
     searches = [job.folder for job in expansion.jobs if job.is_search and job.finished()]
     if not searches:
         return
@@ -125,7 +124,7 @@ def draw(item: Item, expansion: Expansion, folder: Path) -> None:
     print(f"{folder}: pictures of {shlex.join(item.drawing)}")
 
 
-# --------------------------------------------------------------------------------- what would run
+# ----------------------------------------------------------------------------- --dry-run, --list
 
 
 def command_lines(expansion: Expansion) -> Iterator[list[str]]:
@@ -138,7 +137,7 @@ def command_lines(expansion: Expansion) -> Iterator[list[str]]:
 
 
 def listed(paper: str = "") -> str:
-    """Every item: what it is, its cost in the paper, its commands and how often each runs.
+    """Every item of a paper, or of all: its title, cost in the paper, commands and their numbers.
 
     Raises:
         InputError: no such paper.
@@ -146,29 +145,17 @@ def listed(paper: str = "") -> str:
     if paper and paper not in PAPERS:
         ReproduceConfig(paper).chosen()
     lines = []
-    for name, items in PAPERS.items():
-        for key, item in items.items() if paper in ("", name) else ():
+    for name in [paper] if paper else PAPERS:
+        for key, item in PAPERS[name].items():
             lines += [f"{name} {key}", f"    {item.title}", f"    in the paper: {item.cost}"]
             expansion = Expansion(item, ReproduceConfig(name, key), Path("FOLDER"))
-            lines += [f"    {count} x {line}" for line, count in _counted(expansion.jobs).items()]
+            counts = Counter(
+                shlex.join(["python", *job.script, *without(job.flags, "--data-root", "--weights")])
+                for job in expansion.jobs
+            )
+            lines += [f"    {count} x {line}" for line, count in counts.items()]
             if item.drawing:
                 lines.append(f"    python {shlex.join(item.drawing)}")
             if item.cells:
                 lines.append(f"    draws {', '.join(item.cells)}")
     return "\n".join(lines)
-
-
-def _counted(jobs: list[Job]) -> Counter:
-    """Commands without folders, seeds and cells."""
-    counts: Counter = Counter()
-    for job in jobs:
-        flags, skip = [], False
-        for word in job.flags:
-            if word in ("--data-root", "--weights"):
-                skip = True
-            elif skip:
-                skip = False
-            else:
-                flags.append(word)
-        counts[shlex.join(["python", *job.script, *flags])] += 1
-    return counts

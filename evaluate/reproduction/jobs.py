@@ -1,4 +1,4 @@
-"""An item as jobs: searches, the trainings that choose among them, and those that are read."""
+"""An item's jobs: searches, the trainings that rank them, and the trainings that are read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import json_lines, json_object
 from common.networks.genotype import Genotype, load, parse, save
-from comparison.budget import words
 from comparison.jobs import Job
 from comparison.planned import slug
-from reproduction.plan import TRAIN_RNN, Cells, Choice, Command, Item, Searches, Training
-from reproduction.settings import FLAGS_OF, ReproduceConfig
+from reproduction.plan import Cells, Command, Item, Training
+from reproduction.settings import ReproduceConfig
 
 
 @dataclass
@@ -24,25 +23,61 @@ class Part:
     """The jobs of a training.
 
     Attributes:
-        training: what it is.
-        searches: of its normal cells.
-        judged: by whose results one of them is chosen; none, where none is.
-        runs: the trainings themselves.
+        cells: that it trains.
+        searches: of these cells, or of their normal cell.
+        judged: the jobs whose results rank the searches; none without a choice.
+        runs: the trainings.
     """
 
-    training: Training
+    cells: Cells
     searches: list[Job] = field(default_factory=list)
     judged: list[Job] = field(default_factory=list)
     runs: list[Job] = field(default_factory=list)
+
+    def ranking(self) -> list[tuple[Job, float]]:
+        """The searches whose ranking has finished, the best first, with the value that ranks them.
+
+        Of equal ones, the one with the lower validation loss comes first.
+        """
+        choice = self.cells.choice
+        sign = 1 if choice.smallest else -1
+        found = []
+        for search, job in zip(self.searches, self.judged, strict=True):
+            result = json_object(job.folder / "result.json") or {}
+            if (value := result.get(choice.figure)) is not None:
+                found.append((sign * value, result.get("valid_loss", 0.0), search, value))
+        found.sort(key=lambda entry: entry[:2])
+        return [(search, value) for _, _, search, value in found]
+
+    def search(self, n: int) -> Job:
+        """The search whose cells training `n` takes.
+
+        Raises:
+            InputError: the choice is among more searches than have finished.
+        """
+        choice = self.cells.choice
+        if choice is None:
+            return self.searches[n]
+        ranking = self.ranking()
+        if choice.place >= len(ranking):
+            raise InputError(
+                f"{len(ranking)} of {len(self.judged)} searches finished, and number "
+                f"{choice.place + 1} of their ranking is needed; --searches runs more"
+            )
+        return ranking[choice.place][0]
+
+    def needed(self, n: int) -> list[Job]:
+        """The jobs that must end before training `n` has its cells."""
+        return self.judged or [self.searches[n]]
 
 
 class Expansion:
     """All jobs of an item, each once, however many rows share it.
 
     Args:
-        item: to be expanded.
-        config: at which scale, with how many searches and trainings.
-        folder: for their run folders.
+        item: to run.
+        config: its scale, and the numbers of searches and trainings.
+        folder: for run folders.
 
     Attributes:
         jobs: each after those that it needs.
@@ -53,198 +88,120 @@ class Expansion:
         self.config, self.folder = config, folder
         self.jobs: list[Job] = []
         self.parts: dict[str, dict[str, Part]] = {}
-        self._known: list[Part] = []
         for label, row in item.rows.items():
             self.parts[label] = {}
-            for name, training in row.trainings.items():
-                self.parts[label][name] = self._part(label, name, training)
+            for name, training in row.items():
+                part = self._found(training.cells)
+                self.parts[label][name] = part
+                if training.command is not None:
+                    self._train(label, name, training, part)
 
-    def _part(self, label: str, name: str, training: Training) -> Part:
-        for part in self._known:
-            if part.training == training:
-                return part
-        part = Part(training)
-        cells = training.cells
-        published = self.config.published or cells.searches is None
-        if not published:
-            part.searches = self.searches(cells.searches)
-            part.judged = self.judged(cells)
-        if training.command is not None and (cells.published or not published):
-            prefix = ".".join(filter(None, (slug(label), slug(name))))
-            part.runs = self.trainings(prefix, label, training, part)
-        self._known.append(part)
+    def _found(self, cells: Cells) -> Part:
+        """The searches of some cells, and what ranks them."""
+        part = Part(cells)
+        if self.config.published or cells.searches is None:
+            return part
+        name, command = cells.searches.name, cells.searches.command
+        for seed in counted(cells.searches.seeds, self.config.searches):
+            part.searches.append(self._job(f"{name}-{seed}", name, seed, command))
+        if cells.choice is not None and cells.choice.ranking is None:
+            part.judged = part.searches
+        elif cells.choice is not None:
+            split = part.searches[0].seed  # one seed: all are ranked by the same images
+            part.judged = [
+                self._job(
+                    f"{search.name}.rank", f"{search.name}: ranking", split, cells.choice.ranking,
+                    "rank", needs=(search.name,), cells=lambda search=search: search.folder,
+                )
+                for search in part.searches
+            ]  # fmt: skip
         return part
 
-    # ------------------------------------------------------------------------------ its jobs
-
-    def searches(self, searches: Searches) -> list[Job]:
-        """One a seed."""
-        return [
-            self._job(f"{slug(searches.name)}-{seed}", searches.name, seed, searches.command)
-            for seed in counted(searches.seeds, self.config.searches)
-        ]
-
-    def judged(self, cells: Cells) -> list[Job]:
-        """What says how good each search's cells are; nothing where none is chosen."""
-        searches = self.searches(cells.searches)
-        if cells.choice is None:
-            return []
-        if cells.choice.ranking is None:
-            return searches
-        return [
-            self._job(  # all with one seed, and so with one split
-                f"{search.name}.rank", f"{search.name}: ranking", searches[0].seed,
-                cells.choice.ranking, "rank", needs=(search.name,),
-                cells=lambda search=search: search.folder,
-            )
-            for search in searches
-        ]  # fmt: skip
-
-    def trainings(self, prefix: str, label: str, training: Training, part: Part) -> list[Job]:
-        """The runs that are read: of the chosen cells with each seed, or of each search's once."""
-        cells, command, config = training.cells, training.command, self.config
-        seeds = counted(training.seeds, config.trainings)
-        if config.published or cells.searches is None:
-            return [
-                self._job(f"{prefix}-{seed}.train", label, seed, command, "train",
-                          flags=["--genotype", cells.published])
-                for seed in seeds
-            ]  # fmt: skip
-        chosen = cells.choice is not None
-        reduction = None
-        if cells.reduction is not None:
-            reduction = self.searches(cells.reduction.searches), self.judged(cells.reduction)
-        jobs = []
-        for n, seed in enumerate(seeds if chosen else [job.seed for job in part.searches]):
-            name, flags, found = f"{prefix}-{seed}.train", [], None
-            judged = part.judged if chosen else [part.searches[n]]
-            if training.weights_of:
-                before = self._of_weights(label, training.weights_of)[n]
-                judged, flags = [before], ["--weights", str(before.folder)]
+    def _train(self, label: str, name: str, training: Training, part: Part) -> None:
+        """The trainings of chosen cells with each seed, or of each search's cells once."""
+        cells, command = training.cells, training.command
+        prefix = ".".join(filter(None, (slug(label), slug(name))))
+        if part.searches and cells.choice is None:
+            seeds = [job.seed for job in part.searches]
+        else:
+            seeds = counted(training.seeds, self.config.trainings)
+        other = self._found(cells.reduction) if cells.reduction else None
+        for n, seed in enumerate(seeds):
+            flags, needs, take = [], [], None
+            if training.weights_of and part.searches:
+                needs = [self.parts[label][training.weights_of].runs[n]]
+                flags = ["--weights", str(needs[0].folder)]
+            elif part.searches:
+                needs = [*part.needed(n), *(other.needed(n) if other else ())]
+                take = partial(
+                    cells_of, part, n, other, self.folder / "cells" / f"{prefix}-{seed}.json"
+                )
+            elif cells.published:
+                flags = ["--genotype", cells.published]
             else:
-                file = self.folder / "cells" / f"{name.removesuffix('.train')}.json"
-                found = partial(cells_of, cells, part.searches, judged, reduction, file)
-            more = reduction[1] if reduction else []
-            needs = tuple(dict.fromkeys(job.name for job in (*judged, *more)))
-            jobs.append(self._job(
-                name, label, seed, command, "train", flags, needs, found, spares=len(needs) > 1,
+                return
+            part.runs.append(self._job(
+                f"{prefix}-{seed}.train", label, seed, command, "train", flags,
+                tuple(dict.fromkeys(job.name for job in needs)), take,
             ))  # fmt: skip
-        return jobs
-
-    def _of_weights(self, label: str, name: str) -> list[Job]:
-        return self.parts[label][name].runs
 
     def _job(
         self, name: str, label: str, seed: int, command: Command, what: str = "search",
         flags: Sequence[str] = (), needs: tuple[str, ...] = (),
-        cells: Callable[[], Path] | None = None, spares: bool = False,
+        cells: Callable[[], Path] | None = None,
     ) -> Job:  # fmt: skip
         for job in self.jobs:
             if job.name == name:
                 return job
         config = self.config
-        line = words(command.at(config.scale))
+        line = command.at(config.scale)
         if config.scale == "paper":
             line += ["--data-root", str(config.root(command.data))]
-        line += [*shlex.split(getattr(config, FLAGS_OF[what])), *flags]
+        line += [*shlex.split(config.flags_of(what)), *flags]
         job = Job(
-            name, label, seed, command.script, line, self.folder / "runs" / name, needs, cells,
-            what, spares, shlex.split(config.launcher),
+            name, label, seed, tuple(command.script.split()), line, self.folder / "runs" / name,
+            needs, cells, what, len(needs) > 1, shlex.split(config.launcher),
         )  # fmt: skip
         self.jobs.append(job)
         return job
 
-    def commands(self) -> list[tuple[str, Sequence[str], list[str]]]:
-        """What each job's script must accept: see `ReproduceConfig.check_commands`.
-
-        Published cells stand for those that are not there yet.
-        """
-        return [(job.what, job.script, checkable(job)) for job in self.jobs]
-
-
-def checkable(job: Job) -> list[str]:
-    """Its flags, without what only its run will find."""
-    flags = list(job.flags)
-    if "--weights" in flags:
-        at = flags.index("--weights")
-        del flags[at : at + 2]
-    if job.cells is not None:
-        flags += ["--genotype", "gdas_rnn" if job.script == TRAIN_RNN else "darts_v2"]
-    return flags
-
 
 def counted(seeds: Sequence[int], count: int | None) -> list[int]:
-    """These seeds, or so many from the first on."""
+    """The paper's seeds, or `count` of them from its first."""
     return list(seeds) if count is None else list(range(seeds[0], seeds[0] + count))
 
 
 # ------------------------------------------------------------------------------------- its cells
 
 
-def ranked(choice: Choice, judged: Sequence[Job]) -> list[tuple[int, float]]:
-    """Of those that have ended, place in `judged` and figure, the winner first.
-
-    Equals are told apart by their validation loss, then by their order.
-    """
-    sign = 1 if choice.smallest else -1
-    found = []
-    for n, job in enumerate(judged):
-        result = json_object(job.folder / "result.json")
-        if result is not None and result.get(choice.figure) is not None:
-            figure = result[choice.figure]
-            found.append((sign * figure, result.get("valid_loss", 0.0), n, figure))
-    return [(n, figure) for _, _, n, figure in sorted(found)]
-
-
-def winner(choice: Choice, searches: Sequence[Job], judged: Sequence[Job]) -> Job:
-    """The search whose cells are taken.
-
-    Raises:
-        InputError: too few have ended well.
-    """
-    order = ranked(choice, judged)
-    if choice.place >= len(order):
-        raise InputError(
-            f"{len(order)} of {len(judged)} searches ended well, and number {choice.place + 1} of "
-            "them is wanted; --searches runs more"
-        )
-    return searches[order[choice.place][0]]
-
-
-def cells_of(
-    cells: Cells, searches: Sequence[Job], judged: Sequence[Job],
-    reduction: tuple[Sequence[Job], Sequence[Job]] | None, file: Path,
-) -> Path:  # fmt: skip
-    """What `--genotype` is given: a search's folder, or a file that is written here.
+def cells_of(part: Part, n: int, reduction: Part | None, file: Path) -> Path:
+    """The genotype of training `n`: a search's folder, or a file that is written here.
 
     Args:
-        cells: which.
-        searches: of the normal cell.
-        judged: see `Part`; without a choice the search itself.
-        reduction: likewise of the reduction cell; None: the same.
-        file: to write to, unless they are one search's at its end.
+        part: the searches of the cells.
+        n: number of the training.
+        reduction: the searches of the reduction cell; None: the same.
+        file: to write, where the cells are not those at the end of one search.
 
     Raises:
-        InputError: a search left no such cells.
+        InputError: a search has no such cells.
     """
-    normal = winner(cells.choice, searches, judged) if cells.choice else judged[0]
-    if cells.share == 1 and reduction is None:
-        return normal.folder
-    found = snapshot(normal.folder, cells.share)
-    of = {"normal": normal.folder.name, "share": cells.share}
+    search, share = part.search(n), part.cells.share
+    if share == 1 and reduction is None:
+        return search.folder
+    cells = dict(snapshot(search.folder, share).cells)
+    origin = {"normal": search.name, "share": share}
     if reduction is not None:
-        other = winner(cells.reduction.choice, *reduction)
-        found = Genotype(found.name, {
-            "normal": found.cells["normal"], "reduction": load(other.folder).cells["reduction"],
-        }, {})  # fmt: skip
-        of["reduction"] = other.folder.name
+        other = reduction.search(n)
+        cells["reduction"] = load(other.folder).cells["reduction"]
+        origin["reduction"] = other.name
     file.parent.mkdir(parents=True, exist_ok=True)
-    save(Genotype(file.stem, found.cells, of), file)
+    save(Genotype(file.stem, cells, origin), file)
     return file
 
 
 def snapshot(folder: Path, share: float) -> Genotype:
-    """What a search had derived when this share of its epochs was behind it."""
+    """The cells that a search derives after a share of its epochs: 0 the first, 1 the last."""
     if share == 1:
         return load(folder)
     lines = json_lines(folder / "genotypes.jsonl")

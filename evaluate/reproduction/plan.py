@@ -1,75 +1,68 @@
-"""What a paper's table or figure takes: searches, how cells are chosen, trainings, what is read.
+"""The parts of an item: searches, the choice of cells, trainings, and what is read of them.
 
-A module a paper (`pc_darts.py`, ...) writes its items down in these words; `jobs.py` turns them
-into commands, `report.py` sets what they found beside what the paper prints.
+Each paper's module (`pc_darts.py`, ...) describes its tables and figures by these; `jobs.py` turns
+them into commands, and `report.py` puts their results beside the paper's.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from comparison.budget import Flags
 from comparison.run_folders import RunFolder
+from published.tables import Table
 
-TRAIN, TRAIN_RNN = ("evaluate/train.py",), ("evaluate/train_rnn.py",)
+TRAIN, TRAIN_RNN = "evaluate/train.py", "evaluate/train_rnn.py"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line but for its seed, its cells and its folder.
+    """A command line without seed, cells and output.
 
     Attributes:
-        script: what python is given.
-        flags: at every scale.
-        paper: further ones at the paper's scale.
-        digits: and at digits, after `--preset tiny`.
-        data: the folder of --data-root that it reads at the paper's scale; "": that one itself.
-        tiny: the preset of the scale digits.
+        script: Python's arguments before the flags.
+        flags: at both scales.
+        paper: more flags at the scale paper.
+        digits: more flags at the scale digits.
+        data: subfolder of --data-root that it reads at the scale paper; "": --data-root itself.
+        tiny: preset of the scale digits.
     """
 
-    script: tuple[str, ...]
-    flags: Flags = field(default_factory=dict)
-    paper: Flags = field(default_factory=dict)
-    digits: Flags = field(default_factory=dict)
+    script: str
+    flags: str = ""
+    paper: str = ""
+    digits: str = ""
     data: str = ""
     tiny: str = "digits"
 
-    def at(self, scale: str) -> Flags:
-        """Its flags at a scale, but for those of the data."""
-        own = self.paper if scale == "paper" else {"--preset": self.tiny, **self.digits}
-        return {**own, **self.flags}
+    def at(self, scale: str) -> list[str]:
+        """Its flags at a scale, without --data-root."""
+        own = self.paper if scale == "paper" else f"--preset {self.tiny} {self.digits}"
+        return shlex.split(f"{own} {self.flags}")
 
-    def but(self, **flags: str) -> Command:
-        """The same with further flags, at every scale: `but(K="1")`."""
-        more = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
-        return replace(self, flags={**self.flags, **more})
+    def but(self, flags: str) -> Command:
+        """The same command with more flags at both scales."""
+        return replace(self, flags=f"{self.flags} {flags}")
 
 
-def retrain(recipe: str, dataset: str = "cifar10", **paper: str) -> Command:
-    """`evaluate/train.py` by a paper's recipe; on digits 10 epochs.
+def retrain(recipe: str, dataset: str = "cifar10", more: str = "") -> Command:
+    """`evaluate/train.py` by a paper's recipe, or for 10 epochs at the scale digits.
 
     Args:
-        recipe: whose.
+        recipe: of `retraining.recipes`.
         dataset: to train and test on.
-        **paper: further flags at the paper's scale.
+        more: flags at the scale paper.
     """
-    more = {f"--{name.replace('_', '-')}": value for name, value in paper.items()}
     return Command(
-        TRAIN, {}, {"--recipe": recipe, "--dataset": dataset, **more}, {"--epochs": "10"},
+        TRAIN, paper=f"--recipe {recipe} --dataset {dataset} {more}", digits="--epochs 10",
         data=dataset if dataset in ("imagenet", "cinic10") else "",
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Searches:
-    """A search, once with each of these seeds.
-
-    Attributes:
-        name: within the item.
-        command: without its seed.
-        seeds: of the runs.
-    """
+    """A search, run once per seed; its name is unique in an item."""
 
     name: str
     command: Command
@@ -78,14 +71,14 @@ class Searches:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which one of several searches' cells are trained.
+    """The rule that picks the cells of one of several searches.
 
     Attributes:
-        rule: in words, with its place in the paper.
-        figure: of a result.json, by which they are ranked.
-        ranking: a training whose result that is; None: the search's own.
-        smallest: whether the smallest wins.
-        place: 0: the first of the ranking, 1: the second.
+        rule: in words, with its section of the paper.
+        figure: the value of result.json that ranks them.
+        ranking: a training that gives this value; None: the search itself.
+        smallest: whether the smallest value wins.
+        place: 0 for the first of the ranking, 1 for the second.
     """
 
     rule: str
@@ -97,14 +90,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Cells:
-    """Cells to train.
+    """The cells to train.
 
     Attributes:
-        searches: that find them; None: they are published ones in the paper, too.
-        choice: of one of the searches; None: the cells of each, trained once with its seed.
-        share: how far into the search they were derived; 1: at its end.
-        reduction: whose reduction cell is taken; None: their own.
-        published: the authors' own cells, by name.
+        searches: that find them; None: the paper, too, takes published ones.
+        choice: of one search; None: the cells of every search, trained with its seed.
+        share: of the search's epochs after which they are derived.
+        reduction: where the reduction cell comes from; None: from the same search.
+        published: name of the authors' cells.
     """
 
     searches: Searches | None
@@ -116,13 +109,13 @@ class Cells:
 
 @dataclass(frozen=True)
 class Training:
-    """What is made of some cells.
+    """The training of some cells.
 
     Attributes:
         cells: to train.
-        command: that trains them; None: only their searches are looked at.
-        seeds: of its runs, where cells were chosen.
-        weights_of: the row's training whose network and weights it begins with.
+        command: that trains them; None: only the searches are run.
+        seeds: of the trainings of chosen cells.
+        weights_of: the row's training that gives the initial weights.
     """
 
     cells: Cells
@@ -131,39 +124,35 @@ class Training:
     weights_of: str = ""
 
 
-Value = Callable[[RunFolder], float | None]
+Row = Mapping[str, Training]  # by name; the only one of a row is ""
+
+
+def one(cells: Cells, command: Command | None = None) -> Row:
+    """A row with one training."""
+    return {"": Training(cells, command)}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What stands in a column beside the paper's figure.
+    """What a column shows beside the paper's figure.
 
     Attributes:
         value: of a finished run.
-        of: the row's training that is read; "": its only one.
-        searches: read the searches of its cells instead.
-        seed: of the one run that is read; None: all.
-        digits: behind the point.
+        digits: after the decimal point.
+        searches: whether the searches are read, not the trainings.
+        training: the training of the row that is read; "": its first.
+        seed: of the only run that is read; None: all.
     """
 
-    value: Value
-    of: str = ""
-    searches: bool = False
-    seed: int | None = None
+    value: Callable[[RunFolder], float | None]
     digits: int = 2
+    searches: bool = False
+    training: str = ""
+    seed: int | None = None
 
-
-@dataclass(frozen=True)
-class Row:
-    """A row of ours.
-
-    Attributes:
-        trainings: by name; one alone is "".
-        readings: by column, where they differ from the item's.
-    """
-
-    trainings: Mapping[str, Training]
-    readings: Mapping[str, Reading] = field(default_factory=dict)
+    def of(self, training: str, seed: int | None = None) -> Reading:
+        """The same value of another training, or of one seed."""
+        return replace(self, training=training, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -171,24 +160,23 @@ class Item:
     """A table or a figure of a paper.
 
     Attributes:
-        title: what it is.
-        cost: in the paper.
-        printed: as printed: columns divided by |, the heads first, a row a line; `[..]` behind a
-            label cites the paper whose figures these are.
-        rows: of ours, by label.
+        title: what it shows.
+        cost: of the experiment in the paper.
+        printed: the paper's table.
+        rows: our trainings, by the labels of the paper's rows.
         readings: by column.
-        differs: what differs from the paper, or what the paper leaves open.
+        differs: differences from the paper, and what the paper leaves open.
         axes: two columns to draw against each other; (): the first reading, row by row.
-        drawing: a command that draws all searches of the item beside one another.
-        shown: pictures that the searches draw.
-        cells: published ones to draw.
-        counted: figures that need no run, by label and column.
-        on_digits: whether there is a scale digits.
+        drawing: a command that draws all searches together.
+        shown: names of pictures that the searches draw.
+        cells: published cells to draw.
+        counted: values that need no run, by label and column.
+        on_digits: whether it has the scale digits.
     """
 
     title: str
     cost: str
-    printed: str
+    printed: Table = Table()
     rows: Mapping[str, Row] = field(default_factory=dict)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     differs: str = ""
@@ -199,14 +187,6 @@ class Item:
     counted: Callable[[], Mapping[str, Mapping[str, float]]] | None = None
     on_digits: bool = True
 
-    def table(self) -> tuple[list[str], dict[str, list[str]]]:
-        """The heads, and the printed rows by label."""
-        head, *lines = (
-            [cell.strip() for cell in line.split("|")] for line in self.printed.strip().splitlines()
-        )
-        return head, {line[0]: line[1:] for line in lines}
-
-
-def one(cells: Cells, command: Command | None = None, seeds: Sequence[int] = (0,)) -> Row:
-    """A row with one training."""
-    return Row({"": Training(cells, command, seeds)})
+    def trainings(self) -> list[Training]:
+        """Those of all rows."""
+        return [training for row in self.rows.values() for training in row.values()]

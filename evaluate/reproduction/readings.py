@@ -1,4 +1,4 @@
-"""What is read of a finished run, in the units in which papers print it."""
+"""The values that tables read of finished runs, in the papers' units."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from comparison.run_folders import RunFolder
 from reproduction.plan import Reading
 
 
-def of_result(key: str, scale: float = 1.0, start: float = 0.0) -> Callable[[RunFolder], float]:
+def of_result(
+    key: str, scale: float = 1.0, start: float = 0.0
+) -> Callable[[RunFolder], float | None]:
     """`start + scale * value` of a key of result.json; None where it has none."""
 
     def read(run: RunFolder) -> float | None:
@@ -19,16 +21,14 @@ def of_result(key: str, scale: float = 1.0, start: float = 0.0) -> Callable[[Run
     return read
 
 
-def paper_adds(run: RunFolder) -> float | None:
-    """Multiply-adds in millions as PC-DARTS counts them."""
-    counted = both_adds_of(run)
-    return None if counted is None else counted[1] / 1e6
+def multiply_adds(convention: int) -> Reading:
+    """In millions: 0 counts as GDAS (convolutions and linear layers), 1 as PC-DARTS."""
 
+    def read(run: RunFolder) -> float | None:
+        counted = both_adds_of(run)
+        return None if counted is None else counted[convention] / 1e6
 
-def layer_adds(run: RunFolder) -> float | None:
-    """Multiply-adds in millions of convolutions and linear layers, as GDAS counts them."""
-    counted = both_adds_of(run)
-    return None if counted is None else counted[0] / 1e6
+    return Reading(read, digits=0)
 
 
 def device_days(run: RunFolder) -> float | None:
@@ -37,10 +37,9 @@ def device_days(run: RunFolder) -> float | None:
     return None if seconds is None else seconds * run.config.get("processes", 1) / 86400
 
 
-error, accuracy = of_result("test_top1", -1, 100), of_result("test_top1")  # percent
-top5_error = of_result("test_top5", -1, 100)
-error_of_last_five = of_result("test_top1_last_five", -1, 100)  # PR-DARTS IV-C
-parameters = of_result("params", 1e-6)  # millions
-
-ERROR, TOP5, PARAMETERS = Reading(error), Reading(top5_error), Reading(parameters)
-DAYS = Reading(device_days, searches=True, digits=4)
+ERROR = Reading(of_result("test_top1", -1, 100))  # percent
+TOP5 = Reading(of_result("test_top5", -1, 100))
+ERROR_OF_LAST_FIVE = Reading(of_result("test_top1_last_five", -1, 100))  # PR-DARTS, IV-C
+ACCURACY = Reading(of_result("test_top1"))
+PARAMETERS = Reading(of_result("params", 1e-6))  # millions
+DAYS = Reading(device_days, digits=4, searches=True)

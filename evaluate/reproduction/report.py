@@ -1,4 +1,4 @@
-"""The paper's table with our figures beside its own, as JSON, Markdown and a picture."""
+"""The paper's table with our results beside its own, as JSON, Markdown and a picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from common.networks.genotype import load
 from common.run.folder import commit
 from comparison.rows import Mean, mean_of
 from comparison.run_folders import run_folder
-from reproduction.jobs import Expansion, Part, ranked
+from reproduction.jobs import Expansion, Part
 from reproduction.plan import Item, Reading
 from reproduction.settings import ReproduceConfig
 
@@ -31,6 +31,7 @@ DIGITS = (
     "Scale digits: the paper's plan on 8x8 digits, in minutes. These figures measure nothing that "
     "the paper measures."
 )
+CITED = "another paper's figures"
 
 
 @dataclass
@@ -38,11 +39,11 @@ class Line:
     """A row of the table.
 
     Attributes:
-        label: as the paper has it.
+        label: as in the paper.
         printed: the paper's figures, by column.
-        ours: by column, over seeds.
-        chosen: of cells that were chosen, which, and how all of them stood.
-        empty: why there is nothing of ours.
+        ours: our results over seeds, by column.
+        chosen: where cells were chosen: which, and the ranking's mean.
+        empty: why results of ours are missing.
     """
 
     label: str
@@ -53,7 +54,7 @@ class Line:
 
 
 def write(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path) -> None:
-    """Write `table.json`, `table.md` and pictures; say the table."""
+    """Write `table.json`, `table.md` and pictures; print the table."""
     lines = lines_of(item, expansion, config.published)
     about = {
         "paper": config.paper, "item": config.item, "title": item.title, "scale": config.scale,
@@ -61,63 +62,60 @@ def write(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Pat
         "command": shlex.join(["python", "evaluate/reproduce.py", *sys.argv[1:]]),
         "differs": item.differs, "rows": [asdict(line) for line in lines],
     }  # fmt: skip
-    text = "\n".join(markdown(config, item, lines, about)) + "\n"
     write_whole(folder / "table.json", (json.dumps(about, indent=2) + "\n").encode())
-    names = ["table.json", "table.md"]
+    files = ["table.json", "table.md"]
     with rc_context(STYLE):
         draw_table = scatter if item.axes else dots
         figure = draw_table(item, lines, printed=config.scale == "paper")
         if figure is not None:
             pictures.save_figure(figure, folder / "table")
-            names.append("table.svg")
-    names += shown(item, expansion, folder)
-    drawn = [f"![{name}]({name})" for name in names if name.endswith(".svg")]
-    write_whole(folder / "table.md", "\n\n".join([text.rstrip(), *drawn, ""]).encode())
-    print(f"\n{text}\n{folder}: {', '.join(names)}")
+            files.append("table.svg")
+    files += shown(item, expansion, folder)
+    text = "\n".join(markdown(config, item, lines, about))
+    drawn = [f"![{name}]({name})" for name in files if name.endswith(".svg")]
+    write_whole(folder / "table.md", "\n\n".join([text, *drawn, ""]).encode())
+    print(f"\n{text}\n\n{folder}: {', '.join(files)}")
 
 
-# ------------------------------------------------------------------------------------- its figures
+# ------------------------------------------------------------------------------------- its rows
 
 
 def lines_of(item: Item, expansion: Expansion, published: bool) -> list[Line]:
-    """Every row that the paper prints, and those of ours without printed figures."""
-    head, printed = item.table()
-    counted = {} if item.counted is None else item.counted()
+    """The paper's rows, and those of ours that it does not print."""
+    counted = item.counted() if item.counted else {}
     lines = []
-    for label in dict.fromkeys((*printed, *item.rows)):
-        figures = dict(zip(head[1:], printed.get(label, ()), strict=False))
-        line = Line(label, {name: value for name, value in figures.items() if value})
+    for label in dict.fromkeys((*item.printed.rows, *item.rows)):
+        printed = item.printed.rows.get(label, {})
+        line = Line(label, {name: value for name, value in printed.items() if value})
         if label in item.rows:
             _fill(line, item, expansion.parts[label], published)
         elif label in counted:
-            line.ours = {
-                name: Mean(value, None, {0: value}) for name, value in counted[label].items()
-            }
+            line.ours = {name: mean_of({0: value}) for name, value in counted[label].items()}
         else:
-            line.empty = "another paper's figures"
+            line.empty = CITED
         lines.append(line)
     return lines
 
 
 def _fill(line: Line, item: Item, parts: Mapping[str, Part], published: bool) -> None:
-    readings = item.rows[line.label].readings or item.readings
-    for head, reading in readings.items():
-        part = parts.get(reading.of) if reading.of else next(iter(parts.values()))
+    for head, reading in item.readings.items():
+        part = parts.get(reading.training) if reading.training else next(iter(parts.values()))
         if part is not None and (found := _read(reading, part)) is not None:
             line.ours[head] = found
-    chosen = [] if published else [_standing(part) for part in parts.values() if part.judged]
-    line.chosen = list(dict.fromkeys(filter(None, chosen)))
+    if not published:
+        chosen = [_chosen(part) for part in parts.values() if part.judged]
+        line.chosen = list(dict.fromkeys(filter(None, chosen)))
     jobs = [job for part in parts.values() for job in (*part.searches, *part.judged, *part.runs)]
     failed = [
         f"{job.name}: {job.why.splitlines()[-1]} (log: {job.log})"
         for job in jobs if job.state == "failed"
     ]  # fmt: skip
-    if published and not any(part.training.cells.published for part in parts.values()):
+    if published and not any(part.cells.published for part in parts.values()):
         line.empty = "no published cells"
     elif failed:
         line.empty = "; ".join(dict.fromkeys(failed))
-    elif jobs and set(line.ours) < set(readings) and not all(job.finished() for job in jobs):
-        line.empty = "not run" if not line.ours else "not all of it has run"
+    elif not all(job.finished() for job in jobs):
+        line.empty = "not all runs have finished" if line.ours else "not run"
 
 
 def _read(reading: Reading, part: Part) -> Mean | None:
@@ -127,17 +125,17 @@ def _read(reading: Reading, part: Part) -> Mean | None:
     return mean_of({job.seed: reading.value(run_folder(job.folder)) for job in jobs})
 
 
-def _standing(part: Part) -> str:
-    """Which search's cells were chosen, and how all that were ranked stood."""
-    choice = part.training.cells.choice
-    order = ranked(choice, part.judged)
-    if choice.place >= len(order):
+def _chosen(part: Part) -> str:
+    """The search whose cells were chosen, and the mean of all that were ranked."""
+    choice, ranking = part.cells.choice, part.ranking()
+    if choice.place >= len(ranking):
         return ""
-    number, figure = order[choice.place]
-    mean = mean_of({n: value for n, value in order})
-    name = f"{part.searches[number].name}, {choice.figure} {figure:.2f}"
-    every = "all searches" if len(order) == len(part.judged) else "those that have ended"
-    return f"the cells of {name}; of {every} {in_words(mean, 2)}"
+    search, value = ranking[choice.place]
+    mean = mean_of({n: value for n, (_, value) in enumerate(ranking)})
+    every = "all searches" if len(ranking) == len(part.judged) else "the finished searches"
+    return (
+        f"the cells of {search.name}, {choice.figure} {value:.2f}; of {every} {in_words(mean, 2)}"
+    )
 
 
 def in_words(mean: Mean | None, digits: int) -> str:
@@ -148,106 +146,91 @@ def in_words(mean: Mean | None, digits: int) -> str:
     return f"{mean.mean:.{digits}f}{spread} (n={mean.n})"
 
 
-# ------------------------------------------------------------------------------------- its forms
-
-
-def digits_of(item: Item, label: str, head: str) -> int:
-    """How many stand behind the point in a column."""
-    if label not in item.rows:
-        return 0
-    readings = item.rows[label].readings or item.readings
-    return readings[head].digits
+# ------------------------------------------------------------------------------------- as text
 
 
 def markdown(
-    config: ReproduceConfig, item: Item, lines: list[Line], about: dict[str, Any]
+    config: ReproduceConfig, item: Item, lines: list[Line], about: Mapping[str, Any]
 ) -> Iterator[str]:
-    """The table as text."""
-    head, _ = item.table()
-    ours = [name for name in head if any(name in line.ours for line in lines)]
-    due = [name for name in head if name in item.readings or any(
-        name in row.readings for row in item.rows.values()
-    )]  # fmt: skip
-    both = list(dict.fromkeys((*due, *ours)))
+    """The table with its notes."""
     yield f"# {config.paper}, {item.title}\n"
     if config.scale == "digits":
         yield f"**{DIGITS}**\n"
-    if len(head) > 1:
-        columns = [head[0]]
-        for name in head[1:]:
-            columns += [f"{name}: paper", "ours"] if name in both else [name]
-        yield "| " + " | ".join(columns) + " |"
-        yield "|" + "---|" * len(columns)
-        for line in lines:
-            cells = [line.label]
-            for name in head[1:]:
-                cells.append(line.printed.get(name, ""))
-                if name in both:
-                    found = line.ours.get(name)
-                    single = item.counted is not None and found is not None
-                    digits = digits_of(item, line.label, name) if found else 0
-                    cells.append(f"{found.mean:,.0f}" if single else in_words(found, digits))
-            yield "| " + " | ".join(cells) + " |"
-        yield "\nAn empty cell of ours was not run.\n" if due else ""
-    choices = [
-        training.cells.choice for row in item.rows.values() for training in row.trainings.values()
-    ]
+    yield from _table(item, lines)
+    choices = [training.cells.choice for training in item.trainings()]
     rules = dict.fromkeys(choice.rule for choice in choices if choice is not None)
     for rule in () if config.published else rules:
-        yield f"* Cells are chosen by this rule of the paper's scale: {rule}."
+        yield f"* Cells are chosen by this rule, here that of the scale paper: {rule}."
     for line in lines:
-        for text in line.chosen:
-            yield f"* {line.label}: {text}."
-        if line.empty and line.empty != "another paper's figures":
-            yield f"* {line.label}: {line.empty}."
-    quoted = [line.label for line in lines if line.empty == "another paper's figures"]
-    if quoted:
-        yield f"* {len(quoted)} rows are figures of the papers in brackets, and not run here."
+        for text in (*line.chosen, line.empty):
+            if text and text != CITED:
+                yield f"* {line.label}: {text}."
+    if cited := sum(line.empty == CITED for line in lines):
+        yield f"* {cited} rows are figures of the papers in brackets, and not run here."
     yield f"\n{item.differs}\n\nIn the paper: {item.cost}.\n"
     yield f"Command: `{about['command']}` (commit {about['commit']})."
 
 
+def _table(item: Item, lines: list[Line]) -> Iterator[str]:
+    """The paper's columns, with a column of ours behind each that we measure or count."""
+    if not item.printed.columns:
+        return
+    ours = {*item.readings, *(name for line in lines for name in line.ours)}
+    heads = [item.printed.head]
+    for name in item.printed.columns:
+        heads += [f"{name}: paper", "ours"] if name in ours else [name]
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for line in lines:
+        cells = [line.label]
+        for name in item.printed.columns:
+            cells.append(line.printed.get(name, ""))
+            if name in item.readings:
+                cells.append(in_words(line.ours.get(name), item.readings[name].digits))
+            elif name in ours:  # counted
+                cells.append(f"{line.ours[name].mean:,.0f}" if name in line.ours else "")
+        yield "| " + " | ".join(cells) + " |"
+    yield "\nAn empty cell of ours was not run.\n" if item.readings else ""
+
+
+# ---------------------------------------------------------------------------------- as pictures
+
+
 def number(text: str) -> float | None:
-    """What a printed figure begins with."""
+    """The number at the start of a printed figure."""
     found = re.match(r"[\d.]*\d", text)
     return float(found[0]) if found else None
 
 
 def dots(item: Item, lines: list[Line], printed: bool) -> Figure | None:
-    """Of each row its runs, their mean and the paper's figure, in the first column of ours.
+    """The first column of ours: per row each run, their mean and the paper's figure.
 
-    Where rows have columns of their own, of each column of the first row. None: nothing has run.
+    None: nothing has run.
 
     Args:
-        item: which.
-        lines: of its table.
-        printed: whether the paper's figures can be compared with these.
+        item: whose table it is.
+        lines: of the table.
+        printed: whether the paper's figures are comparable, and drawn.
     """
     blue = {"color": FAMILIES["sep_conv"]}
-    if item.counted is not None or not any(line.ours for line in lines):
+    main = next(iter(item.readings), "")
+    lines = [line for line in lines if main in line.ours]
+    if not lines:
         return None
-    if item.readings:
-        main = next(iter(item.readings))
-        entries = [(line.label, line, main) for line in lines if main in line.ours]
-    else:
-        first = next(line for line in lines if line.label == next(iter(item.rows)))
-        main, entries = first.label, [(name, first, name) for name in first.ours]
-    if not entries:
-        return None
-    figure = Figure((7.2, 0.9 + 0.32 * len(entries)), layout="constrained")
+    figure = Figure((7.2, 0.9 + 0.32 * len(lines)), layout="constrained")
     axes = figure.subplots()
-    drawn, shown_values = {}, []
-    for place, (_, line, name) in enumerate(entries):
-        ours, theirs = line.ours[name], number(line.printed.get(name, ""))
+    drawn, values = {}, []
+    for place, line in enumerate(lines):
+        ours, theirs = line.ours[main], number(line.printed.get(main, ""))
         runs = list(ours.values.values())
-        shown_values += runs
+        values += runs
         (drawn["each run"],) = axes.plot(runs, [place] * ours.n, "o", ms=4, mfc="none", **blue)
         (drawn["mean"],) = axes.plot(ours.mean, place, "|", ms=14, mew=2, **blue)
         if printed and theirs is not None:
             (drawn["the paper's"],) = axes.plot(theirs, place, "D", ms=5, color=INK)
-    axes.set_yticks(range(len(entries)), [label for label, _, _ in entries], parse_math=False)
-    axes.set_ylim(len(entries) - 0.5, -0.5)
-    if min(shown_values) > 0 and max(shown_values) > 4 * min(shown_values):  # CIFAR and ImageNet
+    axes.set_yticks(range(len(lines)), [line.label for line in lines], parse_math=False)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
+    if min(values) > 0 and max(values) > 4 * min(values):  # CIFAR and ImageNet
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -257,7 +240,7 @@ def dots(item: Item, lines: list[Line], printed: bool) -> Figure | None:
 
 
 def scatter(item: Item, lines: list[Line], printed: bool) -> Figure | None:
-    """One column against another, a point a row; the paper's, where both are printed, hollow.
+    """One column against another, a point per row; hollow points are the paper's.
 
     None: there is no point.
     """
@@ -287,7 +270,7 @@ def scatter(item: Item, lines: list[Line], printed: bool) -> Figure | None:
 
 
 def shown(item: Item, expansion: Expansion, folder: Path) -> list[str]:
-    """Cells that are drawn, and pictures that searches have drawn: their files here."""
+    """Draw the item's cells, copy the searches' pictures; returns the files."""
     files = []
     for name in item.cells:
         pictures.cells(load(name), folder / name)

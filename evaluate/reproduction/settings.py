@@ -1,4 +1,4 @@
-"""The flags of evaluate/reproduce.py, and what they must not be."""
+"""The flags of evaluate/reproduce.py, and their checks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import tyro
 from common.errors import InputError
 from common.run.cli import given, parse
 from common.run.flags import Between, check_bounds, flag
+from comparison.jobs import Job
 from detection import train_detector
 from reproduction import edas, gdas, itnas, pc_darts, pr_darts
 from reproduction.plan import TRAIN, TRAIN_RNN, Item
@@ -27,10 +28,11 @@ PAPERS = {
     "pc_darts": pc_darts.ITEMS, "gdas": gdas.ITEMS, "edas": edas.ITEMS, "itnas": itnas.ITEMS,
     "pr_darts": pr_darts.ITEMS,
 }  # fmt: skip
-FLAGS_OF = {"search": "search_flags", "rank": "rank_flags", "train": "train_flags"}
-# May differ between two starts of one item.
+KINDS = ("search", "rank", "train")  # of jobs; each has its flag: --search-flags ...
+# Flags that may differ between two starts with one folder.
 FREE = {
-    "output", "searches", "trainings", "data_root", "jobs", "threads", "launcher", "list", "dry_run",
+    "output", "searches", "trainings", "data_root", "jobs", "threads", "launcher", "list",
+    "dry_run",
 }  # fmt: skip
 OWN = ("--seed", "--output", "--threads", "--resume", "--genotype", "--weights", "--data-root")
 
@@ -44,36 +46,36 @@ class ReproduceConfig:
     item: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ITEM")] = ""
     """A table or figure of it, as table1 or fig3; --list shows all."""
     output: str | None = None
-    """Where runs and the table go; the same command with the same folder goes on."""
+    """Folder of the runs and the table; the same command with the same folder continues."""
     list: bool = False
-    """Show every item (of the paper named): what it is, its cost in the paper, its commands."""
+    """Show every item (of PAPER): its title, its cost in the paper, its commands."""
     dry_run: bool = False
     """Print all commands with all flags, and start none."""
 
     scale: Literal["paper", "digits"] = "paper"
-    """paper: its experiment to the letter; digits: the same plan in minutes on two CPU cores."""
+    """paper: the paper's experiment; digits: the same plan in minutes on two CPU cores."""
     published: bool = False
     """Train the authors' published cells instead of searching."""
     searches: Annotated[int | None, Between(1, 1000)] = None
-    """Of each kind, in place of the paper's number; their seeds count on from its first."""
+    """Runs of each search, instead of the paper's number; seeds count from the paper's first."""
     trainings: Annotated[int | None, Between(1, 1000)] = None
-    """Of chosen cells, likewise."""
+    """Trainings of chosen cells, likewise."""
     search_flags: str = ""
-    """Further flags of every search, in one string: --search-flags='--epochs 10'."""
+    """More flags for every search, in one string: --search-flags='--epochs 10'."""
     rank_flags: str = ""
-    """Of the trainings by which cells are chosen."""
+    """More flags for the trainings that rank searches."""
     train_flags: str = ""
-    """Of all other trainings."""
+    """More flags for all other trainings."""
 
     data_root: str = "data"
-    """Where CIFAR and SVHN lie (or are downloaded to), and in folders of these names imagenet,
+    """Folder of CIFAR and SVHN (downloaded if missing); the others are its subfolders imagenet,
     cinic10, coco, ptb and wikitext2."""
     jobs: Annotated[int | None, Between(1, 1024)] = None
-    """Runs at a time; by default one a GPU, or one."""
+    """Runs at a time; by default one per GPU, or one."""
     threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads of each; by default the usable cores divided by the runs at a time."""
+    """CPU threads of each run; by default the usable cores divided by the runs at a time."""
     launcher: str = ""
-    """What starts each run, as "accelerate launch --num_processes 8"; by default this Python."""
+    """Command that starts each run, as "accelerate launch --num_processes 8"; by default Python."""
 
     def chosen(self) -> Item:
         """The item.
@@ -91,7 +93,7 @@ class ReproduceConfig:
         return items[self.item]
 
     def check(self) -> None:
-        """Refuse what cannot work, before anything is written.
+        """Check the flags, before anything is written.
 
         Raises:
             InputError: naming the flag.
@@ -100,83 +102,89 @@ class ReproduceConfig:
         item = self.chosen()
         if self.scale == "digits" and not item.on_digits:
             raise InputError(f"--scale digits: {self.paper} {self.item} has none; use paper")
-        if self.published and not any(
-            t.cells.published for row in item.rows.values() for t in row.trainings.values()
-        ):
+        if self.published and not any(t.cells.published for t in item.trainings()):
             raise InputError(f"--published: {self.paper} {self.item} has no published cells")
         for label, row in item.rows.items():
-            for training in row.trainings.values():
-                choice = training.cells.choice
-                if choice is not None and self.searches and self.searches <= choice.place:
-                    raise InputError(
-                        f"--searches {self.searches}: {label} takes number {choice.place + 1} of its "
-                        f"searches; give {choice.place + 1} or more"
-                    )
-        for name in (*FLAGS_OF.values(), "launcher"):
+            least = max(t.cells.choice.place + 1 if t.cells.choice else 1 for t in row.values())
+            if self.searches and self.searches < least:
+                raise InputError(
+                    f"--searches {self.searches}: {label} takes number {least} of its searches; "
+                    f"give {least} or more"
+                )
+        for name in (*(f"{kind}_flags" for kind in KINDS), "launcher"):
             try:
                 words = shlex.split(getattr(self, name))
             except ValueError as error:  # an open quote
                 raise InputError(f"{flag(name)} {getattr(self, name)!r}: {error}") from None
             if name == "launcher" and words and shutil.which(words[0]) is None:
-                raise InputError(f"--launcher {words[0]}: there is no such program")
+                raise InputError(f"--launcher {words[0]}: no such program")
 
-    def check_commands(self, commands: Sequence[tuple[str, Sequence[str], Sequence[str]]]) -> None:
-        """See that every command takes its flags, before the first is started.
-
-        Args:
-            commands: of each search, rank or train; the script; its flags.
+    def check_commands(self, jobs: Sequence[Job]) -> None:
+        """Check that every job's command accepts its flags, before the first one starts.
 
         Raises:
-            InputError: one does not, and which flag of ours it is.
+            InputError: a command refuses them; names the flag of ours.
         """
-        for what, name in FLAGS_OF.items():
-            given_words = shlex.split(getattr(self, name))
+        for kind in KINDS:
+            words, name = shlex.split(self.flags_of(kind)), flag(f"{kind}_flags")
             for word in OWN:
-                if given(given_words, word) is not None:
-                    raise InputError(f"{flag(name)}: {word} is set for each run; leave it out")
-            if given_words and not any(kind == what for kind, _, _ in commands):
-                raise InputError(f"{flag(name)}: {self.paper} {self.item} runs no such command")
-        for what, script, line in commands:
-            name = FLAGS_OF[what]
-            told = f"{flag(name)} {getattr(self, name)!r}: "
+                if given(words, word) is not None:
+                    raise InputError(f"{name}: {word} is set for each run; leave it out")
+            if words and not any(job.what == kind for job in jobs):
+                raise InputError(f"{name}: {self.paper} {self.item} runs no such command")
+        for job in jobs:
+            own = self.flags_of(job.what)
+            told = f"{flag(f'{job.what}_flags')} {own!r}: "
             try:
-                settings_of(script, line)
+                settings_of(job)
             except InputError as error:
-                raise InputError(f"{told if getattr(self, name) else ''}{error}") from None
+                raise InputError(f"{told if own else ''}{error}") from None
             except SystemExit:
-                raise InputError(
-                    f"{told}{' '.join(script)} does not take them, as it says above"
-                ) from None
+                raise InputError(f"{told}{' '.join(job.script)} refuses them, see above") from None
+
+    def flags_of(self, kind: str) -> str:
+        """The flags that a user adds to jobs of a kind."""
+        return getattr(self, f"{kind}_flags")
 
     def pinned(self) -> dict[str, Any]:
-        """What two starts of one item must have in common."""
+        """What must be the same at each start with one folder."""
         every = dataclasses.asdict(self)
         return {name: value for name, value in every.items() if name not in FREE}
 
     def root(self, data: str) -> Path:
-        """Where these data lie."""
+        """The folder of a data set."""
         return Path(self.data_root).expanduser().resolve() / data
 
 
-def settings_of(script: Sequence[str], line: Sequence[str]) -> Any:
-    """The settings that a command comes to with these flags.
+def settings_of(job: Job) -> Any:
+    """The config that a job's command makes of its flags.
+
+    A published cell stands for cells that do not exist yet.
 
     Raises:
         InputError: a value is refused.
-        SystemExit: a flag is none of the command's.
+        SystemExit: the command has no such flag.
     """
-    line = list(line)
-    if tuple(script) == TRAIN:
+    name, line = job.script[-1], without(job.flags, "--weights")
+    if job.cells is not None:
+        line += ["--genotype", "gdas_rnn" if name == TRAIN_RNN else "darts_v2"]
+    if name == TRAIN:
         return parse(retraining.chosen_preset(line), loop.METHOD, line, "")
-    if tuple(script) == TRAIN_RNN:
+    if name == TRAIN_RNN:
         return parse(rnn.chosen_preset(line), rnn.METHOD, line, "")
-    if tuple(script) == ("evaluate/detect.py",):
+    if name == "evaluate/detect.py":
         return parse({"coco": train_detector.DetectConfig()}, train_detector.METHOD, line, "")
-    own = script[-1] if script[0] == "-m" else {
-        "gdas/rnn_search.py": "gdas.rnn_config"
-    }.get(script[0], script[0].replace("/search.py", ".config"))
-    module = importlib.import_module(own)
+    own = name.removesuffix(".py").replace("/", ".").replace("search", "config")
+    module = importlib.import_module(own)  # gdas/rnn_search.py -> gdas.rnn_config
     return parse(module.PRESETS, module.METHOD, line, "")
+
+
+def without(flags: Sequence[str], *names: str) -> list[str]:
+    """A command line without these flags and their values."""
+    return [
+        word for before, word in zip(("", *flags), flags, strict=False)
+        if word not in names and before not in names
+    ]  # fmt: skip
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

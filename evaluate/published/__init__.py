@@ -1,0 +1,1 @@
+"""What the papers print: the one place where their figures stand."""
