@@ -59,7 +59,7 @@ class CycleTrainer(BilevelTrainer):
         """On a GPU, every five steps: the largest batch that fits its memory (III-C)."""
         if self.accelerator.device.type == "cuda" and (self.step + 1) % RESIZE_EVERY == 0:
             used = used_memory(self.accelerator, self.config.memory_gib)
-            self._set_batch_size(self.rule.by_memory(self.batch_size, used))
+            self.set_batch_size(self.rule.by_memory(self.batch_size, used))
 
     def restart(self) -> None:
         """Start the next cycle on the rebuilt supernet, with new optimisers."""
@@ -73,14 +73,21 @@ class CycleTrainer(BilevelTrainer):
         """Images of a step, over all processes."""
         return self.train_batches.batch_size
 
+    def set_batch_size(self, size: int) -> None:
+        """Set it for both halves; when it changes, measure a GPU's peak memory anew."""
+        if size != self.batch_size and self.accelerator.device.type == "cuda":
+            self.peak_before = self.peak_memory_mib()
+            torch.cuda.reset_peak_memory_stats(self.accelerator.device)
+        self.train_batches.batch_size = self.valid_batches.batch_size = size
+
     def _begin_cycle(self) -> None:
         """On a GPU start at the minimum; on a CPU follow the number of candidates (III-C)."""
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-            self._set_batch_size(self.rule.least)
+            self.set_batch_size(self.rule.least)
         else:
             now = self.supernet.count()
-            self._set_batch_size(self.rule.by_candidates(now, self.first_candidates))
+            self.set_batch_size(self.rule.by_candidates(now, self.first_candidates))
 
     def schedule_of(
         self, config: SearchConfig, sgd: torch.optim.SGD, warmup: int = 0
@@ -132,7 +139,7 @@ class CycleTrainer(BilevelTrainer):
         self.cycle = self.table[state["cycle"] - 1]
         self._renew_optimizers()
         super().load_state(state)
-        self._set_batch_size(state["batch_size"])
+        self.set_batch_size(state["batch_size"])
 
     def _renew_optimizers(self) -> None:
         supernet, fused = self.supernet, self.accelerator.device.type in ("cpu", "cuda")
@@ -140,13 +147,6 @@ class CycleTrainer(BilevelTrainer):
         self.optimizers = optimizers(self.config, self.weights, self.arch, fused)
         self.optimizer, self.arch_optimizer = self.optimizers
         self.schedule = self.schedule_of(self.config, self.optimizer)
-
-    def _set_batch_size(self, size: int) -> None:
-        """Set it for both halves; when it changes, measure a GPU's peak memory anew."""
-        if size != self.batch_size and self.accelerator.device.type == "cuda":
-            self.peak_before = self.peak_memory_mib()
-            torch.cuda.reset_peak_memory_stats(self.accelerator.device)
-        self.train_batches.batch_size = self.valid_batches.batch_size = size
 
 
 class WarmRestart(LearningRate):
