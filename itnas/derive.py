@@ -1,6 +1,6 @@
-"""Algorithm 1: transition-induced iterative edge pruning (3.4).
+"""Algorithm 1: transition-induced iterative edge pruning (3.4), in the paper's names.
 
-Plain code on small tensors, in the paper's names; the numbers are the lines of Algorithm 1.
+Numbers in comments are the lines of Algorithm 1.
 """
 
 from __future__ import annotations
@@ -25,40 +25,33 @@ def prune(
     candidates: Sequence[str],
     reweighting: Reweighting = "logits",
 ) -> Cell:
-    """Keep two edges a node, node by node, each decision made before the next is looked at.
+    """Keep two edges a node, one node after another.
 
-    Deviation: the text prunes the weakest edge of a node (3.4), Algorithm 1 keeps the two strongest
-    ones; only the second leaves two edges at nodes with more than three.
+    Lines 3 to 6 are left out: line 16 computes the same Z^(i,j) again before line 19 reads it.
+
+    Deviation: the text prunes a node's weakest edge (3.4), Algorithm 1 keeps the two strongest. We
+    follow Algorithm 1, which leaves two edges at nodes with more than three, too.
 
     Args:
-        outer: Z^(i,j) [K] of the outer edges, i < 2: distributions.
-        P: P^(m,i,j) [K, K]; each row is a distribution.
-        b: the attention's logits, of which beta^(m,i,j) is the softmax over m; scalars.
-        candidates: the operation of each column.
+        outer: rows Z^(i,j) [K] of the outer edges (i < 2), distributions.
+        P: transition matrices P^(m,i,j) [K, K], each row a distribution.
+        b: attention logits, scalars; beta^(m,i,j) is their softmax over m.
+        candidates: the operation of each of the K columns.
         reweighting: see `attention`.
 
     Returns:
-        The cell, stronger edge first, ties to the earlier input.
+        The cell; a node's stronger edge comes first, of equal ones the earlier.
     """
     Z = dict(outer)  # 1
     nodes = sorted({j for _, j in outer})  # 2, 3, ...
-
-    for j in nodes:  # 3, 4: topology initialization; any (m, i) comes before (i, j)
-        for i in range(2, j):
-            Z[i, j] = transit(Z, P, b, i, j, range(i))  # 5; 16 will do each anew before 19 reads it
-
-    M = {2: strongest(Z, 2)}  # 8: there are only these two
+    M = {2: strongest(Z, 2)}  # 8: node 2 has only these two
     for j in nodes[1:]:  # 9
-        for i in range(2, j):  # 10; all of these (i, j) are inner, 11
-            for m in range(i):  # 12
-                if (m, i) in M[i]:  # 13
-                    Z[m, i] = one_hot(Z[m, i])  # 14, Eq. 13
+        for i in range(2, j):  # 10; all these edges (i, j) are inner, 11
+            for edge in M[i]:  # 12, 13
+                Z[edge] = one_hot(Z[edge])  # 14, Eq. 13
             Z[i, j] = transit(Z, P, b, i, j, (m for m, _ in M[i]), reweighting)  # 16
         M[j] = strongest(Z, j)  # 19, 20
-
-    kept = [
-        Edge(i, j, Op(candidates[int(Z[i, j].argmax())])) for j in nodes for i, _ in M[j]
-    ]
+    kept = [Edge(i, j, Op(candidates[int(Z[i, j].argmax())])) for j in nodes for i, _ in M[j]]
     return Cell(2, tuple(kept), tuple(nodes))
 
 
@@ -71,15 +64,15 @@ def transit(
     predecessors: Iterable[int],
     reweighting: Reweighting = "logits",
 ) -> Tensor:
-    """Eq. 11 of one inner edge: Z^(i,j) = sum over m of beta^(m,i,j) Z^(m,i) P^(m,i,j).
+    """Eq. 11 for one inner edge: Z^(i,j) = sum over m of beta^(m,i,j) Z^(m,i) P^(m,i,j).
 
-    Deviation: line 16 prints the sum over all m; here, as in Eq. 15, over the predecessors that
-    are left, and beta sums to 1 over them (see `attention`), so Z^(i,j) is a distribution.
+    Deviation: line 16 sums over all m. We follow Eq. 15, which sums over the remaining
+    predecessors, with beta summing to 1 over them; so Z^(i,j) is a distribution.
 
     Args:
         Z, P, b: see `prune`; Z with the rows of the predecessors.
         i, j: the edge.
-        predecessors: m of the edges (m, i) that are there.
+        predecessors: the m of the remaining edges (m, i).
         reweighting: see `attention`.
     """
     left = list(predecessors)
@@ -88,13 +81,13 @@ def transit(
 
 
 def attention(logits: Tensor, left: Sequence[int], reweighting: Reweighting) -> Tensor:
-    """beta of the predecessors left; "we reweight the attention score ... by softmax" (3.4).
+    """beta over the remaining predecessors: "we reweight the attention score ... by softmax" (3.4).
 
     Args:
-        logits: [m], of all predecessors; their softmax are the scores of Eq. 12.
-        left: those that are left.
-        reweighting: "logits": the softmax of the logits left, so scores keep their ratios;
-            "scores": the softmax of the scores left, where some are gone.
+        logits: [m], of all predecessors; their softmax gives the scores of Eq. 12.
+        left: the remaining predecessors.
+        reweighting: "logits": softmax of the remaining logits, which keeps the scores' ratios;
+            "scores": softmax of the remaining scores, once some were pruned.
     """
     scores = logits.softmax(0)
     if reweighting == "scores" and len(left) < len(logits):
@@ -110,5 +103,5 @@ def strongest(Z: Mapping[Pair, Tensor], j: int) -> list[Pair]:
 
 
 def one_hot(row: Tensor) -> Tensor:
-    """Eq. 13: all weight to the best operation."""
+    """Eq. 13: all weight on the best operation."""
     return F.one_hot(row.argmax(), len(row)).to(row)

@@ -1,4 +1,4 @@
-"""`python -m itnas.draw` draws the transitions, attention and inner edges of a run again."""
+"""`python -m itnas.draw` redraws the transitions, attention and inner edges of a run."""
 
 import tyro
 

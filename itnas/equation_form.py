@@ -1,4 +1,4 @@
-"""ITNAS as its equations are written, edge by edge and triple by triple; the tests' oracle."""
+"""ITNAS as its equations are written, edge by edge and triple by triple: the tests' oracle."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from common.networks.macro import Place
 from common.supernet.equation_form import EquationCell
 from common.supernet.gumbel import gumbel
-from itnas.supernet import ITNASSuperNet
+from itnas.supernet import ITNASSuperNet, triples
 
 
 class EquationITNAS(ITNASSuperNet):
@@ -17,15 +17,14 @@ class EquationITNAS(ITNASSuperNet):
     memory_format = torch.contiguous_format
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell with one module an edge and candidate."""
         return EquationCell(place, self.nodes, self.candidates)
 
     def sample(self, kind: str, generator: torch.Generator | None, tau: float) -> Tensor:
-        """Eq. 5 edge by edge, alpha the probabilities of each."""
-        a, Z = self.arch[f"alpha_{kind}"], []
-        for logits, noise in zip(a, gumbel(*a.shape, generator=generator), strict=True):
-            alpha = logits.exp() / logits.exp().sum()
-            scaled = ((alpha.log() + noise.to(alpha)) / tau).exp()
+        """Eq. 5 edge by edge, from the probabilities alpha."""
+        logits, Z = self.arch[f"alpha_{kind}"], []
+        for row, G in zip(logits, gumbel(*logits.shape, generator=generator), strict=True):
+            alpha = row.exp() / row.exp().sum()
+            scaled = ((alpha.log() + G.to(alpha)) / tau).exp()
             Z.append(scaled / scaled.sum())
         return torch.stack(Z)
 
@@ -34,23 +33,18 @@ class EquationITNAS(ITNASSuperNet):
         if not self.transition:
             return outer
         P, b = {}, {}
-        numbers = iter(range(len(self.arch[f"beta_{kind}"])))
-        for i in range(2, 2 + self.nodes):
-            for j in range(i + 1, 2 + self.nodes):
-                for m in range(i):
-                    n = next(numbers)
-                    exp = self.arch[f"P_{kind}"][n].exp()
-                    P[m, i, j] = exp / exp.sum(1, keepdim=True)  # Eq. 10: sum over t of p_st = 1
-                    b[m, i, j] = self.arch[f"beta_{kind}"][n].exp()
-        edges = [(i, j) for i, j in self.edges if i < 2]
-        Z = dict(zip(edges, outer, strict=True))
+        for n, triple in enumerate(triples(self.nodes)):
+            exp = self.arch[f"P_{kind}"][n].exp()
+            P[triple] = exp / exp.sum(1, keepdim=True)  # Eq. 10: sum over t of p_st = 1
+            b[triple] = self.arch[f"beta_{kind}"][n].exp()
+        Z = dict(zip([(i, j) for i, j in self.edges if i < 2], outer, strict=True))
         for i, j in self.edges:
-            if i >= 2:
-                row = torch.zeros_like(outer[0])
-                total = sum(b[m, i, j] for m in range(i))
-                for m in range(i):
-                    beta = b[m, i, j] / total  # Eq. 12
-                    for s in range(len(row)):
-                        row = row + beta * Z[m, i][s] * P[m, i, j][s]  # Eq. 9 and 11
-                Z[i, j] = row
+            if i < 2:
+                continue
+            Z[i, j] = torch.zeros_like(outer[0])
+            total = sum(b[m, i, j] for m in range(i))
+            for m in range(i):
+                beta = b[m, i, j] / total  # Eq. 12
+                for s in range(len(self.candidates)):
+                    Z[i, j] = Z[i, j] + beta * Z[m, i][s] * P[m, i, j][s]  # Eq. 9 and 11
         return torch.stack([Z[edge] for edge in self.edges])

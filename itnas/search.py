@@ -1,8 +1,8 @@
 """ITNAS: inter-layer transition in neural architecture search.
 
 Searches a normal and a reduction cell whose inner edges follow from their predecessors (Ma, Zhang,
-Xia and Tao). Without flags this is section 4.1.1 on CIFAR-10; the three --no- flags are the rows of
-Table 2; --preset digits is two minutes on a laptop, with nothing to download.
+Xia and Tao). Without flags: section 4.1.1 on CIFAR-10. The three --no- flags give the rows of
+Table 2. --preset digits takes two minutes on a laptop and downloads nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itnas.supernet import ITNASSuperNet
 
 
 def search(config: ITNASConfig) -> None:
-    """Eq. 3, first order. The arch step comes first, as in DARTS' code."""
+    """Eq. 3 in first order; arch step first, as in DARTS' code."""
     config, run, images, split = open_search(config, METHOD)
     supernet = ITNASSuperNet(
         config.gumbel, config.transition, config.pruning, derive_tau=config.derive_tau,
@@ -30,8 +30,8 @@ def search(config: ITNASConfig) -> None:
     for epoch in trainer.epochs():
         tau = linear(config.tau_max, config.tau_min, epoch, config.epochs)
         for train, valid in trainer.batches():
-            trainer.arch_step(valid, tau=tau)  # alpha, P and beta by L_val, jointly (3.3)
-            trainer.weight_step(train, tau=tau)  # omega by L_train
+            trainer.arch_step(valid, tau=tau)  # alpha, P and beta jointly, on L_val (3.3)
+            trainer.weight_step(train, tau=tau)  # omega, on L_train
         trainer.validate(tau=tau)
     trainer.finish(figures.run if config.transition else None)
     run.close()

@@ -1,7 +1,7 @@
-"""ITNAS' supernet: outer edges are sampled, inner ones follow from their predecessors (Eq. 5, 11).
+"""ITNAS' supernet: outer edges are sampled, inner edges follow from their predecessors (Eq. 5, 11).
 
-An edge (i, j) is outer if i is an input of the cell, inner if i is one of its nodes. The
-predecessors of an inner edge are the edges (m, i) into its source; each such triple (m, i, j) has a
+An edge (i, j) is outer if i is an input of the cell, and inner if i is one of its nodes. The
+predecessors of an inner edge are the edges (m, i) into its source. Each triple (m, i, j) has a
 transition matrix and an attention score.
 """
 
@@ -18,9 +18,9 @@ from itnas.derive import Reweighting, prune
 
 
 def triples(nodes: int) -> list[tuple[int, int, int]]:
-    """The triples (m, i, j) of a cell of that many computed nodes, by i, then j, then m.
+    """The triples (m, i, j) of a cell with that many computed nodes, by i, then j, then m.
 
-    Four nodes have 16. In this order those of one i lie side by side, as [j, m].
+    Four nodes have 16. All triples of one i are contiguous, and reshape to [j, m].
     """
     end = 2 + nodes
     return [(m, i, j) for i in range(2, end) for j in range(i + 1, end) for m in range(i)]
@@ -29,14 +29,14 @@ def triples(nodes: int) -> list[tuple[int, int, int]]:
 class ITNASSuperNet(SuperNet):
     """A DARTS supernet over seven candidates, whose inner edges have no weights of their own.
 
-    The three switches are the rows of Table 2; with all of them off this is DARTS.
+    The three switches give the rows of Table 2; with all of them off this is DARTS.
 
     Args:
-        gumbel: outer rows are Gumbel-softmax samples (3.2), not softmax alone.
-        transition: inner rows come from their predecessors (3.3), not from alphas of their own.
-        pruning: cells are read off by Algorithm 1 (3.4), not by the two strongest edges a node.
-        derive_tau: temperature of the outer rows that are derived, measured and recorded.
-        reweighting: of attention where edges are pruned, see `derive.attention`.
+        gumbel: sample outer rows by Gumbel-softmax (3.2) instead of softmax alone.
+        transition: compute inner rows from their predecessors (3.3) instead of their own alphas.
+        pruning: derive cells by Algorithm 1 (3.4) instead of DARTS' two strongest edges a node.
+        derive_tau: temperature of the outer rows in derived, measured and recorded cells.
+        reweighting: attention after pruning, see `derive.attention`.
         **shape: see `SuperNet`.
 
     Raises:
@@ -50,14 +50,14 @@ class ITNASSuperNet(SuperNet):
         derive_tau: float = 1.0, reweighting: Reweighting = "logits", **shape,
     ):
         if pruning and not transition:
-            raise ValueError("pruning follows the transitions, and there are none")
+            raise ValueError("pruning (Algorithm 1) needs transitions")
         self.gumbel, self.transition, self.pruning = gumbel, transition, pruning
         self.derive_tau, self.reweighting = derive_tau, reweighting
         super().__init__(**shape)
 
     def init_arch(self) -> None:
-        """Of each kind of cell logits, 1e-3 N(0, 1): alpha [outer edges, K], P [triples, K, K]
-        and beta [triples]; without transitions DARTS' alpha of all edges.
+        """Logits 1e-3 N(0, 1) for each kind of cell: alpha [outer edges, K], P [triples, K, K]
+        and beta [triples]. Without transitions: DARTS' alpha of all edges.
         """
         if not self.transition:
             super().init_arch()
@@ -69,11 +69,11 @@ class ITNASSuperNet(SuperNet):
                 self.arch[f"{name}_{kind}"] = small_noise(*shape)
 
     def mix(self, kind: str) -> Mix:
-        """The cell without noise, at `derive_tau`: what is derived, measured and recorded."""
+        """All rows without noise at `derive_tau`: for derived, measured and recorded cells."""
         return Mix(self.rows(kind, (self.arch[f"alpha_{kind}"] / self.derive_tau).softmax(-1)))
 
     def mixes(self, generator: torch.Generator | None = None, tau: float = 5.0) -> list[Mix]:
-        """One sample a kind of cell and pass: its outer rows Z, and the inner rows that follow.
+        """One sample per kind of cell and pass: its outer rows Z and the inner rows that follow.
 
         Args:
             generator: see `SuperNet.mixes`.
@@ -87,7 +87,7 @@ class ITNASSuperNet(SuperNet):
     def sample(self, kind: str, generator: torch.Generator | None, tau: float) -> Tensor:
         """Eq. 5: Z = softmax((log alpha + G) / tau), soft; [outer edges, K].
 
-        The alpha of Eq. 5 are probabilities; what is trained is their logits, hence log_softmax.
+        Eq. 5's alphas are probabilities; we train their logits, hence log_softmax.
         """
         log_alpha = self.arch[f"alpha_{kind}"].log_softmax(-1)
         G = gumbel(*log_alpha.shape, generator=generator)
@@ -95,11 +95,11 @@ class ITNASSuperNet(SuperNet):
         return ((log_alpha + G) / tau).softmax(-1)
 
     def transitions(self, kind: str) -> tuple[list[Tensor], list[Tensor]]:
-        """P and beta (Eq. 10 and 12) of the edges (i, j) out of each node i = 2, 3, ...
+        """P (Eq. 10) and beta (Eq. 12) of the edges (i, j) out of each node i = 2, 3, ...
 
         Returns:
-            [j, m, K, K] for each i, rows over the last index, which is the operation on (i, j);
-            [j, m] for each i, a distribution over m.
+            For each i, P [j, m, K, K]: each row a distribution over the operations t on (i, j).
+            For each i, beta [j, m]: a distribution over m.
         """
         sources = range(2, 1 + self.nodes)  # the last node has no edge out of it
         leaving = [1 + self.nodes - i for i in sources]
@@ -114,22 +114,22 @@ class ITNASSuperNet(SuperNet):
     def rows(self, kind: str, outer: Tensor) -> Tensor:
         """Eq. 11, node by node: Z^(i,j) = sum over m of beta^(m,i,j) Z^(m,i) P^(m,i,j).
 
-        Deviation: Z is a row and stands left of P. Eq. 9 prints P Z, which is a distribution only
-        if the columns of P sum to 1; Eq. 10 says that its rows do.
+        Deviation: Z is a row on the left of P. Eq. 9 prints P Z, which is a distribution only if
+        the columns of P sum to 1; in Eq. 10 its rows do.
 
         Args:
-            kind: of cell.
-            outer: [outer edges, K], their rows Z; [edges, K] without transitions.
+            kind: normal or reduction.
+            outer: rows Z [outer edges, K]; without transitions [edges, K], returned as they are.
 
         Returns:
-            [edges, K], a distribution in each row.
+            [edges, K], each row a distribution.
         """
         if not self.transition:
             return outer
         into = {j: [*pair] for j, pair in enumerate(outer.unflatten(0, (-1, 2)), 2)}
         for i, (P, beta) in enumerate(zip(*self.transitions(kind), strict=True), 2):
-            Z = torch.stack(into[i])  # [m, K]: complete, as all edges into node i are known by now
-            # A sum of products: a matrix product would be rounded under autocast.
+            Z = torch.stack(into[i])  # [m, K]; all edges into node i are known by now
+            # A sum of products: autocast would round a matrix product.
             weighted = beta[..., None] * Z  # [j, m, K]
             leaving = (weighted[..., None] * P).sum((1, 2))  # [j, K]
             for j, row in enumerate(leaving, i + 1):
@@ -138,30 +138,31 @@ class ITNASSuperNet(SuperNet):
 
     @torch.no_grad()
     def derive(self) -> dict[str, Cell]:
-        """Algorithm 1; without pruning the two strongest edges of each node at once."""
+        """Algorithm 1; without pruning, DARTS' two strongest edges a node."""
         if not self.pruning:
             return super().derive()
         cells = {}
         for kind in self.kinds:
             Z = dict(zip(self.edges, self.mix(kind).op.cpu(), strict=True))
             outer = {(i, j): row for (i, j), row in Z.items() if i < 2}
-            P = self.arch[f"P_{kind}"].softmax(-1).cpu()
-            P = dict(zip(triples(self.nodes), P, strict=True))
-            b = dict(zip(triples(self.nodes), self.arch[f"beta_{kind}"].cpu(), strict=True))
+            P, b = (
+                dict(zip(triples(self.nodes), values.cpu(), strict=True))
+                for values in (self.arch[f"P_{kind}"].softmax(-1), self.arch[f"beta_{kind}"])
+            )
             cells[kind] = prune(outer, P, b, self.candidates, self.reweighting)
         return cells
 
     def recorded(self, kind: str) -> dict[str, list]:
-        """P [triples, K, K] and beta [triples], as probabilities."""
+        """P [triples, K, K] and beta [triples] as probabilities."""
         if not self.transition:
             return {}
-        P, beta = self.transitions(kind)
+        _, beta = self.transitions(kind)
         return {
             "triples": triples(self.nodes),
-            "P": [matrix for part in P for matrix in part.flatten(0, 1).tolist()],
+            "P": self.arch[f"P_{kind}"].softmax(-1).tolist(),
             "beta": [score for part in beta for score in part.flatten().tolist()],
         }
 
     def metrics(self, tau: float) -> dict[str, float]:
-        """The temperature, where there is one."""
+        """The temperature, unless there is none."""
         return {"tau": tau} if self.gumbel else {}

@@ -1,4 +1,4 @@
-"""The batch size, by the memory that the pools of a cycle need (III-C)."""
+"""The batch size, which follows the memory that a cycle's pools need (III-C)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class BatchRule:
     """Sizes b_min + n b_mult up to b_max.
 
     Attributes:
-        least: b_min, which a cycle on a GPU begins with.
+        least: b_min, the size at the start of a cycle on a GPU.
         step: b_mult.
         most: b_max.
-        threshold: the share of the memory that may be expected to be used.
-        processes: share out a batch equally, so steps are such that they can.
+        threshold: largest expected share of the memory.
+        processes: each takes an equal part of a batch.
     """
 
     least: int
@@ -28,45 +28,44 @@ class BatchRule:
     processes: int = 1
 
     def largest(self, bound: float) -> int:
-        """The largest size that is not above a bound; b_min if none is."""
+        """The largest size up to a bound; b_min at least."""
         step = math.lcm(self.step, self.processes)
         n = (min(bound, self.most) - self.least) // step
         return self.least + max(0, int(n)) * step
 
     def by_memory(self, size: int, used: float) -> int:
-        """On a GPU: memory is taken to be proportional to the batch size ("linear", III-C).
+        """On a GPU: assumes memory proportional to the batch size ("linear", III-C).
+
+        Deviation: the size can also shrink, if the threshold was passed, for example when arch
+        steps start after the grace epochs. In the authors' code it only grows.
 
         Args:
-            size: that the memory was measured at.
-            used: the share of the memory that was used at most, of the fullest GPU.
+            size: the current size.
+            used: peak share of the fullest GPU's memory at this size.
 
         Returns:
-            The next size, at most the double (authors' code).
-
-        Deviation: smaller again where the threshold was passed, as it can be when alpha's steps
-        set in after the grace epochs; the authors' code, whose steps all need the same, only grows.
+            The next size, at most doubled (authors' code).
         """
         return self.largest(min(self.threshold * size / used, 2 * size))
 
     def by_candidates(self, now: int, first: int) -> int:
-        """On a CPU, whose memory says little: as many images as keep images times candidates.
+        """On a CPU: keeps images times candidates constant.
 
         Args:
-            now: candidates of all edges in this cycle.
-            first: in the first cycle, which has b_max.
+            now: number of candidates, over all edges, in this cycle.
+            first: the same in the first cycle, whose size is b_max.
         """
         return self.largest(self.most * first / now)
 
 
 def used_memory(accelerator: Accelerator, size_gib: float | None = None) -> float:
-    """The share of its memory that the fullest GPU of all processes used at its peak.
+    """Peak share of its memory that the fullest GPU has used.
 
-    That is since `torch.cuda.reset_peak_memory_stats`; its memory is what is free and what torch
-    holds.
+    The peak since `torch.cuda.reset_peak_memory_stats`, over what is free or held by torch.
 
     Args:
         accelerator: of all processes.
-        size_gib: what a GPU's memory is taken to be, where it is larger (`--memory-gib`).
+        size_gib: assume at most this much memory (`--memory-gib`).
     """
     device = accelerator.device
     free, _ = torch.cuda.mem_get_info(device)
@@ -78,6 +77,6 @@ def used_memory(accelerator: Accelerator, size_gib: float | None = None) -> floa
 
 
 def fullest(accelerator: Accelerator, share: float) -> float:
-    """The largest share of all processes, the same on all of them."""
+    """The largest share over all processes."""
     shares = accelerator.gather(torch.tensor([share], device=accelerator.device))
     return shares.max().item()

@@ -1,4 +1,4 @@
-"""Table I: the cycles of a search, and whether their numbers can work."""
+"""Table I: the cycles of a search, and checks of their numbers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Cycle:
 
     Attributes:
         number: from 1.
-        start: its first epoch, counted from the search's first, 0.
+        start: its first epoch; the search starts at 0.
         end: the epoch after its last.
-        grace: epochs at its start in which alpha rests.
-        morphisms: children that each edge gets after it.
-        kept: "candidates": how many an edge has after it.
-        last: whether it is.
+        grace: epochs at its start in which alpha is frozen.
+        morphisms: children added to each edge after it.
+        kept: "candidates", the number an edge has after it.
+        last: whether it is the last cycle.
     """
 
     number: int
@@ -38,12 +38,12 @@ class Cycle:
 
     @property
     def survivors(self) -> int:
-        """How many of an edge's candidates pruning leaves: kept, once children are added."""
+        """Number of candidates that pruning leaves; with the children they are `kept`."""
         return self.kept - self.morphisms
 
 
 def cycles(config: SearchConfig) -> list[Cycle]:
-    """The columns of the table that a config holds by rows."""
+    """The columns of Table I; the config has its rows."""
     table, start = [], 0
     rows = [getattr(config, name) for name in ROWS]
     for number, (epochs, grace, morphisms, kept) in enumerate(zip(*rows, strict=True), 1):
@@ -54,15 +54,15 @@ def cycles(config: SearchConfig) -> list[Cycle]:
 
 
 def check(config: SearchConfig, first: Sequence[Op], space: Space) -> None:
-    """Refuse a table that cannot be run.
+    """Refuse a table that cannot run.
 
     Args:
-        config: with the rows.
+        config: with the rows of Table I.
         first: the candidates of an edge in the first cycle.
-        space: what they can become.
+        space: limits of their morphisms.
 
     Raises:
-        InputError: naming the row's flag, the cycle and what would be right.
+        InputError: names the row's flag, the cycle and valid values.
     """
     lengths = {flag(name): len(getattr(config, name)) for name in ROWS}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
@@ -76,7 +76,7 @@ def check(config: SearchConfig, first: Sequence[Op], space: Space) -> None:
         if cycle.kept > there:
             raise InputError(
                 f"--kept {cycle.kept} in cycle {cycle.number}: by then the morphisms of --space "
-                f"have reached {there} operations at most; keep as many or fewer"
+                f"have reached {there} operations at most; keep {there} or fewer"
             )
         candidates = cycle.kept
 
@@ -89,24 +89,24 @@ def _check(cycle: Cycle, candidates: int) -> None:
     if not 0 <= cycle.grace < epochs:
         raise InputError(
             f"--grace-epochs {cycle.grace} {where} of {epochs} epochs: must be 0 or more and leave "
-            "an epoch in which alpha moves, or pruning would go by nothing"
+            "an epoch that trains alpha, which pruning ranks by"
         )
     if cycle.last and (cycle.kept, cycle.morphisms) != (1, 0):
         raise InputError(
             f"--kept {cycle.kept}, --morphisms {cycle.morphisms} {where}, the last: it leaves one "
-            "operation an edge and adds none (Table I: 1 and 0)"
+            "operation an edge and adds none (Table I: use 1 and 0)"
         )
     if cycle.last and candidates < 2:
         raise InputError(
             f"--kept: {candidates} candidate is left to cycle {cycle.number}, the last, which must "
-            "choose; keep 2 or more before it, or begin with as many --candidates"
+            "choose; keep 2 or more before it, or start with 2 or more --candidates"
         )
     if cycle.morphisms < 0:
         raise InputError(f"--morphisms {cycle.morphisms} {where}: must be 0 or more")
     if cycle.survivors < 1:
         raise InputError(
             f"--kept {cycle.kept} {where}, of which {cycle.morphisms} by --morphisms are new: at "
-            "least one candidate must survive, as parent or as the operation found"
+            "least one candidate must survive"
         )
     if cycle.survivors > candidates:
         raise InputError(

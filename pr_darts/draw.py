@@ -1,4 +1,4 @@
-"""`python -m pr_darts.draw` draws Fig. 2 of a run again."""
+"""`python -m pr_darts.draw` redraws Fig. 2 of a run."""
 
 import tyro
 

@@ -1,4 +1,4 @@
-"""PR-DARTS as its equations are written: the tests' oracle, the speed's yardstick."""
+"""PR-DARTS as its equations are written: the oracle of tests and benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ class EquationPoolCell(PoolCell):
     share_pools = False
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """See `PoolCell`; every candidate runs by itself."""
         states, weight = self.inputs.past_relu(s0, s1), iter(weights)
         for j in range(2, 2 + self.nodes):
             node = 0
@@ -36,13 +35,12 @@ class EquationPRDARTS(PRDARTSSuperNet):
     memory_format = torch.contiguous_format
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell with one module an edge and candidate."""
         return EquationPoolCell(place, self.nodes, self.pools[place.kind], self.cell_output)
 
     def per_cell(
         self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
     ) -> list[Sequence[Tensor]]:
-        """The softmax of each edge by itself, over its own pool."""
+        """The softmax of each edge over its own pool (II-B)."""
         softmax = {}
         for kind in self.kinds:
             softmax[kind] = []

@@ -1,13 +1,13 @@
-"""What a new candidate takes over from its parent's weights (III-B).
+"""How a new candidate inherits its parent's weights (III-B).
 
-Growing the kernel and widening a layer keep the function. The other four, "strictly speaking not
-network morphisms", keep what they can, as the authors' code does where the text gives no more.
+A larger kernel (1) and a wider layer (2) keep the function. The other four, "strictly speaking not
+network morphisms", keep what they can; where the text is silent, as in the authors' code.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from common.networks.ops import SeparableConv, SeparableUnit
@@ -15,11 +15,11 @@ from common.networks.ops import SeparableConv, SeparableUnit
 
 @torch.no_grad()
 def inherit(child: SeparableConv, parent: SeparableConv) -> None:
-    """Give a child its parent's weights and running statistics.
+    """Copy a parent's weights and running statistics into its child.
 
     Args:
-        child: as it was built, for one of the `morphisms` of its parent's operation.
-        parent: stays as it is.
+        child: newly built, one of the `morphisms` of its parent's operation.
+        parent: not changed.
     """
     units = list(child.units)
     if len(units) > len(parent.units):
@@ -30,9 +30,9 @@ def inherit(child: SeparableConv, parent: SeparableConv) -> None:
 
 
 def _resize_kernel(unit: SeparableUnit, model: SeparableUnit) -> None:
-    """1. grow by zeros around, 4. keep the centre; 5. and 6., a dilation changes no weight.
+    """1: pad by zeros; 4: keep the centre; 5 and 6 (dilation): no change.
 
-    Channels that are new keep what they were built with.
+    New channels keep their initial weights.
     """
     weight = model.depthwise.weight  # [inputs, 1, k, k]
     border = (unit.depthwise.kernel_size[0] - weight.shape[-1]) // 2  # negative: crops
@@ -40,7 +40,7 @@ def _resize_kernel(unit: SeparableUnit, model: SeparableUnit) -> None:
 
 
 def _widen(unit: SeparableUnit, model: SeparableUnit) -> None:
-    """2. New outputs are drawn anew, new inputs are multiplied by zero: nothing changes."""
+    """2: new outputs are random, new inputs have weight 0, so the function is the same."""
     new, old = unit.pointwise.weight, model.pointwise.weight  # [outputs, inputs, 1, 1]
     outputs, inputs = old.shape[:2]
     if new.shape != old.shape:
@@ -48,18 +48,12 @@ def _widen(unit: SeparableUnit, model: SeparableUnit) -> None:
         new[:, inputs:] = 0
     new[:outputs, :inputs] = old
     for name, buffer in model.norm.named_buffers():
-        _first(unit.norm.get_buffer(name), buffer)  # of new channels: mean 0, variance 1
-
-
-def _first(new: Tensor, old: Tensor) -> None:
-    if old.ndim:
-        new[: len(old)] = old
-    else:
-        new.copy_(old)
+        ours = unit.norm.get_buffer(name)
+        (ours[: len(buffer)] if buffer.ndim else ours).copy_(buffer)  # new ones: mean 0, variance 1
 
 
 def _pass_on(unit: SeparableUnit) -> None:
-    """3. A further unit computes ReLU and its normalisation, as exactly as both allow."""
+    """3: a new unit is the identity between its ReLU and its normalisation."""
     nn.init.dirac_(unit.pointwise.weight)
     nn.init.dirac_(unit.depthwise.weight, groups=unit.depthwise.groups)
     unit.norm.reset_running_stats()

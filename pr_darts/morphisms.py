@@ -1,7 +1,7 @@
-"""What a convolution can become in one step: the six morphisms (III-B) and their limits (Table II).
+"""The six morphisms of a convolution (III-B) and their limits (Table II).
 
 A convolution is an `Op("sep_conv", kernel, dilation, expansions)`: one separable unit more than
-expansions, all with the same kernel and dilation. `inherit.py` says what becomes of its weights.
+expansions, all with the same kernel and dilation. Its weights: `inherit.py`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Space:
     kernel_min: int
     kernel_max: int = 7
     dilation_max: int = 2
-    depth_max: int | None = None  # expansions: units but one
+    depth_max: int | None = None  # number of expansions
     width_max: int | None = None  # of an expansion, as a multiple of the channels
 
     def holds(self, op: Op) -> bool:
-        """Whether a convolution keeps to the limits; a 1x1 kernel has nothing to dilate."""
+        """Whether a convolution is within the limits; a 1x1 kernel cannot be dilated."""
         return (
             self.kernel_min <= op.kernel <= self.kernel_max
             and 1 <= op.dilation <= self.dilation_max
@@ -46,30 +46,30 @@ SPACES = {
 
 
 def is_convolution(op: Op) -> bool:
-    """Whether it can be morphed; poolings and the identity cannot."""
+    """Whether an operation can be morphed; poolings and the identity cannot."""
     return op.kernel is not None
 
 
 def morphisms(op: Op, space: Space) -> list[Op]:
-    """What a convolution can become in one step within a space; of another operation, nothing."""
+    """All morphisms of a convolution within a space; none for other operations."""
     return [child for child in _six(op) if space.holds(child)] if is_convolution(op) else []
 
 
 def _six(op: Op) -> Iterator[Op]:
-    """III-B, in the paper's order; all kernels of a candidate change together."""
-    yield replace(op, kernel=op.kernel + 2)  # 1. a larger kernel
-    if op.expansions:  # 2. widen the smallest expansion, the leading one of equals
+    """III-B, numbered as there; all kernels of a candidate change together."""
+    yield replace(op, kernel=op.kernel + 2)  # 1. increase the kernel size
+    if op.expansions:  # 2. widen the smallest expansion, the first of equals
         at = op.expansions.index(min(op.expansions))
         wider = (*op.expansions[:at], op.expansions[at] + 1, *op.expansions[at + 1 :])
         yield replace(op, expansions=wider)
-    yield replace(op, expansions=(*op.expansions, 1))  # 3. a further unit, at the back
-    yield replace(op, kernel=op.kernel - 2)  # 4. a smaller kernel
-    yield replace(op, dilation=op.dilation + 1)  # 5.
-    yield replace(op, dilation=op.dilation - 1)  # 6.
+    yield replace(op, expansions=(*op.expansions, 1))  # 3. insert a layer at the back
+    yield replace(op, kernel=op.kernel - 2)  # 4. decrease the kernel size
+    yield replace(op, dilation=op.dilation + 1)  # 5. increase the dilation
+    yield replace(op, dilation=op.dilation - 1)  # 6. decrease the dilation
 
 
 def reachable(first: Sequence[Op], space: Space, steps: int) -> set[Op]:
-    """All operations within so many morphisms of the first ones, those among them."""
+    """The first operations and all within that many morphisms of them."""
     found = edge = set(first)
     for _ in range(steps):
         edge = {child for op in edge for child in morphisms(op, space)} - found
@@ -78,10 +78,10 @@ def reachable(first: Sequence[Op], space: Space, steps: int) -> set[Op]:
 
 
 def candidate(name: str) -> Op:
-    """The operation that `--candidates` names: as a genotype prints it, or by DARTS' name.
+    """Parse an operation of `--candidates`: as a genotype prints it, or by its name in DARTS.
 
     Raises:
-        InputError: there is no such operation.
+        InputError: unknown operation.
     """
     printed = re.fullmatch(r"sep_conv_(\d+)x\1\(dilation (\d+), \[((?:\d+(?:,\d+)*)?)\]\)", name)
     if printed:

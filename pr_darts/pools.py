@@ -1,12 +1,12 @@
-"""The pool of an edge: what is in it, what ever was, and how it changes after a cycle (III-B.2).
+"""An edge's pool of candidates, and how it changes after a cycle (III-B.2).
 
-Nothing here depends on networks: a pool and the weights of its candidates come in, a pool goes out.
+Independent of networks: these functions map a pool and its candidates' weights to a new pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ class Pool:
 
     Attributes:
         candidates: in the order of the edge's alphas.
-        tried: all that ever were candidates here, in the order of their discovery.
+        tried: all candidates this edge ever had, in order of discovery.
     """
 
     candidates: tuple[Op, ...]
@@ -29,28 +29,28 @@ class Pool:
 
     @classmethod
     def first(cls, candidates: Sequence[Op]) -> Pool:
-        """What every edge begins with."""
+        """The pool before the first cycle."""
         return cls(tuple(candidates), tuple(candidates))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
-        return {key: [_plain(op) for op in getattr(self, key)] for key in ("candidates", "tried")}
+        return {key: [list(astuple(op)) for op in ops] for key, ops in vars(self).items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Pool:
         """The inverse of `to_json`."""
-        return cls(*(tuple(_op(op) for op in data[key]) for key in ("candidates", "tried")))
+        return cls(**{key: tuple(_op(*op) for op in ops) for key, ops in data.items()})
 
 
 def prune(pool: Pool, weights: Sequence[float], size: int) -> Pool:
-    """Remove the worst candidates; the best convolution stays whatever it weighs.
+    """Remove the worst candidates, but never the best convolution (III-B.2).
 
-    "except when finalising the architecture": that is `PRDARTSSuperNet.derive`, not this.
+    "except when finalizing the architecture": that is `PRDARTSSuperNet.derive`.
 
     Args:
         pool: of one edge.
-        weights: of its candidates; ties keep the earlier.
-        size: how many may stay; a smaller pool stays as it is.
+        weights: of its candidates; of equal ones the earlier stays.
+        size: number of candidates to keep; a smaller pool stays as it is.
     """
     ranked = sorted(range(len(pool.candidates)), key=lambda k: -weights[k])
     kept = ranked[:size]
@@ -63,27 +63,26 @@ def prune(pool: Pool, weights: Sequence[float], size: int) -> Pool:
 def replenish(
     pool: Pool, weights: dict[Op, float], count: int, space: Space, generator: torch.Generator
 ) -> tuple[Pool, dict[Op, Op]]:
-    """Add morphed children of a pruned pool's candidates.
+    """Add morphed children to a pruned pool (III-B.2).
 
-    "we randomly pick candidates distributed by the Softmax function"; "one of the available
-    morphisms is picked uniformly"; if the child "is or was already part of the candidate pool ...
-    a new parent operation will be sampled". Repeated until it ends, that draws a pair of parent and
-    new child with probability proportional to the parent's weight over the number of its
-    morphisms; so here the pair is drawn at once. Where no morphism of any survivor is new, a
-    pruned configuration comes back by the same law; where none is left of these either, the edge
-    gets fewer candidates.
+    The paper draws a parent "distributed by the Softmax function" and one of its morphisms
+    "uniformly", and draws again while the child "is or was already part of the candidate pool".
+    That gives each pair of parent and new child a probability proportional to the parent's weight
+    divided by the number of its morphisms, so we draw the pair directly. If no morphism of any
+    survivor is new, a pruned one is re-admitted in the same way; if there is none, the pool stays
+    smaller.
 
     Args:
-        pool: the survivors, who are the only parents: children of this cycle have none.
-        weights: softmax of alpha in the cycle that ended, at least of the survivors.
-        count: how many to add.
-        space: what morphisms keep to.
+        pool: the survivors, which are the only parents.
+        weights: softmax of alpha at the end of the cycle, of the survivors at least.
+        count: number of children to add.
+        space: limits of the morphisms.
         generator: of the draws.
 
     Returns:
-        The pool, and the parent of each child.
+        The new pool, and the parent of each child.
     """
-    pairs = []  # (parent, child, how likely the parent is drawn and becomes this child)
+    pairs = []  # (parent, child, probability up to a factor)
     for parent in pool.candidates:
         children = morphisms(parent, space)
         pairs += [(parent, child, weights[parent] / len(children)) for child in children]
@@ -103,10 +102,5 @@ def replenish(
     return Pool((*pool.candidates, *parents), tuple(tried)), parents
 
 
-def _plain(op: Op) -> list[Any]:
-    return [op.name, op.kernel, op.dilation, op.expansions and list(op.expansions)]
-
-
-def _op(plain: list[Any]) -> Op:
-    name, kernel, dilation, expansions = plain
-    return Op(name, kernel, dilation, None if kernel is None else tuple(expansions))
+def _op(name: str, kernel: int | None, dilation: int | None, expansions: Any) -> Op:
+    return Op(name, kernel, dilation, None if expansions is None else tuple(expansions))

@@ -1,9 +1,9 @@
 """PR-DARTS: prune and replace NAS.
 
-Searches a normal and a reduction cell by cycles that prune each edge's candidates and replace them
-by morphisms of the better ones (Laube and Zell). Without flags this is section IV on CIFAR-10 in
-the DARTS-like space; --space dr and ur are the others; --preset digits is two or three minutes on a
-laptop, with nothing to download.
+Searches a normal and a reduction cell in cycles that prune each edge's candidates and replace them
+by morphisms of the better ones (Laube and Zell). Without flags: section IV on CIFAR-10 in the
+DARTS-like space; --space dr and ur are the others. --preset digits takes two or three minutes on a
+laptop and downloads nothing.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ from pr_darts.trainer import CycleTrainer
 
 
 def search(config: PRDARTSConfig) -> None:
-    """The cycles of Table I (III-A, III-B.2), first order.
-
-    The arch step comes first, as in the authors' code; the paper gives no order.
-    """
+    """The cycles of Table I (III-A, III-B.2) in first order; arch step first (authors' code)."""
     config, run, images, split = open_search(config, METHOD)
     supernet = PRDARTSSuperNet(
         config.first(), cell_output=config.cell_output, **shape(config, images)
@@ -40,7 +37,7 @@ def search(config: PRDARTSConfig) -> None:
     for cycle in trainer.cycles():
         for epoch in trainer.epochs(until=cycle.end):
             for train, valid in trainer.batches():
-                if epoch >= cycle.start + cycle.grace:  # "grace epochs": alpha rests (III-A)
+                if epoch >= cycle.start + cycle.grace:  # "grace epochs": alpha is frozen (III-A)
                     trainer.arch_step(valid)
                 trainer.weight_step(train)
                 trainer.resize_batch()  # III-C
@@ -55,12 +52,12 @@ def search(config: PRDARTSConfig) -> None:
 
 
 def next_cycle(config: PRDARTSConfig, trainer: CycleTrainer, cycle: Cycle) -> None:
-    """Prune, morph, rebuild, inherit, restart; alike on all processes."""
+    """Prune, morph, rebuild and restart, identically on all processes."""
     supernet = trainer.supernet
     pools, parents = prune_and_morph(config, supernet, cycle)
     torch.manual_seed(seed_of(config.seed, "new candidates", cycle.number))
-    supernet.rebuild(pools, parents)  # survivors stay, children inherit, alphas are equal
-    trainer.restart()  # new optimisers; learning rate and batch size begin anew
+    supernet.rebuild(pools, parents)  # survivors stay, children inherit, alphas are reset
+    trainer.restart()  # new optimisers; learning rate and batch size start again
     count = sum(len(pool.candidates) for edges in pools.values() for pool in edges)
     new = sum(len(edge) for edges in parents.values() for edge in edges)
     trainer.run.say(
@@ -72,7 +69,7 @@ def next_cycle(config: PRDARTSConfig, trainer: CycleTrainer, cycle: Cycle) -> No
 def prune_and_morph(
     config: PRDARTSConfig, supernet: PRDARTSSuperNet, cycle: Cycle
 ) -> tuple[Pools, Parents]:
-    """III-B.2 for every edge of both cells: remove the worst, add morphisms of the others."""
+    """III-B.2 on every edge of both cells: remove the worst, add morphisms of the others."""
     generator = generator_of(config.seed, "parents", cycle.number)
     pools: Pools = {}
     parents: Parents = {}
@@ -81,8 +78,9 @@ def prune_and_morph(
         for pool, weights in zip(supernet.pools[kind], supernet.weights(kind), strict=True):
             survivors = prune(pool, weights, cycle.survivors)
             weight_of = dict(zip(pool.candidates, weights, strict=True))
-            space = SPACES[config.space]  # parents are sampled by their weights, and morphed
-            edges.append(replenish(survivors, weight_of, cycle.morphisms, space, generator))
+            edges.append(
+                replenish(survivors, weight_of, cycle.morphisms, SPACES[config.space], generator)
+            )
         pools[kind], parents[kind] = map(list, zip(*edges, strict=True))
     return pools, parents
 

@@ -1,4 +1,4 @@
-"""How alike the candidates of a pool are, and what they are (IV-B, Fig. 2)."""
+"""Similarity and types of the candidates in a pool (IV-B, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ TYPES = ("conv", "pool", "skip")
 
 
 def type_of(op: Op) -> str:
-    """IV-B's "id, pool, conv", the identity by its name in the genotypes."""
+    """IV-B's "id, pool, conv"; the identity is `skip`, as in genotypes."""
     return "pool" if op.name in POOLS else "skip" if op.name == "skip_connect" else "conv"
 
 
 def alike(one: Op, other: Op) -> float:
     """(1 + k) / (1 + n) for k out of n equal parameters, 0 for different types (IV-B).
 
-    A convolution has three: kernel, dilation and, "partly similar", its expansions. A pool has its
-    type and its kernel, which is always 3. The identity has none.
+    A convolution has three parameters: kernel, dilation and expansions ("partly similar"). A pool
+    has two: its type, and its kernel, always 3. The identity has none.
     """
     if type_of(one) != type_of(other):
         return 0.0
@@ -36,7 +36,7 @@ def alike(one: Op, other: Op) -> float:
 
 
 def similarity(pools: Sequence[Pool]) -> float:
-    """Over all pairs of an edge, a candidate with itself included; then the mean over the edges."""
+    """Mean over all pairs of an edge, a candidate with itself included; then over the edges."""
     means = []
     for pool in pools:
         pairs = [alike(a, b) for a in pool.candidates for b in pool.candidates]
@@ -51,5 +51,5 @@ def distribution(pools: Sequence[Pool]) -> dict[str, float]:
 
 
 def discovered(pools: Sequence[Pool]) -> set[Op]:
-    """All operations that ever were on some edge (Table III, "discovered")."""
+    """All operations that any edge ever had (Table III, "discovered")."""
     return {op for pool in pools for op in pool.tried}

@@ -1,4 +1,4 @@
-"""PR-DARTS' supernet: DARTS' mixture over pools that differ from edge to edge (II-B, III-A)."""
+"""PR-DARTS' supernet: DARTS with a pool of candidates of its own on every edge (II-B, III-A)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from pr_darts.inherit import inherit
 from pr_darts.pools import Pool
 from pr_darts.similarity import discovered, distribution, similarity
 
-Pools = dict[str, list[Pool]]  # of each kind of cell, one an edge
-Parents = dict[str, list[dict[Op, Op]]]  # of each kind, an edge's new candidates and whose they are
+Pools = dict[str, list[Pool]]  # kind of cell -> a pool for each edge
+Parents = dict[str, list[dict[Op, Op]]]  # kind -> for each edge, new candidate -> its parent
 
 
 class PRDARTSSuperNet(SuperNet):
-    """Cells whose edges mix each its own pool.
+    """A supernet whose edges mix their own pools.
 
     Args:
-        first: the candidates that every edge begins with.
+        first: every edge's candidates in the first cycle.
         nodes: computed nodes of a cell.
-        cell_output: of a cell's nodes, `concat` or `mean`.
+        cell_output: how a cell joins its nodes, `concat` or `mean`.
         **shape: see `SuperNet`.
 
     Attributes:
-        pools: as they are in this cycle.
-        operations: all that are in some pool, by name.
+        pools: of the current cycle.
+        operations: all operations in any pool, by name.
         candidates: their names, the columns of alpha and of the mix.
     """
 
@@ -51,9 +51,9 @@ class PRDARTSSuperNet(SuperNet):
     def init_arch(self) -> None:
         """alpha_normal and alpha_reduction, [edges, candidates], zeros: "equally weighted" (III-B).
 
-        Only the entries of an edge's own pool take part; the others stay 0.
+        An edge uses only the entries of its own pool; the others stay 0.
 
-        Deviation: the authors' code begins with 1e-3 N(0, 1).
+        Deviation: the authors' code starts from 1e-3 N(0, 1).
         """
         every = [op for pools in self.pools.values() for pool in pools for op in pool.candidates]
         self.operations = {str(op): op for op in every}
@@ -64,12 +64,13 @@ class PRDARTSSuperNet(SuperNet):
                 (row, self.candidates.index(str(op)))
                 for row, pool in enumerate(self.pools[kind]) for op in pool.candidates
             ]  # fmt: skip
-            at = torch.tensor(at, device=like.device).t()  # [2, of all edges]: row and column
-            absent = torch.ones(len(self.edges), len(every), device=like.device, dtype=torch.bool)
-            absent = absent[:, : len(self.candidates)].index_put_(tuple(at), torch.tensor(False))
+            at = torch.tensor(at, device=like.device).t()  # [2, all candidates]: row and column
+            alpha = like.new_zeros(len(self.edges), len(self.candidates))
+            absent = torch.ones_like(alpha, dtype=torch.bool)
+            absent[tuple(at)] = False
             self.register_buffer(f"at_{kind}", at, persistent=False)
             self.register_buffer(f"absent_{kind}", absent, persistent=False)
-            self.arch[f"alpha_{kind}"] = nn.Parameter(like.new_zeros(absent.shape))
+            self.arch[f"alpha_{kind}"] = nn.Parameter(alpha)
 
     def concatenated(self) -> dict[str, int]:
         """See `SuperNet.concatenated`; a mean is as wide as one node."""
@@ -80,40 +81,40 @@ class PRDARTSSuperNet(SuperNet):
         return PoolCell(place, self.nodes, self.pools[place.kind], self.cell_output)
 
     def mix(self, kind: str) -> Mix:
-        """softmax over each edge's own pool (II-B); what is not in it weighs exactly 0."""
+        """Softmax over each edge's own pool (II-B); all other weights are exactly 0."""
         alpha = self.arch[f"alpha_{kind}"]
         return Mix(alpha.masked_fill(self.get_buffer(f"absent_{kind}"), -torch.inf).softmax(-1))
 
     def per_cell(
         self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
     ) -> list[Sequence[Tensor | None]]:
-        """Of each cell the weights of its candidates, edge by edge, pool by pool.
+        """For each cell the weights of its candidates, edge by edge in their pools' order.
 
-        None where a cut mix has 0: such a candidate need not run.
+        Without gradients, weights of 0 (in cut cells) become None: that candidate need not run.
         """
         weights = {}
         for kind, mix in by_kind.items():
             own = mix.op[tuple(self.get_buffer(f"at_{kind}"))]
             weights[kind] = own.unbind()
-            if not torch.is_grad_enabled():  # a step's is no cut mix, and waits for nothing
+            if not torch.is_grad_enabled():  # never in a step, which must not wait for the device
                 values = zip(own.tolist(), weights[kind], strict=True)
                 weights[kind] = [weight if value else None for value, weight in values]
         return [weights[place.kind] for place in self.places]
 
     @torch.no_grad()
     def weights(self, kind: str) -> list[list[float]]:
-        """The mixing weights as numbers, [edges] of each as many as its pool has candidates."""
+        """Mixing weights as numbers: for each edge one per candidate of its pool."""
         return self.by_pool(kind, self.mix(kind).op)
 
     def by_pool(self, kind: str, values: Tensor) -> list[list[float]]:
-        """[edges, candidates] -> numbers, of each edge those of its own pool."""
+        """[edges, candidates] -> for each edge the numbers of its own pool."""
         return [
             [row[self.candidates.index(str(op))] for op in pool.candidates]
             for row, pool in zip(values.tolist(), self.pools[kind], strict=True)
         ]
 
     def derive(self) -> dict[str, Cell]:
-        """Each edge's best operation, each node's two strongest edges (II-B)."""
+        """Each edge's best operation; each node's two strongest edges (II-B)."""
         return {
             kind: replace(cell, join=self.cell_output, edges=tuple(
                 replace(edge, op=self.operations[edge.op.name]) for edge in cell.edges
@@ -122,14 +123,13 @@ class PRDARTSSuperNet(SuperNet):
         }  # fmt: skip
 
     def rebuild(self, pools: Pools, parents: Parents | None = None) -> None:
-        """Make this the network of other pools; alphas are equal again.
+        """Change the pools and reset the alphas (III-B.2).
 
-        Candidates that stay keep their modules; new ones inherit from their parents, now and never
-        again.
+        Remaining candidates keep their modules. New ones inherit from their parents, only here.
 
         Args:
             pools: of all edges.
-            parents: of the new candidates; None: nothing is inherited (a checkpoint follows).
+            parents: of the new candidates; None: no inheritance (weights come from a checkpoint).
         """
         self.pools = pools
         for cell, place in zip(self.cells, self.places, strict=True):
@@ -138,11 +138,11 @@ class PRDARTSSuperNet(SuperNet):
         self.init_arch()
 
     def count(self) -> int:
-        """Candidates of all edges of both kinds of cell."""
+        """Number of candidates, over all edges of both kinds of cell."""
         return sum(len(pool.candidates) for pools in self.pools.values() for pool in pools)
 
     def metrics(self) -> dict[str, Any]:
-        """Of each kind of cell, what Fig. 2 and Table III say of its pools."""
+        """What Fig. 2 and Table III show of the pools, for each kind of cell."""
         metrics = {}
         for kind, pools in self.pools.items():
             for name, share in distribution(pools).items():
@@ -156,16 +156,16 @@ class PRDARTSSuperNet(SuperNet):
 class PoolCell(nn.Module):
     """x_j = sum over i < j, and over o in the pool of (i, j), of softmax(alpha)_o o(x_i) (II-B).
 
-    One module an edge and candidate, by the candidate's name.
+    One module an edge and candidate, under the candidate's name.
 
     Args:
         place: widths and resolution.
         nodes: computed nodes.
         pools: of its edges.
-        output: of the nodes, `concat` or `mean`.
+        output: how nodes are joined, `concat` or `mean`.
     """
 
-    share_pools = True  # a pool has no parameters: it is the same on every edge out of a state
+    share_pools = True  # poolings have no parameters: all edges out of a state share one
 
     def __init__(self, place: Place, nodes: int, pools: Sequence[Pool], output: str):
         super().__init__()
@@ -180,7 +180,7 @@ class PoolCell(nn.Module):
             old, new = self.edges[f"{i}-{j}"], nn.ModuleDict()
             for op in pool.candidates:
                 shared = pools_of.get((i, op.name))
-                if str(op) in old and op not in parent_of:  # pruned and back at once, it is new
+                if str(op) in old and op not in parent_of:  # re-admitted at once: a new module
                     new[str(op)] = old[str(op)]
                 elif shared is not None:
                     new[str(op)] = shared
@@ -193,7 +193,7 @@ class PoolCell(nn.Module):
             self.edges[f"{i}-{j}"] = new
 
     def build(self, op: Op, i: int) -> nn.Module:
-        """A candidate of an edge from state i, where and as the cell's other modules are."""
+        """Build a candidate of an edge out of state i, on the cell's device and in its dtype."""
         stride = 2 if self.place.reduction and i < 2 else 1
         module = ops.build(op, self.place.channels, stride, search=True)
         return module.to(self.inputs.second[1].weight)
@@ -201,11 +201,11 @@ class PoolCell(nn.Module):
     def forward(self, s0: Tensor, s1: Tensor, weights: Sequence[Tensor | None]) -> Tensor:
         """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]; mean: [B, C, H, W].
 
-        Deviation: by default nodes are concatenated, as in the authors' code; "the cell output
-        being their mean" (III-A) does not fit the parameters that Table III prints.
+        Deviation: concatenates by default, as in the authors' code. "The cell output being their
+        mean" (III-A) does not fit the parameters in Table III.
         """
         states, weight = self.inputs.past_relu(s0, s1), iter(weights)
-        relus, pooled = {}, {}  # what edges out of one state share
+        relus, pooled = {}, {}  # shared by the edges out of a state
         for j in range(2, 2 + self.nodes):
             node = 0
             for i in range(j):

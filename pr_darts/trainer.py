@@ -1,10 +1,8 @@
-"""What a search in cycles asks of a trainer: warm restarts, batches that change, pools saved."""
+"""The trainer of a search in cycles: warm restarts, changing batch size, pools in checkpoints."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from common.run.config import SearchConfig
 from common.run.folder import Run
 from common.supernet.measures import Measures
 from common.training.bilevel import BilevelTrainer, optimizers
+from common.training.schedules import LearningRate
 from pr_darts.batch_size import BatchRule, used_memory
 from pr_darts.cycles import Cycle, cycles
 from pr_darts.pools import Pool
@@ -27,14 +26,14 @@ class CycleTrainer(BilevelTrainer):
     """The steps of a search whose network and batch size change.
 
     Args:
-        config: with Table I and the batch rule's numbers.
+        config: with Table I and the batch sizes.
         supernet: of the first cycle, on the CPU.
         run: its folder.
         images: all training images, on the CPU.
         split: the halves.
 
     Attributes:
-        cycle: whose network the supernet is.
+        cycle: the current cycle.
     """
 
     def __init__(
@@ -53,17 +52,17 @@ class CycleTrainer(BilevelTrainer):
             self._begin_cycle()
 
     def cycles(self) -> Iterator[Cycle]:
-        """The cycles still to run; the first of them may have epochs behind it, or all of them."""
+        """The remaining cycles; a resumed search may be within the first, or at its end."""
         yield from self.table[self.cycle.number - 1 :]
 
     def resize_batch(self) -> None:
-        """On a GPU, every five steps: as many images as its memory allows (III-C)."""
+        """On a GPU, every five steps: the largest batch that fits its memory (III-C)."""
         if self.accelerator.device.type == "cuda" and (self.step + 1) % RESIZE_EVERY == 0:
             used = used_memory(self.accelerator, self.config.memory_gib)
-            self._set_batch_size(self.rule.by_memory(self.batch_size, used))
+            self.set_batch_size(self.rule.by_memory(self.batch_size, used))
 
     def restart(self) -> None:
-        """The next cycle, with the supernet that was rebuilt for it: optimisers have no past."""
+        """Start the next cycle on the rebuilt supernet, with new optimisers."""
         self.cycle = self.table[self.cycle.number]
         self._renew_optimizers()
         self.measures = Measures(self.supernet)
@@ -71,31 +70,38 @@ class CycleTrainer(BilevelTrainer):
 
     @property
     def batch_size(self) -> int:
-        """Images of the next step, over all processes together."""
+        """Images of a step, over all processes."""
         return self.train_batches.batch_size
 
+    def set_batch_size(self, size: int) -> None:
+        """Set it for both halves; when it changes, measure a GPU's peak memory anew."""
+        if size != self.batch_size and self.accelerator.device.type == "cuda":
+            self.peak_before = self.peak_memory_mib()
+            torch.cuda.reset_peak_memory_stats(self.accelerator.device)
+        self.train_batches.batch_size = self.valid_batches.batch_size = size
+
     def _begin_cycle(self) -> None:
-        """On a GPU the batch begins with the least; on a CPU it follows the candidates (III-C)."""
+        """On a GPU start at the minimum; on a CPU follow the number of candidates (III-C)."""
         if self.accelerator.device.type == "cuda":
             torch.cuda.empty_cache()
-            self._set_batch_size(self.rule.least)
+            self.set_batch_size(self.rule.least)
         else:
             now = self.supernet.count()
-            self._set_batch_size(self.rule.by_candidates(now, self.first_candidates))
+            self.set_batch_size(self.rule.by_candidates(now, self.first_candidates))
 
     def schedule_of(
         self, config: SearchConfig, sgd: torch.optim.SGD, warmup: int = 0
     ) -> WarmRestart:
         """A cosine within each cycle (IV-A)."""
-        return WarmRestart(sgd, self.cycle, config.learning_rate, config.learning_rate_min)
+        return WarmRestart(sgd, self.cycle, config.learning_rate_min)
 
     def held_out_metrics(self, **given: Any) -> dict[str, Any]:
-        """See `BilevelTrainer.held_out_metrics`; with the cycle and the batch size."""
+        """Also the cycle and the batch size."""
         own = {"cycle": self.cycle.number, "batch_size": self.batch_size}
         return {**super().held_out_metrics(**given), **own}
 
     def architecture(self) -> dict[str, Any]:
-        """See `BilevelTrainer.architecture`; of each edge its own candidates."""
+        """See `BilevelTrainer.architecture`; with each edge's own candidates."""
         supernet = self.supernet
         return {
             "epoch": self.epoch,
@@ -125,7 +131,7 @@ class CycleTrainer(BilevelTrainer):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """See `Loop.load_state`; the network is built that the state is of."""
+        """Rebuild the state's network, then load it."""
         self.supernet.rebuild({
             kind: [Pool.from_json(pool) for pool in pools]
             for kind, pools in state["pools"].items()
@@ -133,7 +139,7 @@ class CycleTrainer(BilevelTrainer):
         self.cycle = self.table[state["cycle"] - 1]
         self._renew_optimizers()
         super().load_state(state)
-        self._set_batch_size(state["batch_size"])
+        self.set_batch_size(state["batch_size"])
 
     def _renew_optimizers(self) -> None:
         supernet, fused = self.supernet, self.accelerator.device.type in ("cpu", "cuda")
@@ -142,25 +148,14 @@ class CycleTrainer(BilevelTrainer):
         self.optimizer, self.arch_optimizer = self.optimizers
         self.schedule = self.schedule_of(self.config, self.optimizer)
 
-    def _set_batch_size(self, size: int) -> None:
-        """Of both halves; where it changes, a GPU's peak is that of the new size from now on."""
-        if size != self.batch_size and self.accelerator.device.type == "cuda":
-            self.peak_before = self.peak_memory_mib()
-            torch.cuda.reset_peak_memory_stats(self.accelerator.device)
-        self.train_batches.batch_size = self.valid_batches.batch_size = size
 
+class WarmRestart(LearningRate):
+    """A cosine within a cycle, from the optimizer's learning rate to `lowest` (IV-A)."""
 
-@dataclass(frozen=True)
-class WarmRestart:
-    """A cosine from `high` to `low` within a cycle ("warm restarts", IV-A)."""
-
-    optimizer: torch.optim.SGD
-    cycle: Cycle
-    high: float
-    low: float
+    def __init__(self, optimizer: torch.optim.SGD, cycle: Cycle, lowest: float):
+        super().__init__("cosine", optimizer, cycle.end - cycle.start, lowest)
+        self.start = cycle.start
 
     def step(self, epoch: int) -> None:
         """Set the learning rate of this epoch of the search."""
-        done = (epoch - self.cycle.start) / (self.cycle.end - self.cycle.start)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.low + (self.high - self.low) * (1 + math.cos(math.pi * done)) / 2
+        super().step(epoch - self.start)

@@ -1,4 +1,4 @@
-"""DARTS and random search: their settings, their commands, what they leave."""
+"""DARTS and random search: settings, commands, files."""
 
 import dataclasses
 import json
@@ -15,7 +15,6 @@ from common.data.split import Split
 from common.errors import NotFinite
 from common.networks.genotype import load
 from common.run.folder import Run
-from common.training.bilevel import BilevelTrainer
 from conftest import launch
 from retraining import loop, random_cells
 from retraining.random_cells import OPERATIONS, random_genotype
@@ -26,7 +25,7 @@ SMALL = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".sp
 SMALL += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
 
 
-def test_the_default_is_darts_own_search():
+def test_the_default_is_the_search_of_darts():
     paper = {
         "dataset": "cifar10", "cells": 8, "channels": 16, "nodes": 6, "epochs": 50,
         "batch_size": 64, "learning_rate": 0.025, "learning_rate_min": 0.001, "momentum": 0.9,
@@ -59,39 +58,41 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
     assert figures(whole)[0]["cut_statistics"] == "batch"
 
 
-def test_the_orders_differ(tmp_path, command):
-    for order in (1, 2):
-        assert command(DARTS, *SMALL, "--order", order, "--epochs", 1,
-                       "--output", tmp_path / str(order))[0] == 0
-    first, second = (
-        json.loads((tmp_path / name / "architecture.jsonl").read_text().splitlines()[-1])
-        for name in ("1", "2")
-    )
-    assert first["parameters"] != second["parameters"]
-
-
 @pytest.mark.parametrize("order", [1, 2])
-def test_the_steps_of_an_iteration(tmp_path, monkeypatch, order):
-    """alpha first, by the validation half; then the weights, by the training half."""
-    done = []
-    for verb in ("arch_step", "unrolled_arch_step", "weight_step"):
-        monkeypatch.setattr(
-            BilevelTrainer, verb, lambda self, *halves, verb=verb: done.append((verb, *halves))
-        )
-    monkeypatch.setattr(BilevelTrainer, "epochs", lambda self: iter([0]))
-    monkeypatch.setattr(BilevelTrainer, "batches", lambda self: iter([("train", "valid")]))
-    monkeypatch.setattr(BilevelTrainer, "validate", lambda self: None)
-    monkeypatch.setattr(BilevelTrainer, "finish", lambda self: None)
+def test_alpha_on_validation_then_weights_on_training(tmp_path, monkeypatch, order):
     preset = darts.PRESETS["digits"]
-    darts.search(dataclasses.replace(preset, order=order, output=str(tmp_path / "run")))
-    alpha = [("arch_step", "valid"), ("unrolled_arch_step", "train", "valid")][order - 1]
-    assert done == [alpha, ("weight_step", "train")]
+    config = dataclasses.replace(preset, order=order, output=str(tmp_path / "run"))
+    alpha, weights, *_ = calls_of(darts.search, config, monkeypatch)
+    assert alpha == [("arch_step", "valid"), ("unrolled_arch_step", "train", "valid")][order - 1]
+    assert weights == ("weight_step", "train")
     if order == 2:
         assert not torch.backends.cudnn.allow_tf32
 
 
+def calls_of(search, config, monkeypatch, epochs=(0,)):
+    """The steps that a search asks of its trainer, in order, with one pair of batches an epoch."""
+    calls = []
+
+    class Recorder:
+        def __init__(self, *_):
+            pass
+
+        def epochs(self):
+            return iter(epochs)
+
+        def batches(self):
+            return iter([("train", "valid")])
+
+        def __getattr__(self, name):
+            return lambda *batches, **given: calls.append((name, *batches, *given.values()))
+
+    monkeypatch.setitem(search.__globals__, "BilevelTrainer", Recorder)
+    search(config)
+    return calls
+
+
 def interrupt_after(saves, start):
-    """Ctrl-C right after that many checkpoints."""
+    """Press Ctrl-C right after that many checkpoints."""
     original, count = Run.save_checkpoint, []
 
     def interrupt(self, *state):
@@ -106,21 +107,17 @@ def interrupt_after(saves, start):
 
 
 @pytest.mark.parametrize("order", ["0", "3", "two"])
-def test_another_order_is_refused(tmp_path, command, order):
+def test_other_orders_are_refused(tmp_path, command, order):
     status, _, err = command(DARTS, *SMALL, "--order", order, "--output", tmp_path / "run")
-    text = " ".join(err.replace("│", " ").split())
-    assert status == 2 and "--order" in text and "invalid choice" in text.lower()
-    assert all(known in text for known in ("1", "2"))
-    assert not (tmp_path / "run").exists()
+    assert status == 2 and "--order" in err and not (tmp_path / "run").exists()
 
 
-def test_second_order_in_bf16_is_refused_with_the_reason(tmp_path, command, monkeypatch):
+def test_second_order_refuses_bf16(tmp_path, command, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     status, _, err = command(DARTS, *SMALL, "--order", 2, "--output", tmp_path / "run")
-    assert status == 2 and "--order 2" in err and "difference of two gradients" in err
-    assert "--mixed_precision no" in err and not (tmp_path / "run").exists()
-    status, _, err = command(DARTS, *SMALL, "--epochs", 1, "--output", tmp_path / "run")
-    assert status == 0, err
+    assert status == 2 and "--order 2" in err and "--mixed_precision no" in err
+    assert not (tmp_path / "run").exists()
+    assert command(DARTS, *SMALL, "--epochs", 1, "--output", tmp_path / "run")[0] == 0
 
 
 # ----------------------------------------------------------------------------------- random search
@@ -142,8 +139,8 @@ def test_random_cells_are_uniform_over_edges_and_operations():
         assert_close_to(found, {pair: 1 / len(pairs) for pair in pairs}, 2 * count)
 
 
-def test_the_draws_of_a_cell_do_not_depend_on_one_another():
-    """The pairs of operations of a node are uniform; one kind of cell is not the other."""
+def test_the_draws_of_a_cell_are_independent():
+    """Pairs of operations of a node are uniform; the kinds of cell differ."""
     count, pairs, alike = 1500, Counter(), 0
     for number in range(count):
         cells = random_genotype(4, 0, number).cells
@@ -168,7 +165,7 @@ def test_random_cells_follow_from_seed_and_number():
     assert all(random_genotype(4, 1, 3).cells != other.cells for other in others)
 
 
-def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_path, command):
+def test_a_random_search_keeps_all_cells_and_resumes(tmp_path, command):
     flags = [*SMALL, "--samples", 3, "--epochs", 1, "--learning-rate", 0.07, "--cutout", 1]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(RANDOM, *flags, "--output", whole)
@@ -187,14 +184,14 @@ def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_pa
         "valid_sha256": images.subset(halves.valid).sha256(),
     }
     results = [json.loads((folder / "result.json").read_text()) for folder in (whole, resumed)]
+    for key in ("valid_top1", "valid_loss"):
+        first, second = ([cell[key] for cell in result["cells"]] for result in results)
+        assert first == second and len(first) == 3
     for result in results:
         top1 = [cell["valid_top1"] for cell in result["cells"]]
-        assert len(top1) == 3 and result["valid_top1"] == max(top1)
+        assert result["valid_top1"] == max(top1)
         assert result["valid_top1_mean"] == pytest.approx(statistics.mean(top1))
         assert result["valid_top1_std"] == pytest.approx(statistics.stdev(top1))
-    assert [c["valid_loss"] for c in results[0]["cells"]] == [
-        c["valid_loss"] for c in results[1]["cells"]
-    ]
     assert load(whole) == load(resumed)
     best = min(results[0]["cells"], key=lambda cell: (-cell["valid_top1"], cell["valid_loss"]))
     assert load(whole).cells == random_genotype(2, 2, best["number"]).cells
@@ -203,8 +200,7 @@ def test_a_random_search_keeps_all_its_cells_and_survives_an_interruption(tmp_pa
     assert status == 0 and "is finished" in out
 
 
-def test_cells_are_ranked_by_accuracy_and_equals_by_loss(tmp_path, command, monkeypatch):
-    """The most accurate cell wins, however large its loss."""
+def test_cells_are_ranked_by_accuracy_and_ties_by_loss(tmp_path, command, monkeypatch):
     figures = [(80.0, 0.5), (90.0, 0.9), (90.0, 0.7), (85.0, 0.6)]
 
     def train(recipe, inner, genotype, train, valid):
@@ -224,8 +220,8 @@ def test_cells_are_ranked_by_accuracy_and_equals_by_loss(tmp_path, command, monk
     assert result["valid_top1"] == 90 and result["valid_top1_mean"] == 86.25
 
 
-def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, command):
-    """The result is the last file: what makes a run finished."""
+def test_a_random_search_killed_before_its_result_still_finishes(tmp_path, command):
+    """The result is the last file, which marks a run as finished."""
     flags, folder = [*SMALL, "--samples", 2, "--epochs", 1], tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -237,7 +233,7 @@ def test_killed_before_its_result_a_random_search_still_finishes(tmp_path, comma
     assert (folder / "genotype.json").exists() and (folder / "pictures/spread.png").exists()
 
 
-def test_a_cell_that_diverges_is_counted_and_does_not_end_the_search(
+def test_a_diverging_cell_is_counted_and_the_search_goes_on(
     tmp_path, command, monkeypatch
 ):
     original = loop.Retrainer.held_out
@@ -249,27 +245,21 @@ def test_a_cell_that_diverges_is_counted_and_does_not_end_the_search(
 
     monkeypatch.setattr(loop.Retrainer, "held_out", held_out)
     flags, folder = [*SMALL, "--samples", 3, "--epochs", 1], tmp_path / "run"
-    status, out, err = command(RANDOM, *flags, "--output", folder)
-    assert status == 0 and "cell 1 failed: too much" in out and "of 2 cells (1 failed)" in out, err
+    status, _, err = command(RANDOM, *flags, "--output", folder)
+    assert status == 0, err
     result = json.loads((folder / "result.json").read_text())
     assert result["failed"] == 1 and result["cells"][1]["failed"] == "too much"
 
 
-def test_a_tracker_is_refused(tmp_path, command):
-    status, _, err = command(
-        RANDOM, *SMALL, "--log-with", "tensorboard", "--output", tmp_path / "run"
-    )
-    assert status == 2 and "--log-with tensorboard" in err and not (tmp_path / "run").exists()
+@pytest.mark.parametrize("flags", [("--log-with", "tensorboard"), ("--samples", 0)])
+def test_a_random_search_refuses(tmp_path, command, flags):
+    status, _, err = command(RANDOM, *SMALL, *flags, "--output", tmp_path / "run")
+    assert status == 2 and flags[0] in err and not (tmp_path / "run").exists()
 
 
-def test_started_as_a_module_it_says_so(tmp_path):
+def test_config_json_records_the_command_of_a_module(tmp_path):
     process = launch("-m", "common.baselines.darts", *SMALL, "--output", tmp_path / "run")
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["command"].startswith("python -m common.baselines.darts --preset digits")
-
-
-def test_no_cells_to_sample_is_refused(tmp_path, command):
-    status, _, err = command(RANDOM, *SMALL, "--samples", 0, "--output", tmp_path / "run")
-    assert status == 2 and "--samples 0" in err and not (tmp_path / "run").exists()

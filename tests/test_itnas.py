@@ -1,8 +1,6 @@
-"""ITNAS against its equations, Algorithm 1 and Table 2."""
+"""ITNAS: settings, equations and the rows of Table 2."""
 
 import dataclasses
-import json
-import math
 
 import pytest
 import torch
@@ -17,8 +15,6 @@ from itnas.config import PRESETS, ITNASConfig
 from itnas.derive import prune, transit
 from itnas.equation_form import EquationITNAS
 from itnas.supernet import ITNASSuperNet, triples
-from test_bilevel import CONFIG, batch, equal, make, snapshot
-from test_gdas import Calls
 
 SMALL = {"channels": 4, "cells": 3, "nodes": 3, "classes": 3}
 OFF = {"gumbel": False, "transition": False, "pruning": False}
@@ -27,7 +23,7 @@ OPS = CANDIDATES[1:]
 
 
 def spread(net, factor=1000):
-    """Architecture parameters far from zero, so that an error in mixing would show."""
+    """Scale the architecture parameters, so that an error in mixing would show."""
     for parameter in net.arch_parameters():
         parameter.data.mul_(factor)
     return net
@@ -40,18 +36,11 @@ def net_and_batch(kind=ITNASSuperNet, **how):
 
 
 def pair(**how):
-    """The fast form, and the slow one with the same parameters."""
+    """The fast and the equation-shaped form with the same parameters."""
     fast, images, labels = net_and_batch(**how)
     slow, *_ = net_and_batch(EquationITNAS, **how)
     slow.load_state_dict(fast.state_dict())
     return fast, slow, images, labels
-
-
-@pytest.fixture
-def on_no_device():
-    """Modules without memory."""
-    with torch.device("meta"):
-        yield
 
 
 # ---------------------------------------------------------------------------------------- settings
@@ -72,24 +61,22 @@ def test_the_default_is_section_4_1_1():
     assert taus[0] == 5 and taus[-1] == 0.5 and linear(5, 0.5, 0, 1) == 0.5
 
 
-@pytest.mark.usefixtures("on_no_device")
-def test_counts():
-    """1,712 logits; the paper's 1,376 counts free entries of P and scores only (README)."""
-    net, K = ITNASSuperNet(), 7
+def test_parameter_counts():
+    """1,712 logits; the paper counts 1,376 more than DARTS (README)."""
+    with torch.device("meta"):
+        net, dense, eight = ITNASSuperNet(), ITNASSuperNet(**OFF), SuperNet()
+    K = 7
     shapes = {name.split("_")[0]: p.shape for name, p in net.arch.items()}
     assert shapes == {"alpha": (8, K), "P": (16, K, K), "beta": (16,)}
     assert sum(p.numel() for p in net.arch_parameters()) == 1712
     assert 2 * 16 * (K * (K - 1) + 1) == 2 * 16 * (K * K + 1) - 2 * 14 * 8 == 1376
-    dense = ITNASSuperNet(**OFF)
     assert sum(p.numel() for p in dense.arch_parameters()) == 196
-    weights = sum(p.numel() for p in dense.weight_parameters())
-    assert sum(p.numel() for p in net.weight_parameters()) == weights
-    # DARTS' `none` has no weights
-    assert weights == sum(p.numel() for p in SuperNet().weight_parameters())
+    weights = {sum(p.numel() for p in one.weight_parameters()) for one in (net, dense, eight)}
+    assert len(weights) == 1  # `none`, DARTS' eighth candidate, has none
 
 
 def test_sixteen_triples():
-    """A predecessor, an inner edge: 2, 2, 2, 3, 3 and 4 of them (Fig. 2)."""
+    """The six inner edges have 2, 2, 2, 3, 3 and 4 predecessors (Fig. 2)."""
     found = triples(4)
     assert len(found) == len(set(found)) == 16
     assert all(0 <= m < i < j <= 5 and i >= 2 for m, i, j in found)
@@ -105,10 +92,9 @@ def test_sixteen_triples():
 
 
 @pytest.mark.parametrize("how", PARTS, ids=str)
-@pytest.mark.parametrize("nodes", [2, 4])
-def test_logits_and_all_gradients_are_those_of_the_equations(how, nodes):
-    """alpha, P, beta and the weights, for one and the same noise."""
-    fast, slow, images, labels = pair(nodes=nodes, **how)
+def test_logits_and_all_gradients_are_those_of_the_equations(how):
+    """Of alpha, P, beta and the weights, for the same noise; all sixteen triples."""
+    fast, slow, images, labels = pair(nodes=4, **how)
     logits, found = [], []
     for net in (fast, slow):
         mixes = net.mixes(torch.Generator().manual_seed(5), tau=0.7)
@@ -117,7 +103,7 @@ def test_logits_and_all_gradients_are_those_of_the_equations(how, nodes):
         logits.append(out)
         found.append({name: p.grad for name, p in net.named_parameters()})
     torch.testing.assert_close(*logits, rtol=0, atol=1e-11)
-    shared = found[0].keys() & found[1].keys()  # those that are not stacked
+    shared = found[0].keys() & found[1].keys()  # parameters that are not stacked
     assert {f"arch.{name}" for name in fast.arch} <= shared
     for name in shared:
         torch.testing.assert_close(found[0][name], found[1][name], rtol=0, atol=1e-10)
@@ -150,7 +136,7 @@ def test_rows_stay_in_32_bits_under_autocast():
 
 
 def test_the_orientation_of_P_by_hand():
-    """All weight of both predecessors on s = 1; p_1t sends it to t = 4, and p_41 nowhere."""
+    """Both predecessors have all weight on s = 1; p_1t sends it to t = 4."""
     net = ITNASSuperNet(**SMALL)
     for parameter in net.arch_parameters():
         parameter.data.zero_()
@@ -174,21 +160,20 @@ def test_an_inner_row_of_hand_made_numbers():
     torch.testing.assert_close(transit(Z, P, b, 2, 3, [1]), torch.tensor([0.05, 0.95]))  # Eq. 15
 
 
-def test_equation_8():
+def test_equations_5_and_8():
     """dZ_k0 / dalpha_k = (delta(k - k0) - Z_k) Z_k0 / (tau alpha_k), summed over k0 by the loss."""
-    torch.manual_seed(0)
-    tau, alpha = 0.7, torch.rand(7).double().requires_grad_()
-    G, slope = gumbel(7, generator=torch.Generator().manual_seed(1)), torch.randn(7).double()
-    net = ITNASSuperNet(**{**SMALL, "nodes": 2}).double()
-    Z = ((alpha.log() + G) / tau).softmax(0)  # scale does not matter (Eq. 6)
-    (found,) = torch.autograd.grad(slope @ Z, alpha)
-    for k in range(7):
-        terms = [(float(k == n) - Z[k]) * Z[n] / (tau * alpha[k]) * slope[n] for n in range(7)]
-        torch.testing.assert_close(found[k], sum(terms).detach())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("itnas.supernet.gumbel", lambda *shape, generator: G.expand(*shape))
-        net.arch["alpha_normal"].data = alpha.detach().log().expand(4, 7)
-        torch.testing.assert_close(net.sample("normal", None, tau)[2], Z)
+    net, *_ = net_and_batch()
+    tau, logits = 0.7, net.arch["alpha_normal"]
+    Z = net.sample("normal", torch.Generator().manual_seed(1), tau)
+    G = gumbel(*logits.shape, generator=torch.Generator().manual_seed(1))
+    alpha = logits.softmax(-1).detach()
+    torch.testing.assert_close(Z, ((alpha.log() + G) / tau).softmax(-1))
+    slope = torch.randn_like(Z)
+    (found,) = torch.autograd.grad((slope * Z).sum(), logits)
+    Z, K = Z.detach(), 7
+    for k in range(K):
+        terms = [(float(k == n) - Z[:, k]) * Z[:, n] / tau * slope[:, n] for n in range(K)]
+        torch.testing.assert_close(found[:, k], sum(terms))  # by a logit: alpha_k cancels
 
 
 def test_samples_follow_alpha_and_sharpen_with_tau():
@@ -206,7 +191,7 @@ def test_samples_follow_alpha_and_sharpen_with_tau():
 
 
 def test_the_sampled_outer_rows_feed_the_inner_ones():
-    """And inner ones have no noise of their own: given the outer rows, they are determined."""
+    """Inner rows have no noise of their own: they follow from the outer ones."""
     net, *_ = net_and_batch(nodes=4)
     op = net.mixes(tau=0.5)[0].op
     outer = torch.stack([row for (i, _), row in zip(net.edges, op, strict=True) if i < 2])
@@ -214,32 +199,19 @@ def test_the_sampled_outer_rows_feed_the_inner_ones():
     assert not torch.allclose(op, net.mix("normal").op, atol=1e-2)
 
 
-def test_one_sample_a_kind_and_pass():
+def test_one_sample_per_kind_of_cell_and_pass():
     net, *_ = net_and_batch(cells=8)
     generator = torch.Generator().manual_seed(1)
     mixes = net.mixes(generator)
-    by_kind = {
-        kind: [mix.op for mix, place in zip(mixes, net.places, strict=True) if place.kind == kind]
-        for kind in net.kinds
-    }
-    assert [len(ops) for ops in by_kind.values()] == [6, 2]
-    for ops in by_kind.values():
-        assert all(torch.equal(op, ops[0]) for op in ops)
-    again = net.mixes(generator)[0].op  # the next pass draws anew
-    assert not torch.equal(again, mixes[0].op)
+    for kind, count in (("normal", 6), ("reduction", 2)):
+        ops = [mix.op for mix, place in zip(mixes, net.places, strict=True) if place.kind == kind]
+        assert len(ops) == count and all(torch.equal(op, ops[0]) for op in ops)
+    assert not torch.equal(net.mixes(generator)[0].op, mixes[0].op)  # the next pass
+    net.eval()  # validation samples as training does
     assert torch.equal(net.mixes(generator.manual_seed(1))[0].op, mixes[0].op)
 
 
-def test_a_validation_samples_as_training_does():
-    net, images, _ = net_and_batch()
-    sampled = []
-    for training in (True, False):
-        mixes = net.train(training).mixes(torch.Generator().manual_seed(3))
-        sampled.append(mixes[0].op)
-    assert torch.equal(*sampled) and not torch.allclose(sampled[0], net.mix("normal").op)
-
-
-def test_what_is_derived_and_measured_has_no_noise():
+def test_derived_and_measured_cells_have_no_noise():
     net, *_ = net_and_batch()
     for kind in net.kinds:
         outer = net.mix(kind).op[[i < 2 for i, _ in net.edges]]
@@ -249,8 +221,8 @@ def test_what_is_derived_and_measured_has_no_noise():
     assert torch.equal(net.mix("normal").op, before) and net.derive() == derived
 
 
-def test_the_temperature_of_the_derivation_is_that_of_the_outer_rows():
-    """At 0.5 rows are rescaled squares of those at 1; inner ones follow; samples keep tau."""
+def test_derive_tau_is_the_temperature_of_the_outer_rows():
+    """At 0.5 rows are the normalised squares of those at 1; inner ones follow; samples keep tau."""
     one, half = (net_and_batch(derive_tau=tau)[0] for tau in (1.0, 0.5))
     outer = torch.tensor([i < 2 for i, _ in one.edges])
     square = one.mix("normal").op[outer] ** 2
@@ -265,12 +237,7 @@ def test_the_temperature_of_the_derivation_is_that_of_the_outer_rows():
 # ------------------------------------------------------------------------------------------ Table 2
 
 
-def test_pruning_without_transitions_does_not_exist():
-    with pytest.raises(ValueError, match="transitions"):
-        ITNASSuperNet(transition=False, **SMALL)
-
-
-def test_digits_are_searched_as_darts_searches_them():
+def test_the_digits_preset_is_that_of_darts():
     ours, theirs = (vars(one["digits"]) for one in (PRESETS, darts.PRESETS))
     shared = ours.keys() & theirs.keys()
     assert {k: ours[k] for k in shared} == {k: theirs[k] for k in shared}
@@ -319,59 +286,12 @@ def test_the_parts_switch_off_one_by_one():
     assert (alone.mixes(tau=1e-3)[0].op.max(-1).values > 0.9).double().mean() > 0.8
 
 
-# ----------------------------------------------------------------------------------- steps, records
-
-
-def test_alpha_P_and_attention_move_in_the_arch_step_and_rest_in_the_other(tmp_path, accelerator):
-    trainer = make(tmp_path, accelerator, ITNASSuperNet)
-    arch, weights = snapshot(trainer.arch), snapshot(trainer.weights)
-    trainer.arch_step(trainer.valid_batches.train(0))
-    assert equal(trainer.weights, weights)
-    assert not any(torch.equal(p, old) for p, old in zip(trainer.arch, arch, strict=True))
-    arch = snapshot(trainer.arch)
-    trainer.weight_step(batch(trainer))
-    assert equal(trainer.arch, arch) and not equal(trainer.weights, weights)
-
-
-def test_both_steps_of_an_iteration_and_every_iteration_have_noise_of_their_own(
-    tmp_path, accelerator, monkeypatch
-):
-    trainer, drawn = make(tmp_path, accelerator, ITNASSuperNet), []
-    monkeypatch.setattr(
-        "itnas.supernet.gumbel",
-        lambda *shape, generator: drawn.append(gumbel(*shape, generator=generator)) or drawn[-1],
-    )
-    for trainer.global_step in (0, 1, 0):
-        trainer.arch_step(trainer.valid_batches.train(0))
-        trainer.weight_step(batch(trainer))
-    normal = drawn[::2]  # the reduction cell's between them
-    assert len(drawn) == 12
-    first, again = normal[:4], normal[4:]
-    for n, noise in enumerate(first):
-        assert not any(torch.equal(noise, other) for other in first[:n])
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=False))  # seed and step
-
-
-def test_the_epochs_line_holds_P_and_attention(tmp_path, accelerator):
-    trainer = make(tmp_path, accelerator, ITNASSuperNet, config=dataclasses.replace(CONFIG, seed=3))
-    spread(trainer.supernet, 300)
-    line = json.loads(json.dumps(trainer.architecture()))
-    for kind in ("normal", "reduction"):
-        weights = line["weights"][kind]
-        assert [tuple(triple) for triple in weights["triples"]] == triples(2)
-        logits = torch.tensor(line["parameters"][f"P_{kind}"])
-        torch.testing.assert_close(torch.tensor(weights["P"]), logits.softmax(-1))
-        logits = torch.tensor(line["parameters"][f"beta_{kind}"])
-        torch.testing.assert_close(torch.tensor(weights["beta"]), logits.softmax(-1))
-        Z = dict(zip(map(tuple, line["edges"]), torch.tensor(weights["op"]), strict=True))
-        P, beta = torch.tensor(weights["P"]), weights["beta"]
-        row = sum(beta[m] * Z[m, 2] @ P[m] for m in (0, 1))
-        torch.testing.assert_close(Z[2, 3], row)
+# ------------------------------------------------------------------------------- records, refusals
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_recorded_is_what_runs_and_what_is_pruned(seed):
-    """All sixteen triples, each with P and beta of its own: Eq. 11 and Algorithm 1 from these."""
+def test_recorded_values_give_the_rows_and_the_pruned_cells(seed):
+    """Eq. 11 and Algorithm 1 from the recorded P and beta of all sixteen triples."""
     torch.manual_seed(seed)
     net = spread(ITNASSuperNet(channels=4, cells=3))
     cells = net.derive()
@@ -388,31 +308,20 @@ def test_what_is_recorded_is_what_runs_and_what_is_pruned(seed):
         assert cells[kind] == prune(outer, P, b, net.candidates)
 
 
-def test_the_hot_path_does_not_grow_with_the_triples():
-    """Three products for sixteen triples; the slow form has one an operation."""
-    net = ITNASSuperNet(channels=4, cells=3)
-    outer = net.arch["alpha_normal"].softmax(-1)
-    with Calls() as calls:
-        net.rows("normal", outer)
-    assert calls.reads == 0
-    with Calls() as slowly:
-        EquationITNAS.rows(net, "normal", outer)
-    assert calls.all * 10 < slowly.all
-
-
 @pytest.mark.parametrize(("change", "message"), [
-    ({"transition": False}, "--no-transition: pruning .*add --no-pruning"),
-    ({"nodes": 3}, "--nodes 3: .*use 4 or more, or add --no-transition --no-pruning"),
-    ({"tau_min": 0.0}, "--tau-min 0.0: must be 0.001 or more"),
-    ({"tau_max": math.inf}, "--tau-max inf"),
-    ({"derive_tau": 0.0}, "--derive-tau 0.0: must be 0.001 or more"),
-    ({"gumbel": False, "derive_tau": 0.5}, "--derive-tau 0.5: --no-gumbel has no temperature"),
-    ({"pruning": False, "reweighting": "scores"}, "--reweighting scores: nothing is pruned"),
-    ({"gumbel": False, "tau_max": 3.0}, "--tau-max 3.0: --no-gumbel has no temperature"),
-    ({"gumbel": False, "tau_min": 0.1}, "--tau-min 0.1: --no-gumbel has no temperature"),
+    ({"transition": False}, "--no-transition: .*--no-pruning"),
+    ({"nodes": 3}, "--nodes 3: .*--no-transition --no-pruning"),
+    ({"gumbel": False, "derive_tau": 0.5}, "--derive-tau 0.5: --no-gumbel"),
+    ({"gumbel": False, "tau_max": 3.0}, "--tau-max 3.0: --no-gumbel"),
+    ({"gumbel": False, "tau_min": 0.1}, "--tau-min 0.1: --no-gumbel"),
+    ({"pruning": False, "reweighting": "scores"}, "--reweighting scores: .*--no-pruning"),
 ])  # fmt: skip
-def test_what_does_not_go_together_is_refused(change, message):
+def test_flags_that_do_not_fit_together_are_refused(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(ITNASConfig(), **change).check()
-    fine = dict.fromkeys(("gumbel", "transition", "pruning"), False)
-    dataclasses.replace(ITNASConfig(), **fine, nodes=3).check()
+
+
+def test_each_part_can_be_switched_off():
+    dataclasses.replace(ITNASConfig(), **OFF, nodes=3).check()
+    with pytest.raises(ValueError, match="transitions"):
+        ITNASSuperNet(transition=False, **SMALL)

@@ -9,6 +9,12 @@ from itnas.supernet import ITNASSuperNet, triples
 from test_bilevel import equal, snapshot
 from test_itnas import OPS, SMALL, net_and_batch
 
+AB = ("skip_connect", "sep_conv_3x3")
+
+
+class TwoCandidates(ITNASSuperNet):
+    candidates = AB
+
 
 def cell_of(*rows):
     """Outer rows (0,2), (1,2), (0,3), ... by edge."""
@@ -24,13 +30,12 @@ def kept(cell, node):
     return [(edge.source, edge.op.name) for edge in cell.edges if edge.target == node]
 
 
-AB = ("skip_connect", "sep_conv_3x3")
 P1 = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
 NODE_3 = ([0.6, 0.4], [0.6, 0.4], [0.7, 0.3], [0.65, 0.35])
 
 
 def plain(outer, P, b, nodes):
-    """Table 2 without pruning: the two strongest of Eq. 11's rows, all predecessors there."""
+    """Without pruning: a node's two strongest edges by Eq. 11, over all predecessors."""
     Z = dict(outer)
     for j in range(2, 2 + nodes):
         for i in range(2, j):
@@ -40,7 +45,7 @@ def plain(outer, P, b, nodes):
     }
 
 
-def test_pruning_by_hand_keeps_other_edges_than_the_plain_rule():
+def test_pruning_by_hand_differs_from_the_plain_rule():
     """Z^(2,3) is .62 before (0,2) and (1,2) are one-hot, .9 after: (2,3) overtakes (1,3)."""
     outer, P, b = cell_of(*NODE_3), dict.fromkeys(triples(2), P1), equal_attention(2)
     torch.testing.assert_close(transit(outer, P, b, 2, 3, [0, 1]), torch.tensor([0.62, 0.38]))
@@ -52,11 +57,7 @@ def test_pruning_by_hand_keeps_other_edges_than_the_plain_rule():
 
 
 def test_the_supernet_derives_by_the_same_rule():
-    """The cell above, in logits: through `derive` of a supernet with two of its candidates."""
-
-    class TwoCandidates(ITNASSuperNet):
-        candidates = AB
-
+    """The cell above, as logits of a supernet with two candidates."""
     shape = {**SMALL, "nodes": 2}
     for pruning, sources in ((True, {0, 2}), (False, {0, 1})):
         net = TwoCandidates(pruning=pruning, **shape)
@@ -67,7 +68,7 @@ def test_the_supernet_derives_by_the_same_rule():
         for cell in net.derive().values():
             assert {i for i, _ in kept(cell, 3)} == sources
     net = TwoCandidates(**shape)
-    for kind in net.kinds:  # an uneven attention counts, too: .9 and .2 of P's first column
+    for kind in net.kinds:  # attention counts: .9 and .2 in P's first column
         net.arch[f"alpha_{kind}"].data = torch.tensor(
             [[0.6, 0.4], [0.4, 0.6], [0.7, 0.3], [0.65, 0.35]]
         ).log()
@@ -78,9 +79,9 @@ def test_the_supernet_derives_by_the_same_rule():
         assert {i for i, _ in kept(net.derive()["normal"], 3)} == sources
 
 
-def test_attention_is_shared_out_among_the_predecessors_that_are_left():
-    """Eq. 15: (2,3) goes, so (3,4) has two predecessors; with their attentions .1 and .1 of before
-    it would be [.18, .02], as strong as nothing; renormalised it is [.9, .1] and kept.
+def test_attention_sums_to_one_over_the_remaining_predecessors():
+    """Eq. 15: (2,3) is pruned, so (3,4) has two predecessors left. With attentions .1, .1 it
+    would be [.18, .02] and lose; renormalised it is [.9, .1] and kept.
     """
     outer = cell_of(
         [0.6, 0.4], [0.6, 0.4], [0.7, 0.3], [0.65, 0.35], [0.55, 0.45], [0.52, 0.48]
@@ -95,8 +96,8 @@ def test_attention_is_shared_out_among_the_predecessors_that_are_left():
     assert plain(outer, P, b, 3)[4] == [0, 3]
 
 
-def test_attention_of_the_other_reading_is_the_softmax_of_the_scores_left():
-    """Scores .7, .2 and .1: without the last, e^.7 and e^.2 over their sum; else as they were."""
+def test_both_readings_of_the_reweighting():
+    """Of scores .7, .2 and .1 the last is pruned."""
     logits = torch.tensor([0.7, 0.2, 0.1]).log()
     by_hand = torch.tensor([math.exp(0.7), math.exp(0.2)]) / (math.exp(0.7) + math.exp(0.2))
     torch.testing.assert_close(attention(logits, [0, 1], "scores"), by_hand)
@@ -105,14 +106,10 @@ def test_attention_of_the_other_reading_is_the_softmax_of_the_scores_left():
     torch.testing.assert_close(attention(logits, [0, 1, 2], "scores"), logits.exp())
 
 
-def test_the_supernet_prunes_by_the_reading_it_was_given():
-    """(2,3) goes; to (3,4) .98 of the attention goes to (0,3), whose row of P is sharp: .97, or .85
-    by the softmax of the scores, behind .9 and .87.
+def test_the_supernet_uses_its_reweighting():
+    """(2,3) is pruned. (3,4) gives .98 of its attention to (0,3), whose row of P is sharp: .97, or
+    .85 by the softmax of the scores, behind .9 and .87.
     """
-
-    class TwoCandidates(ITNASSuperNet):
-        candidates = AB
-
     sources = {}
     for reweighting in ("logits", "scores"):
         net = TwoCandidates(reweighting=reweighting, **{**SMALL, "nodes": 3})
@@ -142,8 +139,8 @@ def test_a_pruned_predecessor_no_longer_counts():
     assert kept(cell, 4) == [(3, "skip_connect"), (0, "skip_connect")]
 
 
-def test_what_one_hot_predecessors_do_to_an_operation():
-    """(2,3)'s operation is that of row argmax: soft it would be the other one."""
+def test_one_hot_predecessors_decide_the_operation():
+    """(2,3) takes the operation of its one-hot predecessors; soft ones would give the other."""
     outer = cell_of([0.55, 0.45], [0.55, 0.45], [0.5, 0.5], [0.5, 0.5])
     P = dict.fromkeys(triples(2), torch.tensor([[0.6, 0.4], [0.0, 1.0]]))
     b = equal_attention(2)
@@ -151,7 +148,7 @@ def test_what_one_hot_predecessors_do_to_an_operation():
     assert kept(prune(outer, P, b, AB), 3) == [(2, "skip_connect"), (0, "skip_connect")]
 
 
-def test_every_decision_comes_before_the_next():
+def test_each_node_is_pruned_before_the_next():
     """A chain (2,3), (3,4), (4,5): each is one-hot before the next is computed, .9 all along."""
     rows = [[0.6, 0.4], [0.6, 0.4]] + [[0.7, 0.3], [0.65, 0.35]] * 3
     outer, P, b = cell_of(*rows), dict.fromkeys(triples(4), P1), equal_attention(4)
@@ -165,7 +162,7 @@ def test_every_decision_comes_before_the_next():
     assert plain(outer, P, b, 4) == {2: [0, 1], 3: [0, 1], 4: [0, 3], 5: [0, 4]}
 
 
-def test_pruning_keeps_two_edges_a_node_and_leaves_its_input_alone():
+def test_pruning_keeps_two_edges_a_node_and_does_not_change_its_input():
     net, *_ = net_and_batch(nodes=5)
     before = snapshot(net.arch_parameters())
     for cell in net.derive().values():

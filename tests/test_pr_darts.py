@@ -10,7 +10,6 @@ from common.data.split import Split
 from common.errors import InputError
 from common.networks.genotype import Edge
 from common.run.folder import Run
-from common.supernet.candidate import run
 from pr_darts.config import PRESETS, PRDARTSConfig, discoverable
 from pr_darts.cycles import check, cycles
 from pr_darts.equation_form import EquationPRDARTS
@@ -32,7 +31,7 @@ CONFIG = PRDARTSConfig(
 
 
 def ragged_net(**how):
-    """Pools of one to four candidates, alphas well apart."""
+    """A net with pools of one to four candidates and random alphas."""
     torch.manual_seed(0)
     net = PRDARTSSuperNet(FIRST, **{**SMALL, **how}).double()
     pools = [(CONV,), (MAX, CONV), FIRST, (SKIP, CONV, conv(5, 2, 2)), (AVG, conv(3, 1, 1))]
@@ -52,7 +51,7 @@ def make(folder, accelerator, config=CONFIG):
 
 
 def replace_once(net, seed=0, cycle=1):
-    """A cycle's change: three of the pool survive, three are morphed."""
+    """End a cycle: three of a pool survive, three children join."""
     cycle = cycles(PRDARTSConfig())[cycle]
     config = dataclasses.replace(CONFIG, space="ur", seed=seed)
     pools, parents = prune_and_morph(config, net, cycle)
@@ -89,54 +88,41 @@ def test_the_defaults_are_section_4_and_table_1():
 
 
 @pytest.mark.parametrize(("changes", "named"), [
-    ({"kept": (6, 1)}, "--cycle-epochs 3, --grace-epochs 3, --morphisms 3, --kept 2: give each"),
-    ({name: () for name in ("cycle_epochs", "grace_epochs", "morphisms", "kept")}, "give each"),
-    ({"cycle_epochs": (2, 0, 1)}, "--cycle-epochs 0 in cycle 2: must be 1 or more"),
-    ({"grace_epochs": (2, 0, 0)}, "--grace-epochs 2 in cycle 1 of 2 epochs"),
+    ({"kept": (6, 1)}, "--kept 2"),
+    ({name: () for name in ("cycle_epochs", "grace_epochs", "morphisms", "kept")}, "--kept 0"),
+    ({"cycle_epochs": (2, 0, 1)}, "--cycle-epochs 0 in cycle 2"),
+    ({"grace_epochs": (2, 0, 0)}, "--grace-epochs 2 in cycle 1"),
     ({"grace_epochs": (1, -1, 0)}, "--grace-epochs -1 in cycle 2"),
-    ({"morphisms": (2, -1, 0)}, "--morphisms -1 in cycle 2: must be 0 or more"),
-    ({"kept": (8, 2, 1)}, "--kept 8 in cycle 1: there are 4 candidates and 2 new"),
-    ({"kept": (4, 5, 1)}, "--kept 5 in cycle 2: there are 4 candidates and 0 new"),
-    ({"kept": (2, 2, 1)}, "--kept 2 in cycle 1, of which 2 by --morphisms are new: at least one"),
-    ({"kept": (4, 2, 2)}, "--kept 2, --morphisms 0 in cycle 3, the last"),
-    ({"kept": (4, 2, 0)}, "--kept 0, --morphisms 0 in cycle 3, the last"),
-    ({"kept": (4, 1, 1)}, "--kept: 1 candidate is left to cycle 3, the last"),
-    ({"morphisms": (50, 0, 0), "kept": (51, 2, 1)},
-     "--kept 51 in cycle 1: by then the morphisms of --space have reached 7 operations"),
-    ({"kept": (4, 2, 2), "morphisms": (2, 0, 1)}, "--kept 2, --morphisms 1 in cycle 3, the last"),
+    ({"morphisms": (2, -1, 0)}, "--morphisms -1 in cycle 2"),
+    ({"kept": (8, 2, 1)}, "--kept 8 in cycle 1.* keep 6 or"),
+    ({"kept": (4, 5, 1)}, "--kept 5 in cycle 2.* keep 4 or"),
+    ({"kept": (2, 2, 1)}, "--kept 2 in cycle 1"),
+    ({"kept": (4, 2, 2)}, "--kept 2, --morphisms 0 in cycle 3"),
+    ({"kept": (4, 2, 0)}, "--kept 0, --morphisms 0 in cycle 3"),
+    ({"kept": (4, 1, 1)}, "--kept: 1 candidate .*keep 2 or more"),
+    ({"morphisms": (50, 0, 0), "kept": (51, 2, 1)}, "--kept 51 in cycle 1.* keep 7 or"),
+    ({"kept": (4, 2, 2), "morphisms": (2, 0, 1)}, "--kept 2, --morphisms 1 in cycle 3"),
 ])  # fmt: skip
-def test_tables_that_cannot_work(changes, named):
-    with pytest.raises(InputError) as error:
+def test_tables_that_cannot_run(changes, named):
+    with pytest.raises(InputError, match=named):
         check(dataclasses.replace(CONFIG, **changes), FIRST, SPACES["dl"])
-    assert named in str(error.value)
 
 
 # ------------------------------------------------------------------------------------ the supernet
 
 
-def equation_form(net):
-    """The supernet as its equations are written, with the pools and weights of this one."""
-    classes = net.classifier.out_features
-    slow = EquationPRDARTS(
-        FIRST, net.nodes, cell_output=net.cell_output, channels=net.places[0].channels,
-        cells=len(net.cells), classes=classes,
-    ).to(net.classifier.weight)
+def test_nodes_that_are_averaged():
+    """By the equations; concatenated ones are in test_equation_forms."""
+    net, images, labels = ragged_net(cell_output="mean")
+    slow = EquationPRDARTS(FIRST, cell_output="mean", **SMALL).double()
     slow.rebuild(net.pools)
     slow.load_state_dict(net.state_dict())
-    return slow
-
-
-@pytest.mark.parametrize("cell_output", ["concat", "mean"])
-def test_the_mixture_over_ragged_pools(cell_output):
-    net, images, labels = ragged_net(cell_output=cell_output)
-    slow = equation_form(net)
+    assert net(images).shape == (4, 3) and net.derive()["normal"].join == "mean"
     torch.testing.assert_close(net(images), slow(images), rtol=0, atol=1e-11)
-    gradients = []
-    for form in (net, slow):
-        found = torch.autograd.grad(form.loss(images, labels)[0], list(form.parameters()))
-        gradients.append(dict(zip(dict(form.named_parameters()), found, strict=True)))
-    for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradient, gradients[1][name], rtol=0, atol=1e-11)
+
+
+def test_each_edge_has_a_softmax_over_its_own_pool():
+    net, *_ = ragged_net()
     for kind in net.kinds:
         op, absent = net.mix(kind).op, net.get_buffer(f"absent_{kind}")
         assert (op[absent] == 0).all() and (op[~absent] > 0).all()
@@ -165,63 +151,60 @@ def test_derivation_of_ragged_pools():
     assert cell.join == "concat"
 
 
-def test_what_is_cut_does_not_run_and_what_is_left_is_the_same(monkeypatch):
+def test_cut_candidates_do_not_run_and_the_output_is_the_same():
     net, images, _ = ragged_net()
     cuts = {kind: net.mix(kind) for kind in net.kinds}
     for mix in cuts.values():
         kept = mix.op.argmax(1)
         mix.op.data.zero_()
         mix.op.data[range(EDGES), kept] = 1
-    ran = []
-    monkeypatch.setattr(
-        "pr_darts.supernet.run", lambda *what: ran.append(1) or run(*what)
-    )
     full = net(images, net.per_cell(cuts))
-    assert len(ran) == 3 * 12
-    ran.clear()
     with torch.no_grad():
-        cut = net(images, net.per_cell(cuts))
-    assert len(ran) == 3 * EDGES
+        weights = net.per_cell(cuts)
+        cut = net(images, weights)
+    assert [sum(w is not None for w in of_cell) for of_cell in weights] == [EDGES] * 3
     torch.testing.assert_close(cut, full.detach())
 
 
-def test_rebuilding_keeps_survivors_and_lets_only_the_new_inherit(monkeypatch):
+def centre(candidate, size):
+    """The central part of a candidate's first depthwise kernels."""
+    weight = candidate.units[0].depthwise.weight
+    border = (weight.shape[-1] - size) // 2
+    return weight[..., border : border + size, border : border + size]
+
+
+def test_rebuilding_keeps_survivors_and_children_inherit():
     net, images, _ = ragged_net()
-    net(images)  # running statistics with a past
-    given = []
-    monkeypatch.setattr(
-        "pr_darts.supernet.inherit", lambda child, parent: given.append((child, parent))
-    )
+    net(images)  # updates running statistics
     old = [{e: dict(cell.edges[e].items()) for e in cell.edges} for cell in net.cells]
     pools, parents = replace_once(net)
-    assert sum(len(edge) for kind in parents.values() for edge in kind) > 20
-    expected = 0
+    children = 0
     for cell, place, before in zip(net.cells, net.places, old, strict=True):
         rows = zip(cell.edges.items(), pools[place.kind], parents[place.kind], strict=True)
         for (name, edge), pool, parent_of in rows:
             assert list(edge) == [str(op) for op in pool.candidates]
             for op in pool.candidates:
-                if op in parent_of:
-                    assert (edge[str(op)], before[name][str(parent_of[op])]) in given
-                    expected += 1
-                else:
+                if op not in parent_of:
                     assert edge[str(op)] is before[name][str(op)]
-    assert len(given) == expected
+                    continue
+                parent = parent_of[op]
+                size = min(op.kernel, parent.kernel)
+                inherited = centre(before[name][str(parent)], size)
+                assert torch.equal(centre(edge[str(op)], size), inherited)
+                children += 1
+    assert children > 30
     assert all((alpha == 0).all() for alpha in net.arch_parameters())
-    given.clear()
-    net.rebuild(pools, {kind: [{}] * EDGES for kind in net.kinds})  # a cycle without children
-    assert not given
 
 
 def test_a_child_keeps_its_own_training_at_later_rebuilds():
-    """The authors' code copies the parent's weights over it again at every rebuild."""
+    """Unlike in the authors' code, which copies the parent over it at every rebuild."""
     net, images, _ = ragged_net()
     replace_once(net)
     for weight in net.weight_parameters():
         weight.data.add_(0.1 * torch.randn_like(weight))
     trained = {name: value.clone() for name, value in net.state_dict().items()}
     _, parents = replace_once(net, seed=1)
-    children = {  # of this time; one of them may have been pruned just now
+    children = {  # of this rebuild; a re-admitted one is new, too
         f"cells.{n}.edges.{i}-{j}.{op}."
         for n, place in enumerate(net.places)
         for (i, j), edge in zip(net.edges, parents[place.kind], strict=True) for op in edge
@@ -232,7 +215,7 @@ def test_a_child_keeps_its_own_training_at_later_rebuilds():
     assert len(left) > 100 and all(torch.equal(after[name], trained[name]) for name in left)
 
 
-def test_a_pruned_one_that_comes_back_inherits_again():
+def test_a_readmitted_candidate_inherits_again():
     net, *_ = ragged_net()
     pools = {kind: [Pool.first((conv(3), conv(5)))] * EDGES for kind in net.kinds}
     net.rebuild(pools)
@@ -246,7 +229,7 @@ def test_a_pruned_one_that_comes_back_inherits_again():
             torch.testing.assert_close(child.square().sum(), parent.square().sum())
 
 
-def test_pools_differ_from_edge_to_edge_and_are_functions_of_seed_and_cycle():
+def test_pools_differ_between_edges_and_follow_from_seed_and_cycle():
     nets = [ragged_net()[0] for _ in range(3)]
     first, second, third = (
         replace_once(net, seed)[0] for net, seed in zip(nets, (0, 0, 1), strict=True)
@@ -258,8 +241,8 @@ def test_pools_differ_from_edge_to_edge_and_are_functions_of_seed_and_cycle():
     assert replace_once(ragged_net()[0])[0] == first
 
 
-def test_the_worst_go_and_children_are_of_the_better_ones():
-    """Of each edge of either kind by its own alphas (III-B.2)."""
+def test_the_worst_are_pruned_and_parents_follow_alpha():
+    """On each edge of either kind by its own alphas (III-B.2)."""
     torch.manual_seed(0)
     first = (MAX, AVG, SKIP, CONV, conv(5), conv(7))
     net = PRDARTSSuperNet(first, **SMALL)
@@ -279,10 +262,10 @@ def test_the_worst_go_and_children_are_of_the_better_ones():
         for row, (pool, parent_of) in enumerate(zip(pools[kind], parents[kind], strict=True)):
             assert set(pool.candidates[:4]) == set(first) - set(worst[kind, row])
             bred += [parent == favoured[kind] for parent in parent_of.values()]
-    assert len(bred) == 2 * 2 * EDGES and all(bred)  # e^9 to 1
+    assert len(bred) == 2 * 2 * EDGES and all(bred)  # odds of e^9
 
 
-def test_only_morphisms_of_the_space_appear():
+def test_children_are_morphisms_within_the_space():
     net, *_ = ragged_net()
     config = dataclasses.replace(CONFIG, space="dl")
     pools, parents = prune_and_morph(config, net, cycles(PRDARTSConfig())[0])
@@ -295,10 +278,3 @@ def test_only_morphisms_of_the_space_appear():
 @pytest.mark.parametrize(("space", "count"), [("dl", 15), ("dr", 35), ("ur", 76)])
 def test_discoverable_operations(space, count):
     assert len(discoverable(PRDARTSConfig(space=space))) == count
-
-
-@pytest.mark.parametrize("size", [0, -1, float("nan"), float("inf")])
-def test_a_memory_size_that_is_none(size):
-    with pytest.raises(InputError, match="--memory-gib .*: must be "):
-        dataclasses.replace(CONFIG, memory_gib=size).check()
-    dataclasses.replace(CONFIG, memory_gib=11).check()

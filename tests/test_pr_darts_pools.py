@@ -1,4 +1,4 @@
-"""PR-DARTS' pools: pruning, parents, what comes back, and what Fig. 2 says of them."""
+"""PR-DARTS' pools: pruning, parents, re-admission, similarity."""
 
 from collections import Counter
 
@@ -19,7 +19,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_worst_go_and_the_order_stays():
+def test_the_worst_are_pruned_in_order():
     pool = Pool.first((MAX, AVG, SKIP, CONV))
     left = prune(pool, [0.3, 0.1, 0.25, 0.35], 3)
     assert left == Pool((MAX, SKIP, CONV), (MAX, AVG, SKIP, CONV))
@@ -27,7 +27,7 @@ def test_the_worst_go_and_the_order_stays():
     assert prune(pool, [0.3, 0.1, 0.25, 0.35], 9) == pool  # a ragged one may be smaller
 
 
-def test_the_best_convolution_stays():
+def test_the_best_convolution_is_kept():
     pool = Pool.first((conv(3), MAX, conv(5), SKIP, AVG))
     assert prune(pool, [0.1, 0.3, 0.15, 0.25, 0.2], 3).candidates == (MAX, conv(5), SKIP)
     assert prune(pool, [0.1, 0.3, 0.15, 0.25, 0.2], 1).candidates == (conv(5),)
@@ -53,7 +53,7 @@ def test_a_child_of_this_cycle_is_no_parent():
 
 
 def test_parents_by_weight_and_their_morphisms_uniformly():
-    """Against the paper's procedure, tried and rejected as it is written."""
+    """Compared with the paper's procedure, which draws again until a child is new."""
     space, few, many = SPACES["ur"], conv(1), conv(5, 1, 1)  # of two morphisms, of five
     pool = Pool((SKIP, few, many), (SKIP, few, many, conv(3)))
     weights = {SKIP: 0.4, few: 0.4, many: 0.2}
@@ -77,9 +77,9 @@ def test_parents_by_weight_and_their_morphisms_uniformly():
         assert abs(drawn[pair] - rejected[pair]) < 4 * (2 * drawn[pair]) ** 0.5
 
 
-def test_a_pruned_one_comes_back_only_when_nothing_new_is_left():
+def test_a_pruned_candidate_is_readmitted_only_when_nothing_new_is_left():
     every = tuple(sorted((op for op in reachable(FIRST, DL, 5) if is_convolution(op)), key=str))
-    news = [op for op in morphisms(conv(5), DL)]
+    news = morphisms(conv(5), DL)
     assert len(news) == 4
     pool = Pool((SKIP, conv(5)), tuple(op for op in every if op != news[0]))
     for seed in range(20):
@@ -89,7 +89,7 @@ def test_a_pruned_one_comes_back_only_when_nothing_new_is_left():
         assert len(after.tried) == len(set(after.tried)) == 12
 
 
-def test_a_pool_stays_smaller_when_nothing_is_left_at_all():
+def test_a_pool_stays_smaller_when_nothing_is_left():
     near = morphisms(conv(5), DL)
     alone = Pool((conv(5),), (conv(5), *near))
     for seed in range(20):
@@ -100,7 +100,7 @@ def test_a_pool_stays_smaller_when_nothing_is_left_at_all():
 
 @pytest.mark.parametrize("space", SPACES)
 def test_edges_through_all_cycles_of_table_1(space):
-    """Sizes 4, 6, 6, 6, 6, 6, 4, 3, 2; with re-admissions, which DL cannot do without."""
+    """Sizes 4, 6, 6, 6, 6, 6, 4, 3, 2; DL needs re-admissions."""
     back = ragged = 0
     for seed in range(60):
         rng, pool = generator(seed), Pool.first(FIRST)
@@ -122,7 +122,7 @@ def test_edges_through_all_cycles_of_table_1(space):
 # ------------------------------------------------------------------------------------ similarity
 
 
-def test_the_first_pool_is_alike_by_a_third():
+def test_the_first_pool_has_similarity_one_third():
     assert similarity([Pool.first(FIRST)] * 14) == pytest.approx(1 / 3)
 
 

@@ -1,4 +1,4 @@
-"""PR-DARTS as it is run: its commands, their files, resuming, pictures, its published cells."""
+"""PR-DARTS as a command: files, resuming, pictures, published cells."""
 
 import dataclasses
 import json
@@ -6,8 +6,7 @@ import json
 import pytest
 import torch
 
-from common.draw import pictures
-from common.draw.search import _by_name, architecture_figure
+from common.draw.search import architecture_figure
 from common.files import json_lines
 from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import Genotype, load, parse, save
@@ -38,7 +37,7 @@ def finished(tmp_path_factory):
 
 @pytest.mark.parametrize(("saves", "where"), [
     (2, "epoch 2, step 1"),  # between epochs of a cycle
-    (4, "epoch 3, step 1"),  # a cycle is over, its pools have not changed
+    (4, "epoch 3, step 1"),  # after a cycle, before its pools change
     (6, "epoch 3, step 3"),  # within the first epoch of the next
 ], ids=["within a cycle", "after a cycle", "within an epoch"])  # fmt: skip
 def test_resumed_it_ends_in_the_same_bits(
@@ -57,7 +56,7 @@ def test_resumed_it_ends_in_the_same_bits(
     assert name == other_name and identical(state, other)
 
 
-def test_what_a_search_leaves(finished):
+def test_the_files_of_a_search(finished):
     folder, output = finished
     lines = figures(folder)
     assert [line["cycle"] for line in lines] == [1, 1, 2, 2, 3, 4]
@@ -75,7 +74,6 @@ def test_what_a_search_leaves(finished):
     config = PRDARTSConfig(space="ur", morphisms=(3, 3, 0, 0))
     assert result["discoverable"] == len(discoverable(config))
     assert output.count("cycle 2:") == 1 and "cycle 4:" in output
-    assert "of normal cells" in output
 
     history = [json.loads(line) for line in (folder / "architecture.jsonl").open()]
     for line in history:
@@ -105,33 +103,30 @@ def test_what_a_search_leaves(finished):
     assert "cycles" in pictures
 
 
-def test_a_found_cell_is_retrained(finished, tmp_path, command):
+@pytest.mark.parametrize("genotype", [None, "pr_darts_ur"], ids=["found", "published"])
+def test_cells_can_be_retrained(finished, tmp_path, command, genotype):
     status, _, err = command(
-        "evaluate/train.py", "--preset", "digits", "--genotype", finished[0], "--channels", 4,
-        "--cells", 3, "--epochs", 1, "--limit-images", 128, "--output", tmp_path / "trained",
+        "evaluate/train.py", "--preset", "digits", "--genotype", genotype or finished[0],
+        "--channels", 4, "--cells", 3, "--epochs", 1, "--limit-images", 128,
+        "--output", tmp_path / "trained", pictures=genotype is not None,
     )  # fmt: skip
     assert status == 0, err
+    assert (tmp_path / "trained/pictures/normal.svg").exists() == (genotype is not None)
 
 
 @pytest.mark.parametrize(("flags", "named"), [
     (["--space", "dx"], "--space"),
-    (["--candidates", "max_pool_3x3", "skip_connect"], "no convolution, so nothing could be"),
-    (["--candidates", "none", "sep_conv_3x3"], "--candidates none: unknown operation"),
-    (["--candidates", "skip_connect", "sep_conv_3x3", "skip_connect"], "names an operation twice"),
-    (["--candidates", "sep_conv_3x3(dilation 1, [2])"], "lies outside of --space dl"),
-    (["--kept", "6", "1"], "--kept 2: give each as many numbers"),
-    (["--kept", "9", "6", "2", "1"], "--kept 9 in cycle 1: there are 4 candidates and 3 new"),
-    (["--grace-epochs", "2", "0", "0", "0"], "--grace-epochs 2 in cycle 1 of 2 epochs"),
-    (["--epochs", "9"], "--epochs 9: the cycles have 6 in all; change --cycle-epochs"),
+    (["--candidates", "max_pool_3x3", "skip_connect"], "--candidates max_pool_3x3 skip_connect"),
+    (["--candidates", "none", "sep_conv_3x3"], "--candidates none"),
+    (["--candidates", "skip_connect", "sep_conv_3x3", "skip_connect"], "--candidates skip_connect"),
+    (["--candidates", "sep_conv_3x3(dilation 1, [2])"], "--space dl"),
+    (["--kept", "6", "1"], "--kept 2"),
+    (["--epochs", "9"], "change --cycle-epochs"),
     (["--batch-max", "4"], "--batch-max 4: must be --batch-size 8 or more"),
-    (["--batch-max", "72"], "--batch-max 72: a part of the 128 training images, 64"),
-    (["--batch-max", "60"], "--batch-max 60: must be --batch-size 8 and a multiple of"),
-    (["--batch-step", "0"], "--batch-step 0: must be 1 or more"),
-    (["--memory-threshold", "1.2"], "--memory-threshold 1.2: must be 1 or less"),
-    (["--cell-output", "sum"], "--cell-output"),
-    (["--morphisms", "many"], "--morphisms"),
+    (["--batch-max", "72"], "--batch-max 72"),
+    (["--batch-max", "60"], "--batch-step 8"),
 ])  # fmt: skip
-def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags, named):
+def test_bad_flags_are_refused_before_anything_is_written(tmp_path, command, flags, named):
     status, _, err = command(SEARCH, *TINY, *flags, "--output", tmp_path / "run")
     assert status == 2 and named in " ".join(err.replace("│", " ").split())
     assert not (tmp_path / "run").exists()
@@ -140,7 +135,7 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags,
 # -------------------------------------------------------------------------------------- pictures
 
 
-def test_figure_2_says_what_was_recorded(finished):
+def test_figure_2_shows_the_recorded_values(finished):
     metrics = [{**line, "seconds": 2.0} for line in figures(finished[0])]
     last = after_the_last_pruning(json_lines(finished[0] / "architecture.jsonl")[-1])
     figure = cycles_figure(metrics, last)
@@ -168,9 +163,7 @@ def test_after_the_last_pruning_each_edge_has_its_best_candidate(finished):
         assert edges * shares[2] >= skips  # the cell's edges are some of them
 
 
-def test_pictures_can_be_drawn_again_and_of_a_search_that_is_not_finished(
-    finished, tmp_path, command
-):
+def test_the_draw_command_also_draws_unfinished_searches(finished, tmp_path, command):
     lines = (finished[0] / "metrics.jsonl").read_text().splitlines(True)
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:3]))
     assert command("pr_darts/draw.py", tmp_path)[0] == 0
@@ -182,38 +175,27 @@ def test_pictures_can_be_drawn_again_and_of_a_search_that_is_not_finished(
 
 
 @pytest.mark.parametrize("text", [None, "", '{"epoch": 0, "train_top1": 1}\n'])
-def test_pictures_of_another_run(tmp_path, command, text):
+def test_the_draw_command_refuses_other_runs(tmp_path, command, text):
     if text is not None:
         (tmp_path / "metrics.jsonl").write_text(text)
     status, _, err = command("pr_darts/draw.py", tmp_path)
-    assert status == 2 and "holds no epoch of a PR-DARTS search" in err
+    assert status == 2 and str(tmp_path) in err
 
 
-def test_mixing_weights_of_pools_that_change(tmp_path):
-    """Common's picture: gaps where an edge has no such candidate, families for many names."""
-    edges = [(0, 2), (1, 2)]
-    few = [
-        {"epoch": 0, "edges": edges, "candidates": {"normal": [["skip_connect"], ["a", "b"]]},
-         "weights": {"normal": {"op": [[1], [0.3, 0.7]], "edge": None}}},
-        {"epoch": 1, "edges": edges, "candidates": {"normal": [["c", "a"], ["b"]]},
-         "weights": {"normal": {"op": [[0.2, 0.8], [1]], "edge": None}}},
+def test_the_architecture_picture_of_changing_pools():
+    """Its legend has each name that occurs; types of operations where names are many."""
+    lines = [
+        {"epoch": epoch, "edges": [(0, 2), (1, 2)], "candidates": {"normal": names},
+         "weights": {"normal": {"op": [[1 / len(row)] * len(row) for row in names], "edge": None}}}
+        for epoch, names in enumerate([
+            [["skip_connect"], ["a", "b"]], [["c", "a"], ["b"]],
+            [[f"sep_conv_{n}" for n in range(12)], ["skip_connect"]],
+        ])
     ]  # fmt: skip
-    names, op = _by_name(few, "normal")
-    assert names == ["skip_connect", "a", "b", "c"]
-    nan = float("nan")
-    expected = [
-        [[1, nan, nan, nan], [nan, 0.3, 0.7, nan]], [[nan, 0.8, nan, 0.2], [nan, nan, 1, nan]]
-    ]
-    torch.testing.assert_close(torch.tensor(op), torch.tensor(expected).double(), equal_nan=True)
-    legend = architecture_figure(few, "normal").legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == names
-    many = [f"sep_conv_{n}" for n in range(12)]
-    line = {"epoch": 0, "edges": edges, "candidates": {"normal": [many, ["skip_connect"]]},
-            "weights": {"normal": {"op": [[1 / 12] * 12, [1]], "edge": None}}}  # fmt: skip
-    legend = architecture_figure([line], "normal").legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == ["sep_conv", "skip"]
-    pictures.architecture(few, tmp_path)
-    assert (tmp_path / "architecture_normal.svg").exists()
+    for shown, names in ((lines[:2], ["skip_connect", "a", "b", "c"]),
+                         (lines[2:], ["sep_conv", "skip"])):  # fmt: skip
+        legend = architecture_figure(shown, "normal").legends[0]
+        assert [text.get_text() for text in legend.get_texts()] == names
 
 
 # ------------------------------------------------------------------------------------- Table III
@@ -224,23 +206,13 @@ def test_mixing_weights_of_pools_that_change(tmp_path):
     ("pr_darts_ur", "5.4", 4.36),
 ])  # fmt: skip
 def test_parameters_of_table_3(name, printed, mean):
-    """And what they would be if a cell put out the mean of its nodes (III-A)."""
+    """With concatenated nodes; and the counts that averaged nodes would give (III-A)."""
     genotype = load(name)
     counts = complexity(genotype, SETTINGS["cifar10"])
     assert f"{counts.params / 1e6:.1f}" == printed
     cells = {k: dataclasses.replace(cell, join="mean") for k, cell in genotype.cells.items()}
     averaged = complexity(Genotype("mean", cells), SETTINGS["cifar10"])
     assert round(averaged.params / 1e6, 2) == mean
-
-
-def test_a_published_cell_is_retrained(tmp_path, command):
-    status, _, err = command(
-        "evaluate/train.py", "--preset", "digits", "--genotype", "pr_darts_ur", "--channels", 4,
-        "--cells", 3, "--epochs", 1, "--limit-images", 128, "--output", tmp_path / "trained",
-        pictures=True,
-    )  # fmt: skip
-    assert status == 0, err
-    assert (tmp_path / "trained" / "pictures" / "normal.svg").exists()
 
 
 def test_a_cell_that_averages_its_nodes(tmp_path):
@@ -259,5 +231,5 @@ def test_a_cell_that_averages_its_nodes(tmp_path):
     torch.testing.assert_close(out, sum(seen.values()) / 4)  # every edge ends in one of four nodes
     data = json.loads((tmp_path / "mean.json").read_text())
     data["cells"]["normal"]["join"] = "sum"
-    with pytest.raises(ValueError, match='"join" must be one of concat, mean'):
+    with pytest.raises(ValueError, match="join.*concat, mean"):
         parse(json.dumps(data))

@@ -1,1 +1,1 @@
-"""What every paper compares with: DARTS itself, and random cells."""
+"""The baseline of every paper: DARTS."""

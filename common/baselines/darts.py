@@ -1,7 +1,7 @@
 """DARTS: differentiable architecture search, first and second order.
 
-Searches a normal and a reduction cell (Liu et al., ICLR 2019). Without flags this is its search on
-CIFAR-10; --preset digits is a minute or two on a laptop, with nothing to download.
+Searches a normal and a reduction cell (Liu et al., ICLR 2019). Without flags: its search on
+CIFAR-10. --preset digits takes a minute or two on a laptop and downloads nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DARTSConfig(SearchConfig):
         return {"order": self.order, "derive_none": self.derive_none}
 
     def check_precision(self, precision: str) -> None:
-        """See `RunConfig.check_precision`; second order is a small difference of gradients."""
+        """Second order also refuses bf16: it takes a small difference of gradients."""
         super().check_precision(precision)
         if self.order == 2 and precision != "no":
             raise InputError(
@@ -69,7 +69,7 @@ PRESETS = {
 def search(config: DARTSConfig) -> None:
     """Algorithm 1 of DARTS; first order is xi = 0."""
     config, run, images, split = open_search(config, METHOD)
-    if config.order == 2:  # 10 bits of mantissa do not resolve the difference, either
+    if config.order == 2:  # TF32 does not resolve the difference of gradients
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     supernet = SuperNet(derive_none=config.derive_none, **shape(config, images))
     trainer = BilevelTrainer(config, supernet, run, images, split)
