@@ -1,4 +1,4 @@
-"""`python -m edas.draw` draws Fig. 3 and 5 of one run, or of several beside each other."""
+"""`python -m edas.draw` draws Fig. 3 and 5 of one run, or of several runs together."""
 
 import tyro
 

@@ -1,4 +1,4 @@
-"""EDAS as its equations are written, edge by edge: the tests' oracle, the speed's yardstick."""
+"""EDAS as its equations are written, edge by edge: the oracle of tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from edas.supernet import EDASSuperNet
 
 
 class EquationEDAS(EDASSuperNet):
-    """The supernet whose operations run one by one; its checkpoints fit `EDASSuperNet`."""
+    """Runs the operations one by one; loads checkpoints of `EDASSuperNet`."""
 
     memory_format = torch.contiguous_format
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell with one module an edge and candidate."""
         return EquationSampledCell(place, self.nodes, self.candidates)
 
     def mixes(
         self, generator: torch.Generator | None = None, sampled: Sequence[int] = (), sigma: int = 1
     ) -> list[Sample]:
-        """Eq. 2 and 3 cell by cell and edge by edge, each with a read from the device (`item`)."""
+        """Eq. 2 and 3, one edge after another; `item` waits for the device at each."""
         samples = []
         for place in self.places:
             active, weight = [], []
@@ -36,7 +35,7 @@ class EquationEDAS(EDASSuperNet):
         return samples
 
     def edge(self, name: str, sampled: Sequence[int], sigma: int) -> tuple[list[int], Tensor]:
-        """The candidates of an edge that run, and their weights."""
+        """The candidates that run on an edge, and their weights."""
         alpha = sigma * self.arch[name]
         if list(self.arch).index(name) in sampled:
             return list(range(len(alpha))), alpha.exp() / alpha.exp().sum()

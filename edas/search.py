@@ -1,8 +1,8 @@
 """EDAS: efficient and differentiable architecture search.
 
-Searches a normal and a reduction cell by relaxing one edge an iteration (Hong, Ahn and Kim).
-Without flags this is section 4.1 on CIFAR-10; --variant edas-inv is "warmup" in Table 2; --preset
-digits is a few minutes on a laptop, with nothing to download.
+Searches a normal and a reduction cell by relaxing one edge per iteration (Hong, Ahn and Kim).
+The default is section 4.1 on CIFAR-10; --variant edas-inv is "warmup" in Table 2; --preset digits
+takes a few minutes on a laptop, no download.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edas.supernet import EDASSuperNet
 
 
 def search(config: EDASConfig) -> None:
-    """One edge an iteration, relaxed in both of its steps (3.2)."""
+    """Coordinate descent: each iteration relaxes one edge, drawn at random (3.2)."""
     config, run, images, split = open_search(config, METHOD)
     supernet = EDASSuperNet(config.candidates, **shape(config, images))
     if config.inversion_epochs >= config.epochs:
@@ -43,12 +43,13 @@ def search(config: EDASConfig) -> None:
 def iteration(
     config: EDASConfig, trainer: BilevelTrainer, train: Batch, valid: Batch
 ) -> tuple[int, ...]:
-    """One edge: its alpha by the validation loss, then weights by the training loss (3.2, 4.1).
+    """Draw an edge; step on its alpha by the validation loss, on weights by the training loss.
 
-    First order. The arch step comes first, as in DARTS' code; the paper gives no order.
+    First order. The paper gives no order of the two steps (3.2, 4.1); the arch step comes first, as
+    in DARTS' code.
 
     Returns:
-        The edges that were relaxed in the weight step.
+        The edges relaxed in the weight step.
     """
     step = trainer.global_step
     generator = generator_of(config.seed, "edge", step)
@@ -63,24 +64,23 @@ def iteration(
     if decays and config.decayed == "all":
         decay_unsampled(trainer.arch_optimizer)
 
-    relaxed = () if config.variant == "alpha-max" else edges  # (): all best operations (5.3)
+    relaxed = () if config.variant == "alpha-max" else edges  # (): every edge its argmax (5.3)
     trainer.weight_step(train, move_idle=config.move_idle, sampled=relaxed, sigma=sigma)
     return relaxed
 
 
 def sign(epoch: int, step: int, inversion_epochs: int) -> int:
-    """+1, -1, +1, -1, ... by iteration in the first epochs ("alternately", 3.2), then +1."""
+    """+1, -1, +1, ... by iteration in the first epochs ("alternately", 3.2), then +1."""
     return -1 if epoch < inversion_epochs and step % 2 else 1
 
 
 @torch.no_grad()
 def decay_unsampled(adam: torch.optim.Adam) -> None:
-    """alpha - lr decay alpha / (sqrt(v) + eps), at most half of it, where no gradient came (4.1).
+    """alpha <- alpha (1 - lr decay / (sqrt(v) + eps)), at most halved, where alpha has no gradient.
 
-    That is Adam's decay, scaled by its edge's second moment v as Adam scales it, without first
-    moment and with no change of state: gradients of older iterations move nothing. An edge that
-    never was sampled has no v, and nothing scales the decay of its initial noise. At 0 alphas would
-    be tied, and the first operation win.
+    This is Adam's weight decay (4.1) scaled by its second moment v, without the first moment, so
+    earlier gradients move nothing; Adam's state stays. Before an edge's first sample v is 1. The
+    bound keeps alpha off 0, where all candidates would be tied.
     """
     for group in adam.param_groups:
         lr, decay, eps, (_, beta2) = (group[k] for k in ("lr", "weight_decay", "eps", "betas"))

@@ -1,4 +1,4 @@
-"""GDAS as its equations are written, edge by edge: the tests' oracle, the speed's yardstick."""
+"""GDAS as its equations are written, edge by edge: the oracle of tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from gdas.supernet import GDASSuperNet
 
 
 class EquationGDAS(GDASSuperNet):
-    """The supernet whose drawn operations run one by one; its checkpoints fit `GDASSuperNet`."""
+    """Runs the drawn operations one by one; loads checkpoints of `GDASSuperNet`."""
 
     memory_format = torch.contiguous_format
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell with one module an edge and candidate."""
         if self.fixed and place.reduction:
             return FixedReductionCell(place)
         return EquationSampledCell(place, self.nodes, self.candidates)
@@ -27,14 +26,14 @@ class EquationGDAS(GDASSuperNet):
     def mixes(
         self, generator: torch.Generator | None = None, tau: float = 10.0
     ) -> list[Sample | None]:
-        """Eq. 3 to 7, one edge after another, each with a read from the device (`item`)."""
+        """Eq. 3 to 7, one edge after another; `item` waits for the device at each."""
         return [
             self.sample(place.kind, generator, tau) if place.kind in self.kinds else None
             for place in self.places
         ]
 
     def sample(self, kind: str, generator: torch.Generator | None, tau: float) -> Sample:
-        """A cell's draw. Only the drawn term of Eq. 5 is there, as in `straight_through`."""
+        """Draw for one cell; as in `straight_through`, only Eq. 5's drawn term remains."""
         active, weight = [], []
         A = self.arch[f"alpha_{kind}"]
         for alpha, o in zip(A, gumbel(*A.shape, generator=generator), strict=True):

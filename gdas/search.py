@@ -1,19 +1,16 @@
 """GDAS: searching for a robust neural architecture in four GPU hours.
 
-Searches a normal and a reduction cell by drawing one sub-graph a step (Dong and Yang, CVPR 2019).
-Without flags this is section 4.2 on CIFAR-10; --reduction fixed is GDAS (FRC); --preset digits is
-a minute on a laptop, with nothing to download.
+Searches a normal and a reduction cell by drawing one sub-graph per step (Dong and Yang, CVPR 2019).
+The default is section 4.2 on CIFAR-10; --reduction fixed is GDAS (FRC); --preset digits takes a
+minute on a laptop, no download.
 """
 
 from __future__ import annotations
 
 import sys
 
-from common.data.images import Images
-from common.data.split import Split
 from common.errors import errors_are_messages
 from common.run.cli import parse
-from common.run.folder import Run
 from common.supernet.gumbel import linear
 from common.supernet.supernet import shape
 from common.training.bilevel import BilevelTrainer, open_search
@@ -22,14 +19,8 @@ from gdas.supernet import GDASSuperNet
 
 
 def search(config: GDASConfig) -> None:
-    """One search in a run folder of its own."""
+    """Algorithm 1: each step draws its own sub-graph; tau falls linearly over the epochs (4.2)."""
     config, run, images, split = open_search(config, METHOD)
-    algorithm_1(config, run, images, split)
-    run.close()
-
-
-def algorithm_1(config: GDASConfig, run: Run, images: Images, split: Split) -> None:
-    """Algorithm 1: W by a sub-graph's training loss, then A by another one's validation loss."""
     supernet = GDASSuperNet(
         config.reduction, config.draw, derive_none=config.derive_none, **shape(config, images)
     )
@@ -41,6 +32,7 @@ def algorithm_1(config: GDASConfig, run: Run, images: Images, split: Split) -> N
             trainer.arch_step(valid, tau=tau)  # A - grad_A L_V
         trainer.validate(tau=tau)
     trainer.finish()
+    run.close()
 
 
 if __name__ == "__main__":

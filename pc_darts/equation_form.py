@@ -1,4 +1,4 @@
-"""PC-DARTS' cell as its equations are written; the oracle of `supernet.PartialCell`."""
+"""PC-DARTS' cell as its equations are written: the oracle that tests hold `PartialCell` to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pc_darts.supernet import PCDARTSSuperNet
 
 
 class PartialEquationCell(EquationCell):
-    """Eq. 1 edge by edge, and the shuffle on every edge, as in the authors' code."""
+    """Eq. 1 edge by edge, with a shuffle on every edge, as in the authors' code."""
 
     def __init__(self, place: Place, nodes: int, candidates: Sequence[str], K: int):
         super().__init__(place, nodes, candidates, width=place.channels // K)
@@ -35,10 +35,9 @@ class PartialEquationCell(EquationCell):
 
 
 class EquationPCDARTS(PCDARTSSuperNet):
-    """The supernet of equation-shaped cells; its checkpoints fit `PCDARTSSuperNet`."""
+    """The supernet of equation-shaped cells; loads checkpoints of `PCDARTSSuperNet`."""
 
     memory_format = torch.contiguous_format
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell with one module an edge and candidate."""
         return PartialEquationCell(place, self.nodes, self.candidates, self.K)

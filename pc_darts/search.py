@@ -1,8 +1,7 @@
 """PC-DARTS: partial channel connections for memory-efficient architecture search.
 
-Searches a normal and a reduction cell (Xu et al., ICLR 2020). Without flags this is section 4.2 on
-CIFAR-10; --preset imagenet is section 4.3, --preset digits a minute on a laptop, with nothing to
-download.
+Searches a normal and a reduction cell (Xu et al., ICLR 2020). The default is section 4.2 on
+CIFAR-10; --preset imagenet is section 4.3; --preset digits takes a minute on a laptop, no download.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from pc_darts.supernet import PCDARTSSuperNet
 
 
 def search(config: PCDARTSConfig) -> None:
-    """The bilevel search of 3.1, first order, with the warm-up of 4.2.
+    """Bilevel search (3.1), first order, with warm-up (4.2).
 
-    The arch step comes first, as in the authors' code; the paper gives no order.
+    The paper gives no order of the two steps; the arch step comes first, as in the authors' code.
     """
     config, run, images, split = open_search(config, METHOD)
     supernet = PCDARTSSuperNet(
@@ -36,8 +35,8 @@ def search(config: PCDARTSConfig) -> None:
         searching = epoch >= config.warmup_epochs
         for train, valid in trainer.batches(valid=searching):
             if searching:
-                trainer.arch_step(valid)  # alpha and beta, on the second part of the images
-            trainer.weight_step(train)  # operation weights, on the first part
+                trainer.arch_step(valid)  # alpha and beta, on the validation part
+            trainer.weight_step(train)  # operation weights, on the training part
         trainer.validate()
     trainer.finish()
     run.close()

@@ -15,17 +15,19 @@ from common.supernet.supernet import SuperNet, small_noise
 
 
 class PCDARTSSuperNet(SuperNet):
-    """DARTS, but only 1/K of the channels is mixed, and edges have weights of their own.
+    """DARTS that mixes 1/K of the channels and learns a weight for each edge.
 
     Args:
         K: 1/K of the channels enters the candidates (3.2); must divide `channels`.
-        edge_normalization: learn beta (3.3); without it a node is a plain sum.
-        mask: "first": the first 1/K of the channels, then a shuffle (4.1); "random": the mask
-            S_ij of Eq. 1, drawn for every edge of every cell in each pass (3.2).
+        edge_normalization: learn beta (3.3); without it a node is a plain sum of its edges.
+        mask: "first": mix the first 1/K of the channels, then shuffle (4.1); "random": draw the
+            mask S_ij of Eq. 1 for every edge of every cell in each pass (3.2).
         **shape: see `SuperNet`.
     """
 
-    def __init__(self, K: int = 4, edge_normalization: bool = True, mask: str = "first", **shape):
+    def __init__(
+        self, K: int = 4, edge_normalization: bool = True, mask: str = "first", **shape: int
+    ):
         self.K, self.edge_normalization, self.mask = K, edge_normalization, mask
         super().__init__(**shape)
 
@@ -36,10 +38,8 @@ class PCDARTSSuperNet(SuperNet):
             self.arch[f"beta_{kind}"] = small_noise(len(self.edges))
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell whose edges mix 1/K of the channels."""
-        if self.mask == "random":
-            return RandomMaskCell(place, self.nodes, self.candidates, self.K)
-        return PartialCell(place, self.nodes, self.candidates, self.K)
+        cell = RandomMaskCell if self.mask == "random" else PartialCell
+        return cell(place, self.nodes, self.candidates, self.K)
 
     def mix(self, kind: str) -> Mix:
         """softmax(alpha_ij) over the candidates (Eq. 1), softmax(beta_j) over a node's (Eq. 2).
@@ -56,7 +56,7 @@ class PCDARTSSuperNet(SuperNet):
     def per_cell(
         self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
     ) -> list[Mix]:
-        """See `SuperNet.per_cell`; random masks are drawn here, for every edge of every cell."""
+        """The mix of each cell's kind; with random masks, each cell gets its own masks."""
         mixes = super().per_cell(by_kind)
         if self.mask == "first":
             return mixes
@@ -70,20 +70,19 @@ class PCDARTSSuperNet(SuperNet):
 
 @dataclass(frozen=True)
 class MaskedMix(Mix):
-    """A mix with the mask S_ij of Eq. 1 on each edge.
+    """A mix and the mask S_ij of Eq. 1 on each edge.
 
     Attributes:
-        order: [edges], of each the channels [C]; the first 1/K of them are selected.
+        order: [edges], each a permutation of the C channels; the first C/K are selected.
     """
 
     order: Sequence[Tensor] = ()
 
 
 class PartialCell(SearchCell):
-    """Eq. 1 with the first C/K channels as the mask, summed into nodes by Eq. 2.
+    """Eq. 1 and 2; S selects the first C/K channels.
 
-    The shuffle that lets other channels be the first ones next time is done once a node: it
-    permutes channels alike on every edge, so before or after the sum makes no difference.
+    The channels are shuffled once per node. Shuffling each edge instead gives the same sum.
     """
 
     def __init__(self, place: Place, nodes: int, candidates: Sequence[str], K: int):
@@ -91,12 +90,15 @@ class PartialCell(SearchCell):
         self.K = K
 
     def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
-        """sum_i beta_ij [ sum_o alpha_ij^o o(S * x_i)  +  (1 - S) * x_i ]."""
+        """sum_i beta_ij [ sum_o alpha_ij^o o(S * x_i)  +  (1 - S) * x_i ]   (Eq. 1 in Eq. 2).
+
+        Here alpha and beta are past their softmax.
+        """
         width = step.channels
         parts = [x.split([width, x.shape[1] - width], 1) for x in sources]
         selected, masked = zip(*parts, strict=True)  # S x [B, C/K, ..], S x [B, C - C/K, ..]
         # Every candidate ends in a normalisation without scale (or is the identity), so
-        # alpha * beta can be its scale: the weighted sum of Eq. 1 and 2 costs nothing extra.
+        # alpha * beta can be its scale: the weighted sum costs nothing extra.
         alpha, beta = mix.of(step)  # [S, T, candidates], [S, T]
         if beta is None:
             beta = torch.ones_like(alpha[..., 0])
@@ -108,21 +110,21 @@ class PartialCell(SearchCell):
         return [torch.cat(both, 1) for both in zip(mixed, past, strict=True)]
 
     def node(self, x: Tensor) -> Tensor:
-        """Channel shuffle: channel g * C/K + c goes to c * K + g (4.1)."""
+        """Channel shuffle: channel g * C/K + c moves to c * K + g (4.1)."""
         return F.channel_shuffle(x, self.K)
 
 
 class RandomMaskCell(PartialCell):
-    """Eq. 1 with a mask of its own for each edge in each pass; nothing is shuffled."""
+    """Eq. 1 with a new mask for each edge in each pass (3.2), without a shuffle."""
 
     def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Every edge by itself: no two see the same channels."""
+        """Every edge alone, because each selects other channels."""
         return [((i,), (j,)) for i, j in self.edges]
 
     def flows(
         self, step: MixedEdges, sources: list[Tensor], mix: MaskedMix
     ) -> Sequence[Tensor]:
-        """Selected channels to the front, Eq. 1, and back to where they were."""
+        """Move the selected channels to the front, apply Eq. 1, and move them back."""
         (x,), (i,), (j,) = sources, step.sources, step.targets
         order = mix.order[self.edges.index((i, j))]
         back = order.argsort().to(x.device, non_blocking=True)
@@ -131,15 +133,14 @@ class RandomMaskCell(PartialCell):
         return [flow[:, back]]
 
     def node(self, x: Tensor) -> Tensor:
-        """The sum of its edges, as it is."""
         return x
 
 
 def bypass(masked: Sequence[Tensor], beta: Tensor, stride: int) -> Tensor:
-    """The channels that are not mixed: S x [B, C', H, W], [S, T] -> [B, T * C', H', W'].
+    """sum_i beta_ij (1 - S) * x_i: S x [B, C', H, W], [S, T] -> [B, T * C', H', W'].
 
-    Deviation: on stride-2 edges they pass a 2x2 max-pool, as in the authors' code; the paper does
-    not say how they keep up with the halved resolution.
+    Deviation: on stride-2 edges the channels pass a 2x2 max-pool, as in the authors' code; the
+    paper does not say how their resolution is halved.
     """
     x = torch.cat(list(masked), 1)
     if stride == 2:
