@@ -178,7 +178,7 @@ def test_a_large_image_that_cannot_be_read_in_the_middle_of_a_search(tmp_path, c
         SEARCH, "--dataset", "imagenet", "--data-root", files, "--image-size", 8, "--epochs", 1,
         "--channels", 4, "--cells", 3, "--batch-size", 2, "--workers", 1, "--output", output,
     )  # fmt: skip
-    assert_refused(result, r"n02/3.JPEG is no readable image \(.*--resume goes on; else mend it")
+    assert_refused(result, r"n02/3.JPEG is no readable image \(.*--resume goes on; else replace")
     assert (output / "split.json").exists() and not (output / "result.json").exists()
 
 
