@@ -108,7 +108,7 @@ BAD_SEARCHES = {
     ),
     "a small share": (
         lambda d: ["--preset", "digits", "--train-share", 0.5, "--valid-share", 0.02],
-        "--batch-size 64: a part of the 1438 training images, 20, is less than one batch",
+        "--batch-size 64: the smaller part of the 1438 training images has only 20",
     ),
     "ImageNet missing": (
         lambda d: ["--preset", "imagenet", "--data-root", d / "no"], "no folder train/.*ImageNet"

@@ -14,7 +14,7 @@ from common.networks.complexity import multiply_adds
 from common.networks.genotype import Cell, FixedCell, Genotype, parse
 from common.networks.network import Network
 from common.networks.ops import POOLS
-from common.training.collapse import filled
+from common.training.collapse import dominated_by_skips
 from comparison.run_folders import Result, RunFolder
 
 LAST = 3  # epochs at the end of a search over which changes of the genotype are counted
@@ -203,7 +203,7 @@ def events(result: Result) -> tuple[list[str], list[str]]:
         full: dict[str, list[int]] = {}
         for line in lines:
             for kind, cell in parse(json.dumps(line["genotype"])).cells.items():
-                if filled(cell):
+                if dominated_by_skips(cell):
                     full.setdefault(kind, []).append(line["epoch"])
         for kind, epochs in full.items():
             text = f"{who}: half or more of the {kind} cell's edges were skip connections"
