@@ -26,8 +26,8 @@ class NotFinite(RuntimeError):
 def errors_are_messages() -> Iterator[None]:
     """Turn errors that a user can fix into one message of the main process.
 
-    Exit status: 2 after an `InputError`; 1 after a loss that is not finite, on a full disk or out of
-    memory; 130 after Ctrl-C; 141, without a message, on a closed pipe (`| head -1`).
+    Exit status: 2 after an `InputError`; 1 after a loss that is not finite, on a full disk or out
+    of memory; 130 after Ctrl-C; 141, without a message, on a closed pipe (`| head -1`).
     """
     try:
         try:
