@@ -126,7 +126,7 @@ DAMAGES = {
     "result": (lambda run: (run / "result.json").write_text(""), "result.json is damaged"),
     "no images.json": (lambda run: (run / "images.json").unlink(), "images.json cannot be read"),
     "images.json": (
-        lambda run: (run / "images.json").write_text("{}"), "images.json does not say what"
+        lambda run: (run / "images.json").write_text("{}"), "images.json lacks"
     ),
     "genotype": (lambda run: (run / "genotype.json").write_text("{"), "genotype.json: not valid"),
     "other cells": (

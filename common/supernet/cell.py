@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common.networks import ops
 from common.networks.genotype import Op
-from common.networks.layout import concatenate, laid_as
+from common.networks.layout import concatenate, to_format
 from common.networks.macro import CellInputs, Place
 from common.supernet.separable import separable
 
@@ -246,7 +246,7 @@ def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> T
     if few:
         x = x.contiguous()
     x = F.batch_norm(x, mean, var, scale, None, norm.training, norm.momentum, norm.eps)
-    return laid_as(x, torch.channels_last) if few else x
+    return to_format(x, torch.channels_last) if few else x
 
 
 # ------------------------------------------------------------- checkpoints: one tensor per edge
