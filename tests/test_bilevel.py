@@ -346,8 +346,9 @@ def test_validations_sample_by_the_epoch(tmp_path, accelerator):
 
 
 @pytest.mark.parametrize(("kind", "given"), [(SuperNet, {}), (GDASSuperNet, {"tau": 1.0})])
-def test_the_hessian_is_of_the_relaxed_network(tmp_path, accelerator, kind, given):
+def test_the_hessian_is_of_the_relaxed_network(tmp_path, accelerator, monkeypatch, kind, given):
     """On the first validation batch, normalised by its own statistics."""
+    monkeypatch.setattr("common.training.hessian.ITERATIONS", 3)
     config = dataclasses.replace(CONFIG, hessian=True)
     trainer = make(tmp_path, accelerator, kind, config=config)
     found = trainer.held_out_metrics(**given)["hessian_eigenvalue"]
