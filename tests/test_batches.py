@@ -49,7 +49,7 @@ def test_batches_equal_single_images(augmentation, channels):
     served = batches(data, augmentation=augmentation)
     for step in range(7):
         x, labels = served.train(step)
-        offsets, flips, centres = served._draw(step)
+        offsets, flips, centres = served.draws(step)
         for k, label in enumerate(labels.tolist()):
             expected = one_image(
                 data.pixels[label], offsets[k].tolist(), bool(flips[k]), centres[k].tolist(),
@@ -58,9 +58,9 @@ def test_batches_equal_single_images(augmentation, channels):
             torch.testing.assert_close(x[k], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_draws_cover_their_ranges():
+def test_random_numbers_cover_their_ranges():
     served = batches(images(), size=40, augmentation=Augmentation(2, True, 4))
-    draws = [served._draw(step) for step in range(50)]
+    draws = [served.draws(step) for step in range(50)]
     offsets, flips, centres = (torch.cat(part) for part in zip(*draws, strict=True))
     assert sorted(set(offsets.flatten().tolist())) == [0, 1, 2, 3, 4]
     assert 0.45 < flips.float().mean() < 0.55

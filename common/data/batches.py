@@ -150,7 +150,7 @@ class Batches(Stream):
         if self._order[0] != epoch:
             self._order = (epoch, shuffled(self.key, epoch, len(self.indices)))
         batch = self._order[1][start : start + self.batch_size]
-        draws = self._draw(step)
+        draws = self.draws(step)
         share = slice(self.rank, None, self.processes)
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
@@ -162,7 +162,7 @@ class Batches(Stream):
             pixels = self.pixels[batch, :, padding : padding + height, padding : padding + width]
             yield self._normalised(pixels), self.labels[batch]
 
-    def _draw(self, step: int) -> tuple[Tensor, ...]:
+    def draws(self, step: int) -> tuple[Tensor, ...]:
         """Crop offsets, flips and cutout centres of all processes: [B, 2], [B], [B, 2]."""
         generator = generator_of(*self.key, "augment", step)
         count, (height, width) = self.batch_size, self.shape[1:]

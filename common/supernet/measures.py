@@ -52,6 +52,21 @@ def cut_to_cell(
     return Mix(op, weight)
 
 
+def cuts(supernet: SuperNet) -> dict[str, dict[str, Mix]]:
+    """Both cuts of a supernet's current mixes, by the name of their metric and the kind of cell."""
+    mixes, cells = {kind: supernet.mix(kind) for kind in supernet.kinds}, supernet.derive()
+    return {
+        "cut_top1": {
+            kind: cut_to_best(mix, supernet.candidates, supernet.derive_none)
+            for kind, mix in mixes.items()
+        },
+        "derived_top1": {
+            kind: cut_to_cell(mix, cells[kind], supernet.edges, supernet.candidates)
+            for kind, mix in mixes.items()
+        },
+    }
+
+
 class Measures:
     """Metrics of the architecture in each epoch.
 

@@ -38,7 +38,7 @@ from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
 from common.run.start import start, training_images
-from common.supernet.measures import Measures, cut_to_best, cut_to_cell
+from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
 from common.training.collapse import dominated_by_skips, epoch_before
 from common.training.hessian import dominant_eigenvalue
@@ -282,24 +282,12 @@ class BilevelTrainer(ImageLoop):
         metrics = dict.fromkeys((*names, "cut_statistics"))
         if state == "off":
             return metrics
-        network = self.network.train(state == "batch")
-        relaxed = {kind: supernet.mix(kind) for kind in supernet.kinds}
-        cells, candidates = supernet.derive(), supernet.candidates
-        cuts = {
-            "uncut_top1": None,
-            "cut_top1": {
-                k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in relaxed.items()
-            },
-            "derived_top1": {
-                k: cut_to_cell(mix, cells[k], supernet.edges, candidates)
-                for k, mix in relaxed.items()
-            },
-        }
+        network, by_name = self.network.train(state == "batch"), cuts(supernet)
         with kept_statistics(supernet):
             for name in names:
                 mixes = self._mixes(**given)
-                if cuts[name] is not None:
-                    mixes = functools.partial(supernet.per_cell, cuts[name], self.generator)
+                if name in by_name:
+                    mixes = functools.partial(supernet.per_cell, by_name[name], self.generator)
                 _, metrics[name], _ = self.evaluate(
                     lambda x, mixes=mixes: network(x, mixes()), self.valid_batches
                 )
