@@ -13,7 +13,6 @@ import edas.config
 import edas.search
 import pr_darts.config
 import pr_darts.search
-from common.data.images import Images
 from common.errors import NotFinite
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
@@ -240,36 +239,6 @@ def test_normalisations_and_biases_decay_too(tmp_path, accelerator):
 
 
 # ------------------------------------------------------------------------ a training's result
-
-
-def test_initial_weights_depend_on_the_seed_alone(
-    tmp_path, accelerator, monkeypatch
-):
-    networks = []
-
-    class Built(Exception):
-        """Far enough."""
-
-    def stop(config, genotype, network, *rest):
-        networks.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
-        raise Built
-
-    donor = make_trainer(tmp_path / "donor", accelerator)
-    images = small_images()
-    monkeypatch.setattr(loop, "Retrainer", stop)
-    for number, (seed, state) in enumerate([(2, 0), (2, 1), (3, 1)]):
-        config = dataclasses.replace(donor.config, seed=seed)
-        torch.manual_seed(state)
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with pytest.raises(Built):
-            loop.train(config, Run(folder, "t", accelerator), donor.genotype, images, images)
-    assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[1], networks[2])
-
-
-def small_images():
-    pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    return Images(pixels, torch.arange(8) % 2, ("a", "b"), (0.5,) * 3, (0.3,) * 3)
 
 
 def scripted_epochs(folder):

@@ -270,7 +270,7 @@ BEGUN = {
 def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
     script, tmp_path, command, monkeypatch
 ):
-    """And an architecture's noise; of many trainings in one run `test_loop.py` says the same."""
+    """And an architecture's noise; for many trainings in one run see `test_training.py`."""
     networks, flags = [], BEGUN[script]
     if script == "evaluate/detect.py":
         pytest.importorskip("pycocotools")

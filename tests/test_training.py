@@ -16,7 +16,7 @@ from common.networks.genotype import load, save
 from common.run.folder import Run
 from conftest import of_an_older_version
 from retraining.config import PRESETS
-from retraining.loop import Retrainer, check_images, retrain, train
+from retraining.loop import Retrainer, retrain, train
 from test_commands import assert_refused
 from test_resume import figures, identical, last_checkpoint
 from test_retrain import TINY, TRAIN, make_trainer
@@ -198,36 +198,48 @@ def test_cells_are_compared_and_not_their_names(tmp_path, accelerator):
     trainer.load_state({**state, "genotype": json.dumps(renamed)})
 
 
-def test_the_batch_is_at_most_all_images(tmp_path, accelerator):
+class Built(Exception):
+    """Carries the network that a training has built."""
+
+
+@pytest.fixture
+def begin(tmp_path, accelerator, monkeypatch):
+    """Starts a training of eight images, and returns its network instead of training it."""
+    pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    images = Images(pixels, torch.arange(8) % 2, ("a", "b"), (0.5,) * 3, (0.3,) * 3)
     donor = make_trainer(tmp_path / "donor", accelerator)
-    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2,
-                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
-    check_images(dataclasses.replace(donor.config, batch_size=8), images)
-    config = dataclasses.replace(donor.config, batch_size=9)
-    run = Run(tmp_path, "retrain", accelerator)
+
+    def stop(config, genotype, network, *rest):
+        raise Built(network)
+
+    def built(**changes):
+        config = dataclasses.replace(donor.config, **changes)
+        monkeypatch.setattr("retraining.loop.Retrainer", stop)
+        with pytest.raises(Built) as done:
+            train(config, Run(tmp_path, "t", accelerator), donor.genotype, images, images)
+        return done.value.args[0]
+
+    return built
+
+
+def test_the_batch_is_at_most_all_images(begin):
+    begin(batch_size=8)
     with pytest.raises(InputError, match="--batch-size 9"):
-        train(config, run, donor.genotype, images, images)
+        begin(batch_size=9)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_the_auxiliary_head_needs_a_weight(tmp_path, accelerator, monkeypatch, weight):
-    donor, built = make_trainer(tmp_path / "donor", accelerator), []
-    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2,
-                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
+def test_the_auxiliary_head_needs_a_weight(begin, weight):
+    assert (begin(auxiliary_weight=weight).auxiliary is not None) == (weight > 0)
 
-    class Built(Exception):
-        """Far enough."""
 
-    def stop(config, genotype, network, *rest):
-        built.append(network.auxiliary is not None)
-        raise Built
-
-    monkeypatch.setattr("retraining.loop.Retrainer", stop)
-    config = dataclasses.replace(donor.config, auxiliary_weight=weight)
-    (tmp_path / "run").mkdir()
-    with pytest.raises(Built):
-        train(config, Run(tmp_path / "run", "t", accelerator), donor.genotype, images, images)
-    assert built == [weight > 0]
+def test_initial_weights_depend_on_the_seed_alone(begin):
+    networks = []
+    for seed, state in ((2, 0), (2, 1), (3, 1)):
+        torch.manual_seed(state)
+        network = begin(seed=seed)
+        networks.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[1], networks[2])
 
 
 def test_a_share_that_holds_out_no_image_is_refused(tmp_path):

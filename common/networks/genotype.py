@@ -188,7 +188,7 @@ def load(what: str | Path) -> Genotype:
             if not path.exists():
                 raise InputError(
                     f"--genotype {what}: the folder holds no genotype.json (has its search "
-                    f"finished? `--resume {what}` goes on with it)"
+                    f"finished? `--resume {what}` continues it)"
                 )
         if not path.is_file():
             raise InputError(
@@ -324,7 +324,7 @@ def _op_from_json(kind: str, data: Any) -> Op:
         _is_int(kernel) and kernel > 0 and kernel % 2 == 1 and _is_int(dilation) and dilation > 0
         and isinstance(expansions, list) and all(_is_int(e) and e > 0 for e in expansions),
         f'{kind}: "kernel" must be odd, "dilation" positive and "expansions" a list of positive '
-        f"whole numbers, in {data!r}",
+        f"integers, in {data!r}",
     )
     return Op(data["name"], kernel, dilation, tuple(expansions))
 

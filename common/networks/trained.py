@@ -70,7 +70,7 @@ def load_trained(folder: str | Path) -> Trained:
         raise InputError(f"{folder}: its config.json lacks {error.args[0]}") from None
     state = _last_state(folder, epochs)
     _check_unchanged(folder, images, state)
-    with torch.device("meta"):  # no weights are drawn
+    with torch.device("meta"):  # without initialising weights
         network = build(genotype, channels, cells, len(classes), shape, auxiliary > 0)
     network = network.to_empty(device="cpu")
     network.set_drop_path(0.0)  # not in the checkpoint

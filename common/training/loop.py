@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil  # accelerate brings it
+import psutil  # a dependency of accelerate
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
