@@ -185,7 +185,7 @@ def _measured(
     try:
         pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
     except InputError:
-        check_files(root, names)  # names all damaged files, not only the first of the sample
+        check_files(root, names)  # names all damaged files, not only this one
         raise
     channels = 3 if any_coloured(root, names) else 1
     alike = torch.stack([image.expand(channels, -1, -1) for image in pixels])

@@ -155,7 +155,7 @@ def check_files(root: Path, names: np.ndarray) -> None:
     Raises:
         InputError: with the number of damaged files and the names of the first ones.
     """
-    def wrong(name: bytes) -> str | None:
+    def error(name: bytes) -> str | None:
         try:
             open_image(root / os.fsdecode(name), None)
         except InputError as error:
@@ -163,7 +163,10 @@ def check_files(root: Path, names: np.ndarray) -> None:
         return None
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        _refuse([error for error in pool.map(wrong, names) if error])
+        errors = [found for found in pool.map(error, names) if found]
+    if errors:
+        more = f"\n... and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
+        raise InputError("\n".join(errors[:NAMED]) + more)
 
 
 def any_coloured(root: Path, names: np.ndarray) -> bool:
@@ -183,12 +186,6 @@ def any_coloured(root: Path, names: np.ndarray) -> bool:
     return False
 
 
-def _refuse(errors: Sequence[str]) -> None:
-    if errors:
-        more = f"\n... and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
-        raise InputError("\n".join(errors[:NAMED]) + more)
-
-
 def read_images(
     root: Path, names: np.ndarray, size: int | None, like: tuple[int, int, int] | None = None
 ) -> Tensor:
@@ -204,17 +201,14 @@ def read_images(
         InputError: files are not images (all are counted), or their sizes differ.
     """
     images: list[Tensor] = []
-    errors: list[str] = []
     channels, shape = (None, None) if like is None else (like[0], like[1:])
     for name in names:
         path = root / os.fsdecode(name)
         try:
             image = open_image(path, channels)
-        except InputError as error:
-            errors.append(str(error))
-            continue
-        if errors:
-            continue
+        except InputError:
+            check_files(root, names)  # names all damaged files, not only this one
+            raise
         if size is not None:
             image = T.center_crop(T.resize(image, size, antialias=True), [size] * 2)
         images.append(T.pil_to_tensor(image))
@@ -225,7 +219,6 @@ def read_images(
                 f"--data-root: {path} is {sizes[0]}, others are {sizes[1]}; "
                 "--image-size N scales all to one size"
             )
-    _refuse(errors)
     channels = max(image.shape[0] for image in images)
     return torch.stack([image.expand(channels, -1, -1) for image in images])
 

@@ -54,7 +54,7 @@ def load_trained(folder: str | Path) -> Trained:
             do not belong together.
     """
     folder = Path(folder)
-    _finished(folder)
+    _check_finished(folder)
     config = described(folder)
     genotype = parse(_text(folder, "genotype.json"), str(folder / "genotype.json"))
     images = _read(folder, "images.json")
@@ -87,8 +87,8 @@ def load_trained(folder: str | Path) -> Trained:
     return Trained(network.eval(), genotype, config, classes, shape, mean, std)
 
 
-def _finished(folder: Path) -> dict[str, Any]:
-    """The result of a finished retraining; see `load_trained`."""
+def _check_finished(folder: Path) -> None:
+    """Refuse a folder that is not a finished retraining; see `load_trained`."""
     description = described(folder)
     method, dataset = description["method"], description.get("dataset")
     if method != METHOD and dataset not in get_args(Dataset):  # a detector's, or text
@@ -104,7 +104,7 @@ def _finished(folder: Path) -> dict[str, Any]:
             f"{folder}: is unfinished; finish it by\n"
             f"  python evaluate/train.py --resume {folder}"
         )
-    return _read(folder, "result.json")
+    _read(folder, "result.json")
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
