@@ -137,10 +137,10 @@ DAMAGES = {
         lambda run: swap(run / "genotype.json"), r"does not belong to its genotype.json \(other\)"
     ),
     "other channels": (
-        lambda run: edit(run / "config.json", channels=8), "checkpoint does not belong"
+        lambda run: edit(run / "config.json", channels=8), "config.json was changed since"
     ),
     "other classes": (
-        lambda run: edit(run / "images.json", classes=["a", "b"]), "checkpoint does not belong"
+        lambda run: edit(run / "images.json", classes=["a", "b"]), "images.json was changed since"
     ),
     "no checkpoint": (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoint is missing"),
     "checkpoint": (
