@@ -1,7 +1,7 @@
-"""Several processes: averages that leave all of them equal, and draws that are equal to begin with.
+"""Several processes: seeds that are equal on all of them, and averages over them.
 
-Supernets are not wrapped in DDP: candidates that did not run would break its reducer, and
-`torch.autograd.grad` passes it by. Averages are explicit instead, one reduction for all tensors.
+Supernets do not use DDP: operations that did not run break its reducer, and `torch.autograd.grad`
+bypasses it. Averages are explicit instead, with one reduction for all tensors.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from torch import Tensor, nn
 def seed_of(*key: str | int) -> int:
     """A seed for this key, e.g. `seed_of(config.seed, "augment", step)`.
 
-    All randomness of a run is a function of the seed and the step, so a resumed run draws what an
-    uninterrupted one would have, and every process draws the same.
+    All randomness of a run comes from such seeds, so it is the same after a resume and on every
+    process.
     """
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:7], "big")
 
 
 def generator_of(*key: str | int) -> torch.Generator:
-    """A CPU generator at the seed of this key."""
+    """A CPU generator with the seed of this key."""
     return torch.Generator().manual_seed(seed_of(*key))
 
 
@@ -32,9 +32,9 @@ def generator_of(*key: str | int) -> torch.Generator:
 def average(
     accelerator: Accelerator, tensors: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
-    """The mean of each tensor over the processes; one process gets its tensors back untouched.
+    """Average each tensor over the processes; a single process gets its own tensors back.
 
-    None, the gradient of what did not run, stays None; all processes run the same.
+    None, the gradient of an operation that did not run, stays None; it is None on all processes.
     """
     if accelerator.num_processes == 1:
         return list(tensors)
@@ -50,10 +50,10 @@ def average(
 def set_gradients(
     parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
 ) -> None:
-    """Each parameter's `.grad`, in the parameter's own memory layout; None: it does not move.
+    """Set each parameter's `.grad`, in the parameter's memory format.
 
-    A fused optimizer pairs their elements as they lie in memory, and on a CPU it does not check
-    that they lie alike; averaging, for one, leaves gradients contiguous.
+    A fused optimizer on a CPU pairs elements by their place in memory, without a check; averaged
+    gradients, for example, are contiguous.
     """
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None and gradient.stride() != parameter.stride():

@@ -11,29 +11,29 @@ from collections.abc import Iterator
 
 
 class InputError(ValueError):
-    """Bad input: the message names the flag or the file, and the mend."""
+    """Bad input: the message names the flag or file, and the fix."""
 
 
 class UnreadableFile(InputError):
-    """A file that one process alone came upon, in the middle of a run; it says so itself."""
+    """A file that one process found unreadable during a run; any process prints the message."""
 
 
 class NotFinite(RuntimeError):
-    """A loss or a weight was not finite: the message names the step."""
+    """A loss or weight was not finite; the message names the step."""
 
 
 @contextlib.contextmanager
 def errors_are_messages() -> Iterator[None]:
-    """What a user can mend is said once, by the main process (or by the only one that knows).
+    """Turn errors that a user can fix into one message of the main process.
 
-    Exit status 2 after an `InputError`, 1 after a loss that is not finite, on a full disk or out of
-    memory, 130 after Ctrl-C; 141, without a word, where nobody reads on (`| head -1`).
+    Exit status: 2 after an `InputError`; 1 after a loss that is not finite, on a full disk or out
+    of memory; 130 after Ctrl-C; 141, without a message, on a closed pipe (`| head -1`).
     """
     try:
         try:
             yield
         finally:
-            _flush()  # what is left, here where a closed pipe has its answer
+            _flush()  # here, where a closed pipe is handled
     except UnreadableFile as error:
         _leave(f"error: {error}", 2, aloud=True)
     except InputError as error:
@@ -43,13 +43,13 @@ def errors_are_messages() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        # Any process may be the one, and others wait for it: it says so itself.
+        # Any process may be the one, while the others wait.
         _leave(f"error: out of memory: {NO_MEMORY} ({str(error)[:200]})", 1, True)
     except BrokenPipeError:
         if not _nobody_reads():
             raise
         _be_silent()
-        raise SystemExit(128 + 13) from None  # as a shell says of SIGPIPE
+        raise SystemExit(128 + 13) from None  # the shell's status for SIGPIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
@@ -65,7 +65,7 @@ NO_MEMORY = "a smaller batch or network needs less"
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Whether memory is short: Python's, a GPU's or, known by its text, PyTorch's of a CPU."""
+    """Whether Python, a GPU or PyTorch on a CPU (known by its text) is out of memory."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
@@ -73,7 +73,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def is_main_process() -> bool:
-    """Whether this process speaks for all; works before any process group exists."""
+    """Whether this process prints; works before a process group exists."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
@@ -83,7 +83,7 @@ def _flush() -> None:
 
 
 def _nobody_reads() -> bool:
-    """Whether what reads our output has ended, as `head` does; another broken pipe is an error."""
+    """Whether our own output is the closed pipe."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
@@ -93,7 +93,7 @@ def _nobody_reads() -> bool:
 
 
 def _be_silent() -> None:
-    """Send what Python still writes at its end to nowhere."""
+    """Discard the output that Python still writes when it exits."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)

@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, read line by line."""
+"""Atomic writes, and reading JSON files that may be damaged."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from common.errors import InputError
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+    """Write a file atomically: readers, and a crash, see the old content or the new.
 
     Raises:
-        InputError: there is a folder of that name.
+        InputError: the path is a folder.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder, and a file is to be written there; move it away")
+        raise InputError(f"{path}: is a folder, but must be a file; move it away")
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         file.write(data)
@@ -28,10 +28,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of one a line, without half a line that a kill left at its end.
+    """Read a file of one JSON object per line; ignores an incomplete last line, as after a kill.
 
     Raises:
-        InputError: it cannot be read, or another line is not a JSON object.
+        InputError: the file cannot be read, or a line is not a JSON object.
     """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -49,7 +49,7 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def json_object(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where there is none, or no file."""
+    """The object in a JSON file; None if the file is missing or holds anything else."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -58,9 +58,9 @@ def json_object(path: Path) -> dict[str, Any] | None:
 
 
 def first_lines(path: Path, count: int | None = None) -> bytes | None:
-    """The first lines of a file, by default all but half a line at its end.
+    """The first lines of a file, by default all but an incomplete last one.
 
-    None where it has fewer, or cannot be read; a file that is not there has no lines.
+    None if it has fewer or cannot be read. A missing file has no lines.
     """
     try:
         data = path.read_bytes() if os.path.lexists(path) else b""
@@ -73,7 +73,7 @@ def first_lines(path: Path, count: int | None = None) -> bytes | None:
 
 
 def digest(content: Any) -> str:
-    """The SHA-256 of bytes, or of what can be written as JSON."""
+    """SHA-256 of bytes, or of a value as JSON."""
     if not isinstance(content, bytes):
         content = json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Batches made on the device, against the same image by image."""
+"""Batches on the device, compared with single images."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def batches(data, size=8, augmentation=None, **how):
 
 
 def one_image(pixels, offset, flip, centre, data, augmentation):
-    """Crop, flip, normalise, cut: one image, in the words of the recipe."""
+    """Crop, flip, normalise and cut out one image."""
     _, height, width = pixels.shape
     x = F.pad(pixels, [augmentation.crop_padding] * 4)
     x = x[:, offset[0] : offset[0] + height, offset[1] : offset[1] + width]
@@ -44,12 +44,12 @@ def one_image(pixels, offset, flip, centre, data, augmentation):
     "augmentation",
     [Augmentation(), Augmentation(2, True, 4), Augmentation(4, False, 0), Augmentation(0, True, 2)],
 )
-def test_against_one_image_at_a_time(augmentation, channels):
+def test_batches_equal_single_images(augmentation, channels):
     data = images(channels=channels)
     served = batches(data, augmentation=augmentation)
     for step in range(7):
         x, labels = served.train(step)
-        offsets, flips, centres = served._draw(step)
+        offsets, flips, centres = served.draws(step)
         for k, label in enumerate(labels.tolist()):
             expected = one_image(
                 data.pixels[label], offsets[k].tolist(), bool(flips[k]), centres[k].tolist(),
@@ -58,9 +58,9 @@ def test_against_one_image_at_a_time(augmentation, channels):
             torch.testing.assert_close(x[k], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_draws_cover_their_ranges():
+def test_random_numbers_cover_their_ranges():
     served = batches(images(), size=40, augmentation=Augmentation(2, True, 4))
-    draws = [served._draw(step) for step in range(50)]
+    draws = [served.draws(step) for step in range(50)]
     offsets, flips, centres = (torch.cat(part) for part in zip(*draws, strict=True))
     assert sorted(set(offsets.flatten().tolist())) == [0, 1, 2, 3, 4]
     assert 0.45 < flips.float().mean() < 0.55
@@ -68,37 +68,24 @@ def test_draws_cover_their_ranges():
     assert sorted(set(centres[:, 1].tolist())) == list(range(10))
 
 
-def test_a_pass_serves_every_image_once_and_the_next_in_another_order():
+def test_each_epoch_has_every_image_once_in_a_new_order():
     served = batches(images(), size=8)
     assert len(served) == 5
-    passes = [[served.train(5 * turn + k)[1] for k in range(5)] for turn in range(2)]
-    orders = [torch.cat(part).tolist() for part in passes]
+    epochs = [[served.train(5 * epoch + k)[1] for k in range(5)] for epoch in range(2)]
+    orders = [torch.cat(part).tolist() for part in epochs]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
     assert orders[0] != orders[1]
 
 
-def test_what_is_left_of_a_pass_is_dropped():
+def test_each_epoch_drops_other_images():
     served = batches(images(), size=9)
     assert len(served) == 4
-    first = torch.cat([served.train(k)[1] for k in range(4)]).tolist()
-    assert len(set(first)) == 36
+    labels = [served.train(k)[1].tolist() for k in range(40)]
+    assert len(set(sum(labels[:4], []))) == 36
+    assert set(sum(labels, [])) == set(range(40))
 
 
-def test_what_one_pass_drops_others_serve():
-    served = batches(images(), size=9)
-    labels = torch.cat([served.train(k)[1] for k in range(10 * len(served))])
-    assert sorted(set(labels.tolist())) == list(range(40))
-
-
-def test_only_the_given_indices_are_served():
-    chosen = torch.tensor([3, 5, 7, 11])
-    served = batches(images(), size=2, indices=chosen)
-    labels = torch.cat([served.train(k)[1] for k in range(2)])
-    assert sorted(labels.tolist()) == chosen.tolist()
-    assert torch.cat([y for _, y in served.evaluate()]).tolist() == chosen.tolist()
-
-
-def test_any_batch_can_be_asked_for_alone():
+def test_a_batch_does_not_depend_on_those_before():
     how = {"augmentation": Augmentation(2, True, 4)}
     whole = [batches(images(), **how).train(k) for k in range(12)]
     served = batches(images(), **how)
@@ -122,7 +109,7 @@ def test_processes_share_a_batch():
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("count", [5, 16, 31, 40, 47])
 def test_no_evaluated_batch_is_small(count, processes):
-    """Some are normalised by themselves: each has a training batch's images, if so many exist."""
+    """Batch statistics need about as many images as a training batch has."""
     sizes = [
         len(labels)
         for rank in range(processes)
@@ -133,13 +120,13 @@ def test_no_evaluated_batch_is_small(count, processes):
     assert len(sizes) == processes * max(1, count // 16)
 
 
-def test_seed_and_stream_change_what_is_served():
+def test_seed_and_stream_change_the_batches():
     labels = [batches(images(), **how).train(0)[1].tolist()
               for how in ({}, {"seed": 4}, {"stream": "valid"})]
     assert labels[0] != labels[1] and labels[0] != labels[2]
 
 
-def test_evaluation_is_normalised_and_nothing_else():
+def test_evaluation_normalises_without_augmentation():
     data = images()
     served = batches(data, augmentation=Augmentation(2, True, 4))
     x = torch.cat([x for x, _ in served.evaluate()])

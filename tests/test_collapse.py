@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from common.errors import InputError
 from common.networks.genotype import FixedCell, cell_from_pairs, load
 from common.supernet.supernet import SuperNet
-from common.training.collapse import epoch_before, filled
+from common.training.collapse import dominated_by_skips, epoch_before
 from common.training.hessian import dominant_eigenvalue
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
@@ -89,10 +89,11 @@ def test_recorded_when_asked_for_and_nothing_else_changes(tmp_path, accelerator)
     assert trainer.held_out_metrics()["hessian_eigenvalue"] is None
 
 
-def test_a_cell_is_filled_by_half_of_its_edges():
+def test_half_of_its_edges_dominate_a_cell():
     pairs = [("skip_connect", 0), ("skip_connect", 1), ("sep_conv_3x3", 0), ("sep_conv_3x3", 1)]
-    assert filled(cell_from_pairs(pairs)) and not filled(cell_from_pairs(pairs[1:] + pairs[2:3]))
-    assert not filled(FixedCell("gdas_frc"))
+    assert dominated_by_skips(cell_from_pairs(pairs))
+    assert not dominated_by_skips(cell_from_pairs(pairs[1:] + pairs[2:3]))
+    assert not dominated_by_skips(FixedCell("gdas_frc"))
 
 
 def test_rules():

@@ -108,7 +108,7 @@ BAD_SEARCHES = {
     ),
     "a small share": (
         lambda d: ["--preset", "digits", "--train-share", 0.5, "--valid-share", 0.02],
-        "--batch-size 64: a part of the 1438 training images, 20, is less than one batch",
+        "--batch-size 64: the smaller part of the 1438 training images has only 20",
     ),
     "ImageNet missing": (
         lambda d: ["--preset", "imagenet", "--data-root", d / "no"], "no folder train/.*ImageNet"
@@ -178,7 +178,7 @@ def test_a_large_image_that_cannot_be_read_in_the_middle_of_a_search(tmp_path, c
         SEARCH, "--dataset", "imagenet", "--data-root", files, "--image-size", 8, "--epochs", 1,
         "--channels", 4, "--cells", 3, "--batch-size", 2, "--workers", 1, "--output", output,
     )  # fmt: skip
-    assert_refused(result, r"n02/3.JPEG is no readable image \(.*--resume goes on; else mend it")
+    assert_refused(result, r"n02/3.JPEG is no readable image \(.*--resume goes on; else replace")
     assert (output / "split.json").exists() and not (output / "result.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""Files of a run, read: what is damaged is noticed or passed over, never a traceback."""
+"""Reading and writing files: damage is reported or ignored, never a traceback."""
 
 import json
 import os
@@ -15,7 +15,7 @@ DEEP = "[" * 100_000  # deeper than Python's recursion goes
 LONG = "9" * 5_000  # more digits than Python turns into a number
 
 
-def test_lines_of_objects(tmp_path):
+def test_json_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 0}\n{"epoch": 1}\n{"epo')
     assert json_lines(path) == [{"epoch": 0}, {"epoch": 1}]
@@ -31,7 +31,7 @@ def test_lines_of_objects(tmp_path):
             json_lines(unreadable)
 
 
-def test_an_object_or_none(tmp_path):
+def test_json_object(tmp_path):
     path = tmp_path / "result.json"
     path.write_text('{"epochs": 3}')
     assert json_object(path) == {"epochs": 3}
@@ -54,12 +54,12 @@ def test_first_lines(tmp_path):
     assert first_lines(tmp_path / "link") is None
 
 
-def test_digests_do_not_follow_the_order_of_keys():
+def test_digests_ignore_the_order_of_keys():
     assert digest({"a": 1, "b": (2, 3)}) == digest({"b": [2, 3], "a": 1}) != digest({"a": 1})
     assert digest(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def test_written_whole_or_not(tmp_path, monkeypatch):
+def test_writes_are_atomic(tmp_path, monkeypatch):
     path = tmp_path / "a"
     write_whole(path, b"old")
     (tmp_path / "folder").mkdir()
@@ -67,7 +67,7 @@ def test_written_whole_or_not(tmp_path, monkeypatch):
         write_whole(tmp_path / "folder", b"")
     seen, replace = [], os.replace
 
-    def look(temporary, target):  # at the last moment before it appears
+    def look(temporary, target):  # just before the new file appears
         seen.append((path.read_bytes(), temporary.read_bytes(), temporary.suffix))
         replace(temporary, target)
 
@@ -112,21 +112,21 @@ FITS_NOT = [
 
 
 @pytest.mark.parametrize(("name", "value"), FITS)
-def test_a_saved_value_of_its_type(tmp_path, name, value):
+def test_a_saved_value_of_the_right_type(tmp_path, name, value):
     config = saved(Kinds, written(tmp_path, **{name: value}), "m")
     as_written = tuple(value) if isinstance(value, list) else value
     assert getattr(config, name) == as_written and config.resume == str(tmp_path)
     rest = {**vars(Kinds()), name: as_written, "resume": str(tmp_path)}
-    assert vars(config) == rest  # what is absent has its default
+    assert vars(config) == rest  # missing fields have their defaults
 
 
 @pytest.mark.parametrize(("name", "value"), FITS_NOT)
-def test_a_saved_value_of_another_type(tmp_path, name, value):
+def test_a_saved_value_of_a_wrong_type(tmp_path, name, value):
     with pytest.raises(InputError, match=rf"config.json is damaged \({name} is "):
         saved(Kinds, written(tmp_path, **{name: value}), "m")
 
 
-def test_a_config_that_is_not_one(tmp_path):
+def test_a_damaged_config(tmp_path):
     with pytest.raises(InputError, match="is a run of m, not of other"):
         saved(Kinds, written(tmp_path), "other")
     for bad in ("", "{", "[]", "5", "{}", '{"method": 5}', DEEP, '{"method": ' + LONG + "}"):
@@ -143,7 +143,7 @@ def test_a_config_that_is_not_one(tmp_path):
             saved(Kinds, folder, "m")
 
 
-def test_what_a_config_tells_and_what_a_run_follows_from():
+def test_the_digest_of_a_config_ignores_what_no_result_depends_on():
     description = {
         "method": "m", "mixed_precision": "no", "processes": 1, "commit": "c", "device": "cpu",
         "machine": "", "versions": {}, "command": "", **vars(Kinds()),

@@ -1,6 +1,6 @@
-"""What is drawn for training images: by each image itself, anew each step, by the run's seed.
+"""Random augmentation: independent for each image, step, seed and stream.
 
-All images of a data set are one picture here, so whatever differs between them was drawn.
+All images of a data set are the same picture here, so all differences are random.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ RAMP = torch.linspace(0, 255, SIZE).expand(3, SIZE, SIZE)  # from a dark left to
 
 
 def filled(*colour):
-    """A picture that looks the same however it is cropped and flipped."""
+    """A picture of one colour, the same after any crop and flip."""
     return torch.tensor(colour)[:, None, None].expand(3, SIZE, SIZE)
 
 
 def mirrored(x):
-    """Of RAMP's copies: whether the left has become the bright side."""
+    """Whether copies of RAMP are bright on the left."""
     left, right = x.mean((-3, -2)).tensor_split(2, dim=-1)
     return left.mean(-1) > right.mean(-1)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """An augmentation, a picture that shows it and nothing else, and how it is seen there."""
+    """An augmentation, a picture that shows it alone, and how to see it."""
 
     augmentation: Augmentation
     picture: Tensor
@@ -54,14 +54,14 @@ every_draw = pytest.mark.parametrize(
         pytest.param(where, draw, id=f"{where}-{name}")
         for where in ("memory", "files")
         for name, draw in DRAWS.items()
-        if (where, name) != ("memory", "colours")  # which only images in files have
+        if (where, name) != ("memory", "colours")  # only for images in files
     ],
 )
 
 
 @pytest.fixture
 def copies(tmp_path):
-    """Makes a data set of one picture, in memory or in files; black is its mean."""
+    """Makes a data set of one picture, in memory or in files, with mean 0."""
 
     def make(where, picture):
         labels, classes, mean, std = torch.zeros(COUNT).long(), ("a", "b"), (0.0,) * 3, (1.0,) * 3
@@ -88,22 +88,20 @@ def different(outcomes):
 
 
 @every_draw
-def test_each_image_of_a_batch_is_drawn_for_by_itself(copies, where, draw):
-    """No crop, flip, hole or change of colours is one for the whole batch."""
+def test_images_of_a_batch_are_augmented_independently(copies, where, draw):
     (batch,) = served(copies(where, draw.picture), draw.augmentation, steps=1)
     assert different(draw.seen(image) for image in batch) >= draw.least
 
 
 @every_draw
-def test_each_step_draws_anew(copies, where, draw):
-    """Within an epoch and from one epoch to the next."""
+def test_each_step_augments_anew(copies, where, draw):
+    """Within an epoch and in the next one."""
     steps = served(copies(where, draw.picture), draw.augmentation, steps=4)
     assert different(draw.seen(batch) for batch in steps) == 4
 
 
 @every_draw
-def test_each_seed_and_each_stream_draws_its_own(copies, where, draw):
-    """Another run, or another part of one, sees its images differently."""
+def test_seeds_and_streams_augment_differently(copies, where, draw):
     images = copies(where, draw.picture)
     firsts = [
         served(images, draw.augmentation, 1, seed, stream)
@@ -113,8 +111,7 @@ def test_each_seed_and_each_stream_draws_its_own(copies, where, draw):
 
 
 @pytest.mark.parametrize("where", ["memory", "files"])
-def test_about_half_of_the_images_are_flipped(copies, where):
-    """And none where flips are off."""
+def test_half_of_the_images_are_flipped(copies, where):
     images = copies(where, RAMP)
     flipped = mirrored(served(images, Augmentation(flip=True), steps=8))
     assert 0.35 < flipped.float().mean() < 0.65

@@ -1,4 +1,4 @@
-"""What every loop does with its steps, epochs, checkpoints and processes."""
+"""Epochs, checkpoints, metrics and results of every training loop."""
 
 import dataclasses
 import json
@@ -13,7 +13,6 @@ import edas.config
 import edas.search
 import pr_darts.config
 import pr_darts.search
-from common.data.images import Images
 from common.errors import NotFinite
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
@@ -29,10 +28,9 @@ LAST = 10**6  # an epoch after every warm-up
 
 
 @pytest.mark.parametrize("method", [edas, pr_darts], ids=["edas", "pr_darts"])
-def test_weights_learn_from_training_batches_and_the_architecture_from_validation(
+def test_weights_train_on_training_batches_and_the_architecture_on_validation(
     tmp_path, monkeypatch, method
 ):
-    """The other searches' own tests say the same of them."""
     done = []
     for verb in ("arch", "weight"):
         monkeypatch.setattr(
@@ -56,75 +54,68 @@ def test_weights_learn_from_training_batches_and_the_architecture_from_validatio
 # ------------------------------------------------------------------------------ epochs, checkpoints
 
 
-def scripted_steps(trainer, values):
-    """An epoch's steps, each of which records a loss, and of so many images right or wrong ones."""
-    for _, (loss, right, count) in zip(trainer.steps(), values, strict=True):
-        logits = torch.tensor([[1.0, 0.0] if right else [0.0, 1.0]]).expand(count, 2)
-        trainer.record(torch.tensor(loss), logits, torch.zeros(count, dtype=torch.long))
+class Scripted(BilevelTrainer):
+    """Trains nothing: each step records a given loss for so many images, classified right or not.
+
+    The validation measures nothing.
+    """
+
+    def held_out_metrics(self):
+        return {}
+
+    def scripted(self, *steps):
+        for _, (loss, right, count) in zip(self.steps(), steps, strict=True):
+            logits = torch.tensor([[1.0, 0.0] if right else [0.0, 1.0]]).expand(count, 2)
+            self.record(torch.tensor(loss), logits, torch.zeros(count, dtype=torch.long))
 
 
-def test_an_epochs_figures_are_of_its_own_steps_and_a_resumed_run_is_at_the_next_one(
-    tmp_path, accelerator, monkeypatch
+@pytest.fixture
+def scripted(tmp_path, accelerator):
+    """Makes trainers of one run folder."""
+    def made(kind=Scripted, **changes):
+        config = dataclasses.replace(CONFIG, **changes)
+        return make(tmp_path, accelerator, SuperNet, kind, config=config)
+
+    return made
+
+
+STEPS = [[(1.0, True, 1), (2.0, True, 3)], [(5.0, False, 3), (7.0, True, 1)]]
+
+
+@pytest.mark.parametrize("checkpoint_steps", [1, 50])
+@pytest.mark.parametrize("stop", [1, 2])
+def test_metrics_are_of_an_epochs_own_images_and_resuming_starts_at_the_next_epoch(
+    tmp_path, scripted, checkpoint_steps, stop
 ):
-    config = dataclasses.replace(CONFIG, checkpoint_steps=1)
-    trainer, saved = make(tmp_path, accelerator, SuperNet, config=config), []
-    monkeypatch.setattr(trainer, "held_out_metrics", dict)
-    monkeypatch.setattr(trainer, "in_words", lambda *_: "")
-    save = Run.save_checkpoint
-    monkeypatch.setattr(
-        Run, "save_checkpoint",
-        lambda run, *state: saved.append(state[:2]) or save(run, *state),
-    )
-    steps = [[(1.0, True, 1), (2.0, True, 3)], [(5.0, False, 3), (7.0, True, 1)]]
-    for epoch in trainer.epochs():
-        scripted_steps(trainer, steps[epoch])
+    """Whether the run ended after its first epoch or after its last."""
+    trainer = scripted(checkpoint_steps=checkpoint_steps)
+    for epoch in trainer.epochs(until=stop):
+        trainer.scripted(*STEPS[epoch])
         trainer.validate()
-    lines = trainer.run.lines("metrics.jsonl")
+    resumed = scripted(checkpoint_steps=checkpoint_steps, resume=str(tmp_path))
+    assert (resumed.epoch, resumed.step, resumed.seconds) == (stop, 0, 0)
+    assert all(meter.count == 0 for meter in resumed.meters.values())
+    for epoch in resumed.epochs():
+        resumed.scripted(*STEPS[epoch])
+        resumed.validate()
+    lines = resumed.run.lines("metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [0, 1]
     assert [line["train_loss"] for line in lines] == [1.75, 5.5]
     assert [line["train_top1"] for line in lines] == [100, 25]
-    assert saved == [(0, 1), (1, 0), (1, 1), (2, 0)]
-
-    resumed = make(
-        tmp_path, accelerator, SuperNet, config=dataclasses.replace(config, resume=str(tmp_path))
-    )
-    assert (resumed.epoch, resumed.step, resumed.seconds) == (2, 0, 0)
-    assert all(meter.count == 0 for meter in resumed.meters.values())
-    assert list(resumed.epochs()) == [] and resumed.run.lines("metrics.jsonl") == lines
-
-
-def test_a_run_stopped_between_epochs_does_the_next_one_from_its_first_step(
-    tmp_path, accelerator, monkeypatch
-):
-    trainer = make(tmp_path, accelerator, SuperNet)
-    monkeypatch.setattr(BilevelTrainer, "held_out_metrics", lambda self: {})
-    for _ in trainer.epochs(until=1):
-        scripted_steps(trainer, [(1.0, True, 2), (2.0, True, 2)])
-        trainer.validate()
-    config = dataclasses.replace(CONFIG, resume=str(tmp_path))
-    resumed = make(tmp_path, accelerator, SuperNet, config=config)
-    assert (resumed.epoch, resumed.step) == (1, 0)
-    for _ in resumed.epochs():
-        scripted_steps(resumed, [(3.0, False, 2), (4.0, False, 2)])
-        resumed.validate()
-    assert [line["epoch"] for line in resumed.run.lines("metrics.jsonl")] == [0, 1]
-    assert [line["train_loss"] for line in resumed.run.lines("metrics.jsonl")] == [1.5, 3.5]
 
 
 class Killed(BaseException):
-    """What a run does not outlive."""
+    """Ends a run."""
 
 
-def test_an_epoch_took_what_it_took_before_and_after_a_kill(
-    tmp_path, accelerator, monkeypatch, capfd
+def test_time_and_rate_of_an_epoch_count_both_sides_of_a_kill(
+    tmp_path, scripted, monkeypatch, capfd
 ):
-    """Its seconds have the validation's among them, and its rate is the training's."""
-    clock, logged = [100.0], []
+    """The seconds include the validation; the rate is that of training."""
+    clock = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(
-        accelerator, "log", lambda metrics, step: logged.append((metrics["epoch"], step))
-    )
 
-    class Timed(BilevelTrainer):
+    class Timed(Scripted):
         def held_out_metrics(self):
             clock[0] += 1000
             return {}
@@ -137,15 +128,13 @@ def test_an_epoch_took_what_it_took_before_and_after_a_kill(
                     raise Killed
             self.validate()
 
-    config = dataclasses.replace(CONFIG, checkpoint_steps=1)
-    trainer = make(tmp_path, accelerator, SuperNet, Timed, config=config)
+    trainer = scripted(Timed, checkpoint_steps=1)
     with pytest.raises(Killed):
         for _ in trainer.epochs():
             trainer.one_epoch(10, 3, killed=True)
     clock[0] += 500
-    config = dataclasses.replace(config, resume=str(tmp_path))
-    resumed = make(tmp_path, accelerator, SuperNet, Timed, config=config)
-    resumed.peak_before = 2.0**40  # as a run reports whose GPU's peak was reset on the way
+    resumed = scripted(Timed, checkpoint_steps=1, resume=str(tmp_path))
+    resumed.peak_before = 2.0**40  # as if a GPU's peak had been reset
     for epoch in resumed.epochs():
         resumed.one_epoch(*((5,), (2, 2))[epoch])
     lines = resumed.run.lines("metrics.jsonl")
@@ -153,46 +142,41 @@ def test_an_epoch_took_what_it_took_before_and_after_a_kill(
     assert [line["images_per_second"] for line in lines] == [round(16 / 15, 1), 4]
     assert [line["peak_memory_mib"] for line in lines] == [2.0**40] * 2
     assert [line["learning_rate"] for line in lines] == pytest.approx([0.1, 0.05])
-    assert logged == [(0, 0), (1, 1)]
-    assert "32.0/32.0" in capfd.readouterr().err  # images of before the kill are done, too
+    assert "32.0/32.0" in capfd.readouterr().err  # the progress bar counts images before the kill
 
 
-def test_each_epoch_ends_with_a_validation_of_its_own(tmp_path, accelerator, monkeypatch):
-    trainer = make(tmp_path, accelerator, SuperNet)
-    monkeypatch.setattr(trainer, "held_out_metrics", dict)
+def test_an_epoch_without_validation_is_an_error(scripted):
+    trainer = scripted()
     with pytest.raises(RuntimeError, match="validate"):
         for epoch in trainer.epochs():
-            scripted_steps(trainer, [(1.0, True, 1), (1.0, True, 1)])
+            trainer.scripted(*STEPS[epoch])
             if epoch == 0:
                 trainer.validate()
     assert trainer.epoch == 1
 
 
 @pytest.mark.parametrize("which", [0, -1])
-def test_one_weight_that_is_not_finite_is_enough(tmp_path, accelerator, monkeypatch, which):
-    trainer = make(tmp_path, accelerator, SuperNet)
-    monkeypatch.setattr(trainer, "held_out_metrics", dict)
+def test_a_weight_that_is_not_finite_ends_the_run(tmp_path, scripted, which):
+    trainer = scripted()
     with pytest.raises(NotFinite):
-        for _ in trainer.epochs():
-            scripted_steps(trainer, [(1.0, True, 1), (1.0, True, 1)])
+        for epoch in trainer.epochs():
+            trainer.scripted(*STEPS[epoch])
             trainer.weights[which].data.view(-1)[-1] = torch.inf
             trainer.validate()
     assert not list(tmp_path.rglob("*.pt")) and not trainer.run.lines("metrics.jsonl")
 
 
-def test_memory_that_is_full_is_not_taken_for_a_checkpoint_of_other_flags(tmp_path, accelerator):
-    class Full(BilevelTrainer):
+def test_lack_of_memory_is_not_reported_as_a_foreign_checkpoint(tmp_path, accelerator, scripted):
+    class Full(Scripted):
         def load_state(self, state):
             raise torch.OutOfMemoryError
 
     Run(tmp_path, "test", accelerator).save_checkpoint(0, 0, {"epoch": 0})
-    config = dataclasses.replace(CONFIG, resume=str(tmp_path))
     with pytest.raises(torch.OutOfMemoryError):
-        make(tmp_path, accelerator, SuperNet, Full, config=config)
+        scripted(Full, resume=str(tmp_path))
 
 
-def test_the_peak_of_a_cpu_is_in_mib_of_what_is_resident():
-    """It was once as high as now, and never higher than what the machine has."""
+def test_peak_memory_of_a_cpu_is_resident_mib():
     now = psutil.Process().memory_info().rss / 2**20
     total = psutil.virtual_memory().total / 2**20
     assert 0.9 * now <= peak_memory_mib(torch.device("cpu")) <= total
@@ -201,30 +185,28 @@ def test_the_peak_of_a_cpu_is_in_mib_of_what_is_resident():
 # -------------------------------------------------------------------------------- several processes
 
 
-def test_figures_are_the_average_over_processes_within_an_epoch_too(
-    tmp_path, accelerator, monkeypatch
+def test_metrics_are_averaged_over_processes_at_each_checkpoint(
+    accelerator, scripted, monkeypatch
 ):
-    """As if the others' losses were so large that the mean is three times this one's."""
+    """As if the other processes' losses made each mean three times this one's."""
     monkeypatch.setattr(
         "common.training.loop.average", lambda accelerator, tensors: [3 * t for t in tensors]
     )
     monkeypatch.setattr(type(accelerator), "num_processes", 2)
-    config = dataclasses.replace(CONFIG, checkpoint_steps=1, epochs=1)
-    trainer = make(tmp_path, accelerator, SuperNet, config=config)
-    monkeypatch.setattr(trainer, "held_out_metrics", dict)
-    for _ in trainer.epochs():
-        scripted_steps(trainer, [(1.0, True, 1), (2.0, True, 3)])
+    trainer = scripted(checkpoint_steps=1, epochs=1)
+    for epoch in trainer.epochs():
+        trainer.scripted(*STEPS[epoch])
         trainer.validate()
-    # 1 became 3 where the first step was saved, and 3 + 6 became 27 at the end, of four images.
+    # 1 became 3 at the checkpoint of the first step, and 3 + 6 became 27 at the end, of 4 images.
     assert trainer.run.lines("metrics.jsonl")[0]["train_loss"] == 27 / 4
 
 
 @pytest.mark.parametrize("mine", [1, None])
-def test_the_first_bad_step_of_all_processes_is_named(tmp_path, accelerator, monkeypatch, mine):
-    trainer = make(tmp_path, accelerator, SuperNet)
+def test_the_first_bad_step_of_all_processes_is_named(accelerator, scripted, monkeypatch, mine):
     monkeypatch.setattr(
         accelerator, "gather", lambda first: torch.cat([first, torch.zeros_like(first)])
     )
+    trainer = scripted()
     with pytest.raises(NotFinite, match=r"step 0 \(epoch 1, step 1 of it\)"):
         for _ in trainer.epochs():
             for step in trainer.steps():
@@ -232,41 +214,11 @@ def test_the_first_bad_step_of_all_processes_is_named(tmp_path, accelerator, mon
             trainer.validate()
 
 
-def norm_of(parameters):
-    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm().item()
-
-
-def test_what_is_clipped_is_the_average_over_processes(tmp_path, accelerator, monkeypatch):
-    """A search's weights and architecture, and a retraining's: as one process would clip them."""
-    averaged = []
-
-    def more(accelerator, tensors):
-        """As if the other processes' gradients were a hundred times as large."""
-        averaged.append([None if tensor is None else tensor.clone() for tensor in tensors])
-        return [None if tensor is None else 100 * tensor for tensor in tensors]
-
-    for module in (bilevel, loop):
-        monkeypatch.setattr(module, "average", more)
-    for limit in (0, 1e-3):
-        config = dataclasses.replace(CONFIG, grad_clip=limit, arch_grad_clip=limit)
-        searching = [make(tmp_path / "s", accelerator, SuperNet, config=config) for _ in range(2)]
-        training = make_trainer(tmp_path / "t", accelerator, grad_clip=limit)
-        searching[0].weight_step(searching[0].train_batches.train(0))
-        searching[1].arch_step(searching[1].valid_batches.train(0))
-        training.weight_step(training.train_batches.train(0))
-        clipped = searching[0].weights, searching[1].arch, training.weights
-        if limit > 0:
-            assert [norm_of(of) for of in clipped] == pytest.approx([limit] * 3, rel=1e-2)
-    for unlimited, limited in zip(averaged[:3], averaged[3:], strict=True):
-        for gradient, same in zip(unlimited, limited, strict=True):
-            torch.testing.assert_close(gradient, same)
-
-
 # ----------------------------------------------------------------------------------- the optimizers
 
 
-def test_every_weight_decays_normalisations_and_biases_too(tmp_path, accelerator, monkeypatch):
-    """With gradients of zero a step leaves w (1 - lr decay), as in the papers' code."""
+def test_normalisations_and_biases_decay_too(tmp_path, accelerator):
+    """A step with zero gradients leaves w (1 - lr decay), as in the papers' code."""
     config = dataclasses.replace(CONFIG, learning_rate=0.5, weight_decay=0.1, arch_weight_decay=0.1)
     searching = make(tmp_path / "s", accelerator, SuperNet, config=config)
     training = make_trainer(tmp_path / "t", accelerator, learning_rate=0.5, weight_decay=0.1)
@@ -286,53 +238,7 @@ def test_every_weight_decays_normalisations_and_biases_too(tmp_path, accelerator
             torch.testing.assert_close(weight.detach(), was * (1 - 0.5 * 0.1))
 
 
-@pytest.mark.parametrize("betas", [(0.5, 0.999), (0.9, 0.99)])
-def test_the_architectures_adam_has_its_betas_over_several_steps(tmp_path, accelerator, betas):
-    """Its first step is the same whatever they are."""
-    config = dataclasses.replace(CONFIG, arch_beta1=betas[0], arch_beta2=betas[1])
-    trainer = make(tmp_path, accelerator, SuperNet, config=config)
-    expected = [p.detach().clone().requires_grad_() for p in trainer.arch]
-    adam = torch.optim.Adam(expected, lr=0.01, betas=betas, weight_decay=1e-3)
-    for step in range(3):
-        trainer.arch_step(trainer.valid_batches.train(step))
-        for wanted, moved in zip(expected, trainer.arch, strict=True):
-            wanted.grad = moved.grad.clone()
-        adam.step()
-    for wanted, moved in zip(expected, trainer.arch, strict=True):
-        torch.testing.assert_close(moved.detach(), wanted.detach())
-
-
-# ---------------------------------------------------------------------------- a retraining's result
-
-
-def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
-    tmp_path, accelerator, monkeypatch
-):
-    networks = []
-
-    class Built(Exception):
-        """Far enough."""
-
-    def stop(config, genotype, network, *rest):
-        networks.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
-        raise Built
-
-    donor = make_trainer(tmp_path / "donor", accelerator)
-    images = small_images()
-    monkeypatch.setattr(loop, "Retrainer", stop)
-    for number, (seed, state) in enumerate([(2, 0), (2, 1), (3, 1)]):
-        config = dataclasses.replace(donor.config, seed=seed)
-        torch.manual_seed(state)
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with pytest.raises(Built):
-            loop.train(config, Run(folder, "t", accelerator), donor.genotype, images, images)
-    assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[1], networks[2])
-
-
-def small_images():
-    pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    return Images(pixels, torch.arange(8) % 2, ("a", "b"), (0.5,) * 3, (0.3,) * 3)
+# ------------------------------------------------------------------------ a training's result
 
 
 def scripted_epochs(folder):
@@ -348,7 +254,7 @@ def scripted_epochs(folder):
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])
-def test_a_retrainings_result_is_the_last_epochs(tmp_path, accelerator, monkeypatch, part):
+def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch, part):
     trainer = make_trainer(tmp_path, accelerator, held_out=part)
     monkeypatch.setattr(loop.pictures, "run", lambda folder: None)
     scripted_epochs(tmp_path)
@@ -362,7 +268,7 @@ def test_a_retrainings_result_is_the_last_epochs(tmp_path, accelerator, monkeypa
     }  # fmt: skip
 
 
-def test_a_searchs_result_is_the_last_epochs(tmp_path, accelerator, monkeypatch):
+def test_result_of_a_search_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch):
     trainer = make(tmp_path, accelerator, SuperNet)
     monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
     scripted_epochs(tmp_path)

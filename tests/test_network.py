@@ -55,7 +55,7 @@ def test_reductions_double_the_channels_at_a_third_and_two_thirds(cells, reducti
     assert stack[first + 1].inputs == (144, 288)
 
 
-def test_widths_follow_what_each_kind_of_cell_concatenates():
+def test_widths_depend_on_the_nodes_that_cells_concatenate():
     stack = list(places(8, 10, {"normal": 2, "reduction": 3}, (30, 30)))
     assert [p.inputs for p in stack[2:5]] == [(20, 20), (20, 60), (60, 40)]
 
@@ -79,7 +79,7 @@ def test_cell_inputs():
 
 
 @pytest.mark.parametrize("after_reduction", [False, True])
-def test_cell_inputs_of_outputs_that_have_passed_their_relu(after_reduction):
+def test_cell_inputs_after_the_relu(after_reduction):
     inputs = CellInputs(place(after_reduction=after_reduction), affine=True).eval()
     s0, s1 = images(2, 6, 9, 9), images(2, 5, 5 if after_reduction else 9, 9)
     torch.testing.assert_close(
@@ -127,8 +127,8 @@ def test_derived_cell_written_out():
     torch.testing.assert_close(module(s0, s1), torch.cat([x4, x2], 1))
 
 
-def test_a_derived_cell_with_none_is_written_drawn_counted_and_trained():
-    """Node 2 of both cells gets nothing: its channels are zeros."""
+def test_a_cell_with_none_can_be_saved_drawn_counted_and_trained():
+    """Node 2 of both cells has no input, so its channels are zeros."""
     pairs = [("none", 0), ("none", 1), ("sep_conv_3x3", 1), ("none", 2)]
     cell = cell_from_pairs(pairs)
     genotype = Genotype("with_none", {"normal": cell, "reduction": cell})
@@ -174,7 +174,7 @@ def test_drop_path_spares_the_stride_1_identity(op, stride, dropped):
     Network.set_drop_path(edge, 0.5)
     torch.manual_seed(0)
     out = edge(x)
-    zero = out.eq(0).all((1, 2, 3))  # whole images are dropped, each by itself
+    zero = out.eq(0).all((1, 2, 3))  # single images are dropped
     assert (8 < zero.sum() < 56) if dropped else not zero.any()
     expected = 2 * kept if dropped else x
     torch.testing.assert_close(out[~zero], expected[~zero])
@@ -279,7 +279,7 @@ NORMAL = load("darts_v2").cells["normal"]
         (load("gdas_frc"), 50, "--channels 50: .*gdas_frc has 8 groups; take a multiple of 4"),
     ],
 )
-def test_what_is_no_image_network(genotype, channels, named):
+def test_genotypes_without_an_image_network_are_refused(genotype, channels, named):
     with pytest.raises(InputError, match=named):
         Network(genotype, channels, 3, 10)
 

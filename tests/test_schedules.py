@@ -1,4 +1,4 @@
-"""Learning rates, epoch by epoch, against the papers' formulas."""
+"""Learning rates of each epoch against the papers' formulas."""
 
 import math
 
@@ -54,8 +54,8 @@ def test_a_warm_up_does_not_stretch_with_the_epochs():
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "exponential"])
 @pytest.mark.parametrize("warmup", [0, 3])
-def test_each_group_of_parameters_has_a_share_of_its_own_rate(name, warmup):
-    """In the warm-up, on the schedule's way and in its tail."""
+def test_each_parameter_group_follows_the_schedule_from_its_own_rate(name, warmup):
+    """In the warm-up, on the line and in its tail."""
     groups = [{"params": [nn.Parameter(torch.zeros(()))], "lr": rate} for rate in (0.1, 0.4)]
     optimizer = torch.optim.SGD(groups)
     along, alone = LearningRate(name, optimizer, 12, warmup=warmup), rates(name, 0.1, 12, 0, warmup)

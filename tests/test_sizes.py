@@ -9,18 +9,15 @@ from torch.nn import functional as F
 
 from common.data.images import Images, large
 from common.errors import InputError
-from common.networks import ops
-from common.networks.genotype import Op, load, published
+from common.networks.genotype import load, published
 from common.networks.macro import LargeStem, Place, SmallStem, check_size
 from common.networks.network import AuxiliaryHead, FixedReductionCell, Network, PoolTo2x2
 from common.run import checkpoint
 from common.run.config import SearchConfig
-from common.supernet.equation_form import EquationSuperNet
 from common.supernet.supernet import SuperNet, shape
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
-from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import PCDARTSSuperNet, bypass
 from pr_darts.config import PRDARTSConfig
 from pr_darts.supernet import PRDARTSSuperNet
@@ -54,7 +51,7 @@ def images_of(*shape):
 
 
 @pytest.mark.parametrize("name", IMAGE_CELLS)
-def test_derived_networks(name):
+def test_derived_networks_of_odd_sizes(name):
     network = Network(load(name), 4, 3, 5, auxiliary=True)
     logits, auxiliary = network(noise(2, 3, 33, 30))
     assert logits.shape == auxiliary.shape == (2, 5)
@@ -62,49 +59,12 @@ def test_derived_networks(name):
 
 
 @pytest.mark.parametrize("kind", SUPERNETS)
-def test_supernets(kind):
+def test_supernets_of_odd_sizes(kind):
     supernet = SUPERNETS[kind](channels=8, cells=3, nodes=2, classes=5)
     loss, logits = supernet.loss(noise(2, 3, 33, 30), torch.tensor([0, 4]))
     assert logits.shape == (2, 5)
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in supernet.parameters() if p.grad is not None)
-
-
-@pytest.mark.parametrize(
-    ("fast", "plain"), [(SuperNet, EquationSuperNet), (PCDARTSSuperNet, EquationPCDARTS)]
-)
-def test_fast_supernets_compute_what_the_plain_ones_do(fast, plain):
-    fast, plain = (make(channels=8, cells=3, nodes=2).double() for make in (fast, plain))
-    plain.load_state_dict(fast.state_dict())
-    x = noise(2, 3, 33, 30).double()
-    torch.testing.assert_close(fast(x), plain(x))
-
-
-def padded(x):
-    """One zero row and column at the end of an odd map, by hand."""
-    wide = x.new_zeros(*x.shape[:2], *(side + side % 2 for side in x.shape[2:]))
-    wide[:, :, : x.shape[2], : x.shape[3]] = x
-    return wide
-
-
-@pytest.mark.parametrize("size", [6, 7])
-def test_factorized_reduce_pads_one_pixel_and_an_even_size_not_at_all(size):
-    reduce = ops.FactorizedReduce(4, 6, affine=True).eval()
-    x = noise(2, 4, size, size)
-    even = padded(x.relu())
-    corners = [even[:, :, 0::2, 0::2], even[:, :, 1::2, 1::2]]
-    by_hand = [
-        torch.einsum("oi,bihw->bohw", conv.weight[:, :, 0, 0], corner)
-        for conv, corner in zip((reduce.even, reduce.odd), corners, strict=True)
-    ]
-    scale = (1 + 1e-5) ** 0.5
-    torch.testing.assert_close(reduce(x), torch.cat(by_hand, 1) / scale)
-
-
-@pytest.mark.parametrize("op", [name for name in ops.SEPARABLE] + [*ops.POOLS, "skip_connect"])
-@pytest.mark.parametrize(("size", "halved"), [(15, 8), (16, 8), (17, 9), (1, 1)])
-def test_every_operation_rounds_a_halved_size_up(op, size, halved):
-    assert ops.build(Op(op), 4, 2, search=True)(noise(2, 4, size, size)).shape[2:] == (halved,) * 2
 
 
 def test_the_fixed_reduction_cell_rounds_up():
@@ -134,7 +94,7 @@ def test_128_pixels_on_the_smaller_side_are_large(size, expected):
 
 
 @pytest.mark.parametrize("kind", SUPERNETS)
-def test_a_supernet_takes_the_stem_that_its_images_need(kind):
+def test_the_image_size_chooses_a_supernets_stem(kind):
     config = SearchConfig(nodes=3, cells=3, channels=8)
     small, big = (
         SUPERNETS[kind](**shape(config, images_of(1, size, size))) for size in (127, 129)
@@ -154,21 +114,20 @@ def test_large_odd_images_round_up_three_times():
 
 
 @pytest.mark.parametrize(("size", "stride"), [(8, 3), (7, 2)])
-def test_the_auxiliary_pool_is_the_papers_where_they_define_it(size, stride):
+def test_the_auxiliary_pool_of_the_papers_sizes(size, stride):
     x = noise(2, 3, size, size)
     assert torch.equal(PoolTo2x2()(x), F.avg_pool2d(x, 5, stride, count_include_pad=False))
 
 
 @pytest.mark.parametrize("size", [(n, m) for n in (1, 2, 3, 4, 5, 9, 16) for m in (1, 7, n)])
-def test_the_auxiliary_head_takes_every_map(size):
+def test_auxiliary_head_of_every_size(size):
     for large_images in (False, True):
         head = AuxiliaryHead(6, 9, large_images=large_images)
         assert head(noise(2, 6, *size)).shape == (2, 9)
 
 
 @pytest.mark.parametrize("side", [2, 3, 4, 5, 6, 9, 10, 11, 17, 28])
-def test_the_auxiliary_pool_sees_every_corner_and_edge(side):
-    """Its gradient reaches the whole map, alike from both ends."""
+def test_the_auxiliary_pool_covers_the_map_symmetrically(side):
     x = torch.zeros(1, 1, side, side, requires_grad=True)
     PoolTo2x2()(x).sum().backward()
     reached = x.grad[0, 0]
@@ -176,7 +135,7 @@ def test_the_auxiliary_pool_sees_every_corner_and_edge(side):
     torch.testing.assert_close(reached, reached.flip(0, 1))
 
 
-# ---------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize("size", [(3, 3), (2, 64), (64, 1)])
@@ -225,7 +184,7 @@ def test_a_folder_retrains_with_its_stem_and_the_auxiliary_head(
     assert f"{stem}.weight" in state["network"]
 
 
-def test_a_network_without_a_classifier_puts_out_the_averages():
+def test_a_network_without_classifier_outputs_averages():
     network = Network(load("darts_v2"), 4, 3, 0).eval()
     assert isinstance(network.classifier, nn.Identity)
     assert network(noise(2, 3, 8, 8)).shape == (2, 4 * 16)

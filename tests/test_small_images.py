@@ -1,4 +1,4 @@
-"""What a recipe means for 32 pixels, on smaller images."""
+"""Recipes for 32 pixels on smaller images."""
 
 import json
 import re
@@ -23,7 +23,7 @@ TRAIN = "evaluate/train.py"
 
 
 def white(height, width, count=3000):
-    """White images; black is the mean, so that what is cut out is 0 and all else is not."""
+    """White images whose mean is black, so only cut out or padded pixels are 0."""
     return Images(
         torch.full((count, 1, height, width), 255, dtype=torch.uint8),
         torch.zeros(count, dtype=torch.long), ("a", "b"), mean=(0.0,), std=(1.0,),
@@ -39,7 +39,7 @@ def fitted(config, images):
     (4, 4, 4, 0), (8, 8, 4, 16), (8, 8, 1, 4), (12, 12, 4, 16), (12, 12, 0, 16), (6, 9, 2, 7),
     (5, 5, 6, 3), (5, 5, 0, 5), (5, 5, 0, 4),
 ])  # fmt: skip
-def test_the_share_of_blank_images_is_that_of_batches(height, width, padding, cutout):
+def test_the_share_of_blank_images_is_that_in_batches(height, width, padding, cutout):
     images = white(height, width)
     batches = loader.batches(
         images, "cpu", None, len(images), Augmentation(padding, cutout=cutout), seed=0,
@@ -54,7 +54,7 @@ def test_the_share_of_blank_images_is_that_of_batches(height, width, padding, cu
     (32, (4, 16)), (64, (4, 16)), (28, (4, 14)), (12, (2, 6)), (8, (1, 4)), (4, (0, 2)),
 ])  # fmt: skip
 @pytest.mark.parametrize("recipe", ["darts", "pc_darts", "itnas"])
-def test_what_a_recipe_says_scales_with_small_images_and_blanks_none(side, expected, recipe):
+def test_recipes_scale_to_small_images_and_blank_none(side, expected, recipe):
     words = ["--dataset", "folder", "--genotype", "darts_v1", "--recipe", recipe]
     (config,) = chosen_preset(words).values()
     config, said = fitted(config, white(side, side + 3, 2))
@@ -63,7 +63,7 @@ def test_what_a_recipe_says_scales_with_small_images_and_blanks_none(side, expec
     assert [str(side) in line and "--cutout" in line for line in said] == [True] * (side < 32)
 
 
-def test_a_searchs_padding_scales_too_and_a_flags_and_a_runs_stay():
+def test_the_padding_of_a_search_scales_but_not_that_of_flags_or_a_resumed_run():
     config, _ = fitted(RunConfig(dataset="folder"), white(8, 8, 2))
     assert (config.crop_padding, config.cutout) == (1, 0)
     config, said = fitted(RunConfig(crop_padding=2, cutout=Of32(16)), white(8, 8, 2))
@@ -72,7 +72,7 @@ def test_a_searchs_padding_scales_too_and_a_flags_and_a_runs_stay():
     assert (config.crop_padding, config.cutout, said) == (4, 16, [])  # even a blanking one
 
 
-def test_a_recipes_number_equals_the_plain_one_and_no_cache_takes_one_for_the_other():
+def test_a_recipes_number_equals_the_plain_one_but_hashes_apart():
     assert Of32(4) == 4 and {4: "plain"}.get(Of32(4)) is None
     parsed = [tyro.cli(RunConfig, args=words) for words in ([], ["--crop-padding", "4"], [])]
     assert [type(config.crop_padding) for config in parsed] == [Of32, int, Of32]
@@ -81,7 +81,7 @@ def test_a_recipes_number_equals_the_plain_one_and_no_cache_takes_one_for_the_ot
 @pytest.mark.parametrize(("height", "width", "padding", "cutout"), [
     (8, 8, 1, 16), (5, 5, 5, 0), (12, 9, 3, 10), (5, 5, 0, 5), (6, 4, 2, 30),
 ])  # fmt: skip
-def test_what_a_refusal_names_fits_and_one_more_does_not(height, width, padding, cutout):
+def test_the_value_that_a_refusal_names_is_the_largest_that_fits(height, width, padding, cutout):
     with pytest.raises(InputError) as refused:
         fitted(RunConfig(crop_padding=padding, cutout=cutout), white(height, width, 2))
     name, most = re.search(r"; --(cutout|crop-padding) (\d+) or less", str(refused.value)).groups()
@@ -92,7 +92,7 @@ def test_what_a_refusal_names_fits_and_one_more_does_not(height, width, padding,
         assert (share > 0) == (more == 1)
 
 
-def test_images_in_files_are_scaled_at_random_without_padding():
+def test_images_in_files_ignore_padding():
     shown = SimpleNamespace(shape=(3, 128, 128))
     config, said = fitted(RunConfig(crop_padding=128), shown)
     assert not said and config.crop_padding == 128
@@ -100,7 +100,7 @@ def test_images_in_files_are_scaled_at_random_without_padding():
         fitted(RunConfig(cutout=128), shown)
 
 
-def test_the_command_that_a_search_of_small_images_prints_trains_on_them(tmp_path, command):
+def test_the_command_printed_by_a_search_trains_on_small_images(tmp_path, command):
     for split in ("train", "test"):
         for label, shade in (("cat", 40), ("dog", 200)):
             (tmp_path / split / label).mkdir(parents=True)

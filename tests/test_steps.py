@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import retraining.loop
 import retraining.rnn
 import test_detection
 import test_retrain
@@ -196,6 +197,16 @@ def test_what_a_person_reads_is_of_the_split_that_is_named(tmp_path, accelerator
 # -------------------------------------------------------------------------------- several processes
 
 
+def weight_step(trainer):
+    trainer.weight_step(trainer.train_batches.train(0))
+    return trainer.weights
+
+
+def arch_step(trainer):
+    trainer.arch_step(trainer.valid_batches.train(0))
+    return trainer.arch
+
+
 def second_order_step(trainer):
     trainer.unrolled_arch_step(trainer.train_batches.train(0), trainer.valid_batches.train(0))
     return trainer.arch
@@ -215,6 +226,9 @@ def recurrent_step(trainer):
 
 
 CLIPPED = {
+    "search": (searching, bilevel, weight_step, "grad_clip"),
+    "architecture": (searching, bilevel, arch_step, "arch_grad_clip"),
+    "retraining": (test_retrain.make_trainer, retraining.loop, weight_step, "grad_clip"),
     "second order": (searching, bilevel, second_order_step, "arch_grad_clip"),
     "detection": (detection, detector_loop, detection_step, "grad_clip"),
     "recurrent search": (recurrent_search, rnn_trainer, recurrent_step, "grad_clip"),
@@ -223,8 +237,7 @@ CLIPPED = {
 
 
 @pytest.mark.parametrize("what", CLIPPED)
-def test_what_is_clipped_is_the_average_over_processes(what, tmp_path, accelerator, monkeypatch):
-    """As `test_loop.py` says of first-order searches and retrainings of images."""
+def test_the_average_over_processes_is_clipped(what, tmp_path, accelerator, monkeypatch):
     maker, module, step, flag = CLIPPED[what]
     averaged = []
 
@@ -257,7 +270,7 @@ BEGUN = {
 def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
     script, tmp_path, command, monkeypatch
 ):
-    """And an architecture's noise; of many trainings in one run `test_loop.py` says the same."""
+    """And an architecture's noise; for many trainings in one run see `test_training.py`."""
     networks, flags = [], BEGUN[script]
     if script == "evaluate/detect.py":
         pytest.importorskip("pycocotools")

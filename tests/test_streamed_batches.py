@@ -1,4 +1,4 @@
-"""Large images: read by workers, and the same whoever reads them and wherever it begins."""
+"""Batches of large images: equal for any number of workers and any first step."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ALL = Augmentation(flip=True, color_jitter=0.4, cutout=20)
 
 
 def make_files(root, splits=("train", "val"), classes=("n01", "n02"), count=6, size=(40, 50)):
-    """An image folder of ImageNet's layout: noise over a colour of its own for each image."""
+    """An image folder of ImageNet's layout; each image is noise on a colour of its own."""
     generator = np.random.default_rng(0)
     for split in splits:
         for label, name in enumerate(classes):
@@ -43,27 +43,23 @@ def equal(batch, other):
     return all(torch.equal(a, b) for a, b in zip(batch, other, strict=True))
 
 
-def test_a_batch_is_a_function_of_the_step_whoever_reads(root):
+def test_a_batch_depends_on_the_step_alone(root):
     served = batches(root)
     assert len(served) == 3
-    whole, streams = [], set()
-    for step in range(8):
-        whole.append(served.train(step))
-        streams.add(served._stream)
-    assert len(streams) == 1  # what follows was read ahead, from one pass to the next, too
+    whole = [served.train(step) for step in range(8)]
     assert not torch.equal(whole[0][0], whole[3][0]) and whole[0][0].shape == (4, 3, 32, 32)
     again = batches(root, workers=2)
-    for step in (2, 3, 4, 7):  # the next pass; a jump
+    for step in (2, 3, 4, 7):  # the next epoch; a jump
         assert equal(again.train(step), whole[step])
     assert equal(batches(root).train(5), whole[5])
 
 
-def test_a_pass_serves_every_image_once_and_the_next_in_another_order(root):
+def test_each_epoch_has_every_image_once_in_a_new_order(root):
     served = batches(root, size=3, augmentation=Augmentation())
     passes = [[served.train(4 * turn + k) for k in range(4)] for turn in range(2)]
     labels = [torch.cat([y for _, y in part]) for part in passes]
     assert all(of.bincount().tolist() == [6, 6] for of in labels)
-    # Each image is known by its colour, whatever crop of it is taken.
+    # The mean colour tells images apart, whatever the crop.
     seen = [torch.cat([x.mean((2, 3)) for x, _ in part]) for part in passes]
     nearest = [torch.cdist(of, seen[0]).argmin(1) for of in seen]
     assert sorted(nearest[1].tolist()) == list(range(12)) != nearest[1].tolist()
@@ -81,13 +77,13 @@ def test_processes_share_a_batch(root):
     assert torch.cat(seen).bincount().tolist() == [6, 6]
 
 
-def test_seed_and_stream_change_what_is_served(root):
+def test_seed_and_stream_change_the_batches(root):
     images = [batches(root, **how).train(0)[0] for how in ({}, {"seed": 4}, {"stream": "valid"})]
     assert not torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
 
 
-def test_reading_leaves_the_steps_draws_alone(root):
-    """Drop-path's draws must not depend on where a run was resumed."""
+def test_reading_does_not_use_torchs_generator(root):
+    """Drop-path must not depend on where a run was resumed."""
     for workers in (0, 1):
         torch.manual_seed(0)
         expected = torch.rand(3)
@@ -97,8 +93,8 @@ def test_reading_leaves_the_steps_draws_alone(root):
         assert torch.equal(torch.rand(3), expected)
 
 
-def test_batches_whose_size_changes(root):
-    """As in PR-DARTS: each is cut from a pass as images in memory are."""
+def test_the_batch_size_may_change(root):
+    """As in PR-DARTS, and as for images in memory."""
     served = batches(root, augmentation=Augmentation())
     order = shuffled((3, "train"), 0, 12)
     served.cut(0, 0, 0)

@@ -1,7 +1,4 @@
-"""Derived networks as timm's: everything that timm does with a model of its own."""
-
-import sys
-from types import SimpleNamespace
+"""Derived networks as timm models."""
 
 import pytest
 import timm
@@ -19,6 +16,7 @@ from common.errors import InputError
 from common.networks import zoo
 from common.networks.genotype import load
 from common.networks.network import Network
+from common.networks.trained import load_trained
 
 TINY = {"channels": 4, "cells": 5}  # reductions at 1 and 3
 NAMES = [f"nas_{name}" for name in zoo.image_names()]
@@ -40,7 +38,7 @@ def params(model):
 # ---------------------------------------------------------------------------------------- by name
 
 
-def test_timm_lists_every_published_image_genotype_and_no_other():
+def test_timm_lists_all_published_image_genotypes():
     assert timm.list_models("nas_*") == sorted(NAMES)
     assert not any(name.endswith("_rnn") for name in NAMES)
     for name in NAMES:
@@ -49,7 +47,7 @@ def test_timm_lists_every_published_image_genotype_and_no_other():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_with_other_classes_and_channels(name):
+def test_every_model_with_other_classes_and_channels(name):
     model = tiny(name, num_classes=7, in_chans=1)
     assert model(noise(2, 1, 33, 30)).shape == (2, 7)
     assert model.num_classes == 7 and model.in_chans == 1
@@ -63,20 +61,20 @@ def test_every_name_with_other_classes_and_channels(name):
         ("nas_gdas", {"img_size": 224}, 1000, 14, 5_345_075),  # 50 channels
     ],
 )
-def test_it_is_the_papers_network(name, img_size, classes, cells, expected):
+def test_the_default_size_is_the_papers(name, img_size, classes, cells, expected):
     with torch.device("meta"):
         model = timm.create_model(name, **img_size)
     assert (model.num_classes, len(model.cells), params(model)) == (classes, cells, expected)
 
 
-def test_channels_and_cells_say_otherwise():
+def test_channels_and_cells_change_the_size():
     with torch.device("meta"):
         model = timm.create_model("nas_gdas", img_size=(224, 160), channels=48, cells=8)
     assert len(model.cells) == 8 and model.places[0].channels == 48
     assert model.pretrained_cfg["input_size"] == (3, 224, 160)
 
 
-def test_its_checkpoints_are_the_networks():
+def test_checkpoints_are_those_of_the_network():
     network = Network(load("darts_v2"), **TINY, classes=10).eval()
     model = tiny().eval()
     model.load_state_dict(network.state_dict())
@@ -84,7 +82,7 @@ def test_its_checkpoints_are_the_networks():
     torch.testing.assert_close(model(x), network(x), rtol=0, atol=0)
 
 
-def test_what_cannot_be_built():
+def test_impossible_models_are_refused():
     with pytest.raises(InputError, match="images of 3x3 pixels are too small"):
         tiny(img_size=3)
     with pytest.raises(InputError, match="multiple of 4"):
@@ -96,7 +94,7 @@ def test_what_cannot_be_built():
 # --------------------------------------------------------------------------------------- the head
 
 
-def test_forward_is_head_of_features():
+def test_forward_is_features_then_head():
     model = tiny().eval()
     x = noise(2, 3, 16, 16)
     features = model.forward_features(x)
@@ -121,7 +119,7 @@ def test_reset_classifier():
     assert tiny(global_pool="max").global_pool.pool_type == "max"
 
 
-def test_drop_rate_is_before_the_classifier():
+def test_drop_rate_drops_the_classifiers_input():
     model = tiny(drop_rate=0.5)
     ones = torch.ones(2, 64, 4, 4)
     dropped = model.forward_head(ones, pre_logits=True)
@@ -149,7 +147,7 @@ def test_gradient_checkpointing_changes_no_gradient():
         model.set_grad_checkpointing(enable)
         calls = []
         model.cells[2].register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
-        torch.manual_seed(1)  # what is dropped is dropped again when it is computed again
+        torch.manual_seed(1)  # the recomputation drops the same edges
         model(x).square().sum().backward()
         assert len(calls) == 1 + enable
         gradients.append([p.grad for p in model.parameters()])
@@ -161,7 +159,7 @@ def test_gradient_checkpointing_changes_no_gradient():
 
 
 def every_map(model, x):
-    """What the stem's first part and each cell put out."""
+    """Outputs of the stem's first part and of each cell."""
     maps = {}
     parts = {f"cells.{k}": cell for k, cell in enumerate(model.cells)}
     if hasattr(model.stem, "quarter"):
@@ -196,8 +194,8 @@ def test_features_are_the_last_maps_of_each_resolution(size, names, reductions, 
 
 @pytest.mark.parametrize("cells", [3, 4, 5, 6])
 @pytest.mark.parametrize("size", [32, 128])
-def test_a_reduction_is_that_of_the_map_itself(size, cells):
-    """A small network ends in a reduction cell, or has two in a row: their maps are features."""
+def test_reductions_are_those_of_the_maps(size, cells):
+    """Also if a small network ends in a reduction cell, or has two in a row."""
     x = noise(2, 3, size, size)
     features = tiny(cells=cells, img_size=size, features_only=True).eval()
     with torch.no_grad():
@@ -205,7 +203,7 @@ def test_a_reduction_is_that_of_the_map_itself(size, cells):
     assert features.feature_info.reduction() == [size // side for side in sides]
 
 
-def test_out_indices_and_what_they_do_not_need():
+def test_out_indices_remove_unneeded_cells():
     x = noise(2, 3, 32, 32)
     first, second, last = tiny(features_only=True).eval()(x)
     middle = tiny(features_only=True, out_indices=(1,)).eval()
@@ -219,8 +217,8 @@ def test_out_indices_and_what_they_do_not_need():
 
 
 @pytest.mark.parametrize(("name", "img_size"), [("nas_darts_v2", 32), ("nas_gdas_frc", 224)])
-def test_torch_fx_traces_it_for_any_size(name, img_size):
-    """So timm's third way to features works, too."""
+def test_torch_fx_traces_models_for_any_size(name, img_size):
+    """timm's third feature extractor needs it."""
     model = tiny(name, img_size=img_size, channels=8).eval()
     graph = torch.fx.symbolic_trace(model)
     for height, width in ((64, 64), (33, 70)):
@@ -247,7 +245,7 @@ def test_forward_intermediates():
         model.forward_intermediates(x, output_fmt="NLC")
 
 
-# ----------------------------------------------------------------------------- the rest of timm
+# ------------------------------------------------------------------------ data and training
 
 
 def test_data_config():
@@ -263,8 +261,8 @@ def test_data_config():
 
 
 @pytest.mark.parametrize("size", [32, 33, 224, 225])
-def test_its_description_names_its_ends(size):
-    """Of odd sizes, too, which every reduction rounds up."""
+def test_description_of_first_and_last_layer_and_pool_size(size):
+    """Reductions round odd sizes up."""
     model = tiny(img_size=size)
     cfg = model.default_cfg
     first = model.get_submodule(cfg["first_conv"])
@@ -275,7 +273,7 @@ def test_its_description_names_its_ends(size):
         assert model.forward_features(noise(2, 3, size, size)).shape[2:] == cfg["pool_size"]
 
 
-def test_timm_trains_it():
+def test_timm_trains_a_model():
     model = tiny(num_classes=2)
     ema = ModelEmaV3(model, decay=0.5)
     optimizer = create_optimizer_v2(model, "adamw", lr=0.1, weight_decay=0.05, layer_decay=0.5)
@@ -300,47 +298,28 @@ def test_timm_trains_it():
 # ------------------------------------------------------------------------------ a retrained run
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """What `common.networks.trained` would read from a run folder."""
-    torch.manual_seed(3)
-    run = SimpleNamespace(
-        network=Network(load("gdas"), 4, 3, 3, image_channels=1).eval(), genotype=load("gdas"),
-        config={"channels": 4, "cells": 3}, classes=("a", "b", "c"), shape=(1, 9, 8),
-        mean=(0.3,), std=(0.2,),
-    )  # fmt: skip
-
-    def load_trained(folder):
-        if str(folder) != "runs/mine":
-            raise InputError(f"{folder}: no run there")
-        return run
-
-    trained = SimpleNamespace(load_trained=load_trained)
-    monkeypatch.setitem(sys.modules, "common.networks.trained", trained)
-    return run
-
-
-def test_a_run_folder(trained):
-    model = timm.create_model("retrained_nas", folder="runs/mine").eval()
+def test_a_run_folder(trained_run, tmp_path):
+    trained = load_trained(trained_run)
+    model = timm.create_model("retrained_nas", folder=trained_run).eval()
     x = noise(2, 1, 9, 8)
     assert torch.equal(model(x), trained.network(x))
     config = resolve_data_config(model=model)
-    assert config["input_size"] == (1, 9, 8) and config["mean"] == (0.3,)
-    assert model.pretrained_cfg["label_names"] == ("a", "b", "c")
-    assert "state_dict" not in model.pretrained_cfg and model.num_classes == 3
+    assert config["input_size"] == trained.shape and config["mean"] == trained.mean
+    assert model.pretrained_cfg["label_names"] == trained.classes
+    assert "state_dict" not in model.pretrained_cfg and model.num_classes == 10
     with pytest.raises(InputError, match="no run there"):
-        timm.create_model("retrained_nas", folder="runs/other")
+        timm.create_model("retrained_nas", folder=tmp_path / "other")
 
 
-def test_a_run_folder_fine_tuned(trained):
-    """Another last layer, all else as trained; and as a backbone."""
-    model = timm.create_model("retrained_nas", folder="runs/mine", num_classes=8).eval()
+def test_a_run_folder_fine_tuned(trained_run):
+    """With another last layer, and as a backbone."""
+    network = load_trained(trained_run).network
+    network.classifier = nn.Identity()
+    model = timm.create_model("retrained_nas", folder=trained_run, num_classes=8).eval()
     x = noise(2, 1, 9, 8)
     assert model(x).shape == (2, 8)
-    network = trained.network
-    network.classifier = nn.Identity()
     torch.testing.assert_close(model.forward_head(model.forward_features(x), True), network(x))
-    features = timm.create_model("retrained_nas", folder="runs/mine", features_only=True).eval()
+    features = timm.create_model("retrained_nas", folder=trained_run, features_only=True).eval()
     assert torch.equal(features(x)[-1], model.forward_features(x))
     assert "state_dict" not in features.pretrained_cfg
     assert "state_dict" not in features.model.pretrained_cfg

@@ -1,4 +1,4 @@
-"""A finished retraining's network, as others get it, and why they may not."""
+"""Loading the network of a finished retraining, and refusals of other folders."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def accuracy(trained, images):
     return 100 * (logits.argmax(1) == images.labels).float().mean().item()
 
 
-def test_it_is_what_the_run_reports(trained_run):
+def test_the_network_has_the_runs_accuracy(trained_run):
     trained = load_trained(trained_run)
     train = load_train("digits", "")
     assert (trained.classes, trained.shape) == (train.classes, train.shape)
@@ -58,7 +58,7 @@ def test_it_is_what_the_run_reports(trained_run):
     assert not torch.equal(trained.network.classifier.weight, raw)
 
 
-def test_what_no_checkpoint_holds_is_set_too(trained_run, monkeypatch):
+def test_drop_path_is_reset(trained_run, monkeypatch):
     to_empty = Network.to_empty
 
     def to_garbage(network, **where):
@@ -99,7 +99,7 @@ def write_images(folder, count, seed):
         Image.fromarray(image.numpy()).save(folder / f"{k}.png")
 
 
-# what is done to a finished run, and what the message must name
+# the damage to a finished run, and what the message names
 DAMAGES = {
     "no run": (shutil.rmtree, "no run there"),
     "config": (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
@@ -126,7 +126,7 @@ DAMAGES = {
     "result": (lambda run: (run / "result.json").write_text(""), "result.json is damaged"),
     "no images.json": (lambda run: (run / "images.json").unlink(), "images.json cannot be read"),
     "images.json": (
-        lambda run: (run / "images.json").write_text("{}"), "images.json does not say what"
+        lambda run: (run / "images.json").write_text("{}"), "images.json lacks"
     ),
     "genotype": (lambda run: (run / "genotype.json").write_text("{"), "genotype.json: not valid"),
     "other cells": (
@@ -137,10 +137,10 @@ DAMAGES = {
         lambda run: swap(run / "genotype.json"), r"does not belong to its genotype.json \(other\)"
     ),
     "other channels": (
-        lambda run: edit(run / "config.json", channels=8), "checkpoint does not belong"
+        lambda run: edit(run / "config.json", channels=8), "config.json was changed since"
     ),
     "other classes": (
-        lambda run: edit(run / "images.json", classes=["a", "b"]), "checkpoint does not belong"
+        lambda run: edit(run / "images.json", classes=["a", "b"]), "images.json was changed since"
     ),
     "no checkpoint": (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoint is missing"),
     "checkpoint": (
@@ -163,7 +163,7 @@ def swap(path):
 
 
 @pytest.mark.parametrize("case", DAMAGES)
-def test_a_run_that_is_not_whole_is_refused(run, case):
+def test_damaged_or_other_runs_are_refused(run, case):
     damage, message = DAMAGES[case]
     damage(run)
     with pytest.raises(InputError, match=message) as refusal:
@@ -171,7 +171,7 @@ def test_a_run_that_is_not_whole_is_refused(run, case):
     assert str(run) in str(refusal.value) and "--resume " + str(run) + ":" not in str(refusal.value)
 
 
-def test_the_mend_of_a_damaged_checkpoint_works(run, command):
+def test_the_fix_of_a_damaged_checkpoint_works(run, command):
     before = load_trained(run).network.state_dict()
     os.truncate(newest_file(run), 1000)
     (run / "result.json").unlink()
@@ -181,7 +181,7 @@ def test_the_mend_of_a_damaged_checkpoint_works(run, command):
 
 
 class Stranger:
-    """What runs a stranger's code where it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self):
         return os.mkdir, ("entered",)

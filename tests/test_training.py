@@ -1,4 +1,4 @@
-"""What a retraining can do beside its recipe: parts of batches, compiling, figures, refusals."""
+"""Options of a retraining: accumulation, compilation, moving average; and refusals."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from common.networks.genotype import load, save
 from common.run.folder import Run
 from conftest import of_an_older_version
 from retraining.config import PRESETS
-from retraining.loop import Retrainer, check_images, retrain, train
+from retraining.loop import Retrainer, retrain, train
 from test_commands import assert_refused
 from test_resume import figures, identical, last_checkpoint
 from test_retrain import TINY, TRAIN, make_trainer
@@ -39,8 +39,8 @@ def unfinished(finished, tmp_path, command):
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_gradients_added_over_parts_are_those_of_the_batch(tmp_path, accelerator, parts):
-    """All but the normalisation, which here goes by running statistics."""
+def test_accumulated_gradients_are_those_of_the_batch(tmp_path, accelerator, parts):
+    """With running statistics; batch statistics differ."""
     whole = make_trainer(tmp_path, accelerator, batch_size=8)
     split = make_trainer(tmp_path, accelerator, batch_size=8, accumulate=parts)
     batch, found = whole.train_batches.train(0), []
@@ -75,8 +75,8 @@ def test_the_recipes_schedule_is_the_runs(tmp_path, accelerator):
     assert rates == pytest.approx(expected)
 
 
-def test_compiled_it_is_the_same_run_and_is_not_compiled_anew(tmp_path, command, monkeypatch):
-    """Here by a backend that runs the traced network as it stands."""
+def test_a_compiled_run_is_the_same_and_compiles_once(tmp_path, command, monkeypatch):
+    """With a backend that runs the traced network unchanged."""
     counter = CompileCounter()
     compile_in_place, batches, counts = nn.Module.compile, Retrainer.batches, []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compile_in_place(self, backend=counter))
@@ -109,20 +109,6 @@ def test_compiled_it_is_the_same_run_and_is_not_compiled_anew(tmp_path, command,
         assert identical(state[part], other[part])
 
 
-def test_top_5_and_the_mean_of_the_last_five_epochs(tmp_path, command, monkeypatch):
-    scripted = iter([(2.0, 10.0 * k, 50.0 + k) for k in range(1, 8)])
-    monkeypatch.setattr(Retrainer, "held_out", lambda *_: next(scripted))
-    status, _, err = command(
-        TRAIN, *TINY, "--epochs", 7, "--limit-images", 64, "--output", tmp_path / "run"
-    )
-    assert status == 0, err
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert (result["test_top1"], result["test_top5"]) == (70, 57)
-    assert result["test_top1_last_five"] == 50
-    line = figures(tmp_path / "run")[0]
-    assert (line["test_top5"], line["valid_top5"]) == (51, None)
-
-
 def test_top_5_counts_the_five_largest(tmp_path, accelerator):
     trainer = make_trainer(tmp_path, accelerator)
     logits = torch.arange(8.0).flip(0).expand(8, 8)  # class 0 first, class 7 last
@@ -136,8 +122,8 @@ def test_top_5_counts_the_five_largest(tmp_path, accelerator):
 # ------------------------------------------------------------------------------ the moving average
 
 
-def test_the_average_follows_the_step_and_is_what_is_held_out_by(tmp_path, accelerator):
-    """Normalised by its running statistics, which stay."""
+def test_the_moving_average_follows_each_step_and_is_validated(tmp_path, accelerator):
+    """With its own running statistics, which validation does not change."""
     trainer = make_trainer(tmp_path, accelerator, ema_decay=0.75)
     before = [p.detach().clone() for p in trainer.weights]
     trainer.network.train()
@@ -154,7 +140,7 @@ def test_the_average_follows_the_step_and_is_what_is_held_out_by(tmp_path, accel
     assert wanted[0] != trainer.evaluate(trainer.network.eval(), trainer.held_out_batches)[0]
 
 
-def test_the_averages_statistics_are_made_equal_on_all_processes_too(
+def test_the_averages_statistics_are_averaged_over_processes(
     tmp_path, accelerator, monkeypatch
 ):
     trainer, equal = make_trainer(tmp_path, accelerator, ema_decay=0.5), []
@@ -179,7 +165,7 @@ def test_each_process_has_its_share_of_all_images(tmp_path, accelerator, monkeyp
         assert (part.rank, part.processes) == (1, 2)
 
 
-def test_no_epoch_repeats_what_images_underwent_in_the_one_before(tmp_path, accelerator):
+def test_each_epoch_augments_anew(tmp_path, accelerator):
     trainer, taken = make_trainer(tmp_path, accelerator, epochs=2), []
     for _ in trainer.epochs():
         taken += [images for images, _ in trainer.batches()]
@@ -199,7 +185,7 @@ def test_an_auxiliary_loss_that_is_not_finite_is_named_by_its_step(tmp_path, acc
             trainer.validate()
 
 
-# ------------------------------------------------------------------------- what does not fit a run
+# ------------------------------------------------------------------------ refusals
 
 
 def test_cells_are_compared_and_not_their_names(tmp_path, accelerator):
@@ -212,37 +198,48 @@ def test_cells_are_compared_and_not_their_names(tmp_path, accelerator):
     trainer.load_state({**state, "genotype": json.dumps(renamed)})
 
 
-def test_a_batch_may_be_all_images_and_no_more(tmp_path, accelerator):
-    """In each training, also of one that begins no run of its own."""
+class Built(Exception):
+    """Carries the network that a training has built."""
+
+
+@pytest.fixture
+def begin(tmp_path, accelerator, monkeypatch):
+    """Starts a training of eight images, and returns its network instead of training it."""
+    pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
+    images = Images(pixels, torch.arange(8) % 2, ("a", "b"), (0.5,) * 3, (0.3,) * 3)
     donor = make_trainer(tmp_path / "donor", accelerator)
-    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2,
-                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
-    check_images(dataclasses.replace(donor.config, batch_size=8), images)
-    config = dataclasses.replace(donor.config, batch_size=9)
-    run = Run(tmp_path, "retrain", accelerator)
+
+    def stop(config, genotype, network, *rest):
+        raise Built(network)
+
+    def built(**changes):
+        config = dataclasses.replace(donor.config, **changes)
+        monkeypatch.setattr("retraining.loop.Retrainer", stop)
+        with pytest.raises(Built) as done:
+            train(config, Run(tmp_path, "t", accelerator), donor.genotype, images, images)
+        return done.value.args[0]
+
+    return built
+
+
+def test_the_batch_is_at_most_all_images(begin):
+    begin(batch_size=8)
     with pytest.raises(InputError, match="--batch-size 9"):
-        train(config, run, donor.genotype, images, images)
+        begin(batch_size=9)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.4])
-def test_an_auxiliary_head_is_built_where_it_weighs(tmp_path, accelerator, monkeypatch, weight):
-    donor, built = make_trainer(tmp_path / "donor", accelerator), []
-    images = Images(torch.zeros(8, 3, 32, 32, dtype=torch.uint8), torch.arange(8) % 2,
-                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
+def test_the_auxiliary_head_needs_a_weight(begin, weight):
+    assert (begin(auxiliary_weight=weight).auxiliary is not None) == (weight > 0)
 
-    class Built(Exception):
-        """Far enough."""
 
-    def stop(config, genotype, network, *rest):
-        built.append(network.auxiliary is not None)
-        raise Built
-
-    monkeypatch.setattr("retraining.loop.Retrainer", stop)
-    config = dataclasses.replace(donor.config, auxiliary_weight=weight)
-    (tmp_path / "run").mkdir()
-    with pytest.raises(Built):
-        train(config, Run(tmp_path / "run", "t", accelerator), donor.genotype, images, images)
-    assert built == [weight > 0]
+def test_initial_weights_depend_on_the_seed_alone(begin):
+    networks = []
+    for seed, state in ((2, 0), (2, 1), (3, 1)):
+        torch.manual_seed(state)
+        network = begin(seed=seed)
+        networks.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[1], networks[2])
 
 
 def test_a_share_that_holds_out_no_image_is_refused(tmp_path):
@@ -262,7 +259,7 @@ def test_resume_with_another_genotype_or_recipe(unfinished, command, flag, value
 
 
 def test_a_checkpoint_of_another_genotype(unfinished, command):
-    """Even of one whose network has the same parameters."""
+    """Its network has the same parameters."""
     own, before = unfinished / "genotype.json", (unfinished / "metrics.jsonl").read_bytes()
     checkpoints = sorted((unfinished / "checkpoints").iterdir())
     data = json.loads(own.read_text())

@@ -1,4 +1,4 @@
-"""What users' folders hold beside plain images, each with a generated input."""
+"""Image folders as users have them: links, hidden files, damaged and unusual images."""
 
 import os
 import shutil
@@ -16,20 +16,20 @@ from common.run.start import training_images
 from test_data import make_folder
 
 
-def test_photographs_are_upright_wherever_they_are_read(tmp_path):
-    """EXIF says how the camera was held; orientation 6: the top is on the right."""
-    lying = np.zeros((4, 6), dtype=np.uint8)
-    lying[:, 0] = 255  # the left column is the bottom row, once upright
+def test_photographs_are_upright(tmp_path):
+    """EXIF orientation 6: the top is on the right."""
+    stored = np.zeros((4, 6), dtype=np.uint8)
+    stored[:, 0] = 255  # the left column becomes the bottom row
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
     upright = np.asarray(open_image(tmp_path / "a.png", None))
     assert upright.shape == (6, 4) and (upright[0] == 255).all() and (upright[1:] == 0).all()
     pixels = read_images(tmp_path, np.array([b"a.png"]), None)
     assert np.array_equal(pixels[0, 0].numpy(), upright)
 
 
-def test_hidden_folders_links_pipes_and_other_formats(tmp_path, capsys):
+def test_hidden_files_pipes_and_other_formats_are_skipped_and_links_followed(tmp_path, capsys):
     root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
     before = len(datasets.load_train("folder", root))
     cat = root / "train" / "cat"
@@ -41,26 +41,27 @@ def test_hidden_folders_links_pipes_and_other_formats(tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(cat / ".ipynb_checkpoints" / "a.png")
     (cat / "@eaDir" / "a.png").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(cat / "@eaDir" / "a.png" / "thumbnail.jpg")
+    (cat / "._0.png").write_text("no image")
     os.mkfifo(cat / "pipe")
     (cat / "raw.heic").touch()
     capsys.readouterr()
     assert len(datasets.load_train("folder", root)) == before + 1  # the linked one
-    assert "left out" in (err := capsys.readouterr().err) and "1 .heic" in err
+    assert "skipped" in (err := capsys.readouterr().err) and "1 .heic" in err
 
 
-def test_the_split_that_tests(tmp_path, capsys):
-    """A flat test/ is passed over; a flag chooses; classes may be missing, others may not be."""
+def test_choice_of_the_test_split(tmp_path, capsys):
+    """A flat test/ is skipped, a flag chooses; classes may be missing, others are refused."""
     root = make_folder(tmp_path, splits=("train", "valid"), size=(8, 8))
     (root / "test").mkdir()
     Image.new("RGB", (8, 8)).save(root / "test" / "0001.png")
     train = datasets.load_train("folder", root)
-    whole = datasets.load_test("folder", root, train)
-    assert "has no class folders" in capsys.readouterr().err and len(whole) > 0
+    full = datasets.load_test("folder", root, train)
+    assert "has no class folders" in capsys.readouterr().err and len(full) > 0
     shutil.rmtree(root / "valid" / train.classes[0])
     some = datasets.load_test("folder", root, train, split="valid")
     assert train.classes[0] in capsys.readouterr().err
     assert some.classes == train.classes and 0 not in some.labels
-    assert torch.equal(some.labels, whole.labels[whole.labels > 0])
+    assert torch.equal(some.labels, full.labels[full.labels > 0])
     (root / "valid" / "zebra").mkdir()
     with pytest.raises(InputError, match="other classes than the training images: zebra"):
         datasets.load_test("folder", root, train)
@@ -69,7 +70,7 @@ def test_the_split_that_tests(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("size", [None, 128])
-def test_all_damaged_files_are_named_at_once(tmp_path, accelerator, size):
+def test_all_damaged_files_are_named(tmp_path, accelerator, size):
     root = make_folder(tmp_path, splits=("train",), size=(130, 130) if size else (8, 8))
     files = sorted((root / "train").rglob("*.png"))
     for path in files[1:3]:
@@ -81,7 +82,7 @@ def test_all_damaged_files_are_named_at_once(tmp_path, accelerator, size):
     assert str(files[0]) not in str(error.value)
 
 
-def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
+def test_unreadable_images_are_refused_with_a_reason(tmp_path, monkeypatch):
     Image.new("LAB", (4, 4)).save(tmp_path / "a.tif")
     with pytest.raises(InputError, match="mode LAB, other colours; save it as RGB"):
         open_image(tmp_path / "a.tif", None)
@@ -91,15 +92,15 @@ def test_what_cannot_be_read_says_why(tmp_path, monkeypatch):
         open_image(tmp_path / "b.png", None)
 
 
-def test_a_class_that_is_not_named_in_utf_8(tmp_path):
+def test_class_name_must_be_utf_8(tmp_path):
     root = make_folder(tmp_path, splits=("train",), size=(8, 8))
     os.mkdir(os.fsencode(root / "train") + b"/caf\xe9")
-    with pytest.raises(InputError, match="is not named in UTF-8; rename it"):
+    with pytest.raises(InputError, match="is not UTF-8; rename"):
         datasets.load_train("folder", root)
 
 
-def test_one_coloured_image_among_many_grey_ones_makes_large_images_coloured(tmp_path, monkeypatch):
-    """Also where the sample that is measured has none."""
+def test_one_coloured_image_makes_all_large_images_coloured(tmp_path, monkeypatch):
+    """Even if the measured sample is grey."""
     monkeypatch.setattr(datasets, "MEASURED", 1)
     root = make_folder(tmp_path, splits=("train",), size=(130, 130), mode="L")
     files = sorted((root / "train").rglob("*.png"))
@@ -111,8 +112,8 @@ def test_one_coloured_image_among_many_grey_ones_makes_large_images_coloured(tmp
 
 
 @pytest.mark.parametrize("linked", [False, True])
-def test_links_give_no_image_another_class_and_none_twice(tmp_path, linked):
-    """Nor where the class folder is a link itself."""
+def test_links_list_no_image_twice_and_none_of_another_class(tmp_path, linked):
+    """Even if the class folder is a link itself."""
     root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
     before = datasets.load_train("folder", root)
     cat = root / "train" / "cat"
@@ -133,8 +134,7 @@ def test_links_give_no_image_another_class_and_none_twice(tmp_path, linked):
     ]
 
 
-def test_images_are_listed_by_name_and_none_through_a_link_to_a_folder_beside_it(tmp_path):
-    """So what links are there changes neither names nor their order."""
+def test_links_change_neither_names_nor_order(tmp_path):
     root = make_folder(tmp_path, splits=("train",), size=(8, 8))
     cat = root / "train" / "cat"
     (cat / "more").mkdir()
@@ -148,25 +148,25 @@ def test_images_are_listed_by_name_and_none_through_a_link_to_a_folder_beside_it
     ]
 
 
-@pytest.mark.parametrize("kind", ["a link to nothing", "a pipe or a device"])
-def test_an_images_name_that_leads_to_no_file_is_named(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["a broken link", "a pipe or a device"])
+def test_broken_link_or_pipe_of_an_images_name_is_refused(tmp_path, kind):
     root = make_folder(tmp_path, splits=("train",), size=(8, 8))
     path = root / "train" / "cat" / "x.png"
     if "link" in kind:
         path.symlink_to(root / "gone.png")
     else:
         os.mkfifo(path)
-    with pytest.raises(InputError, match=f"{path} is no file, but {kind}; remove it"):
+    with pytest.raises(InputError, match=f"{path} is {kind}; remove it"):
         datasets.load_train("folder", root)
 
 
-def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+def test_unreadable_folder_is_named(tmp_path, monkeypatch):
     root = make_folder(tmp_path, splits=("train",), size=(8, 8))
     original = os.scandir
 
     def scandir(path):  # permissions do not stop root
         if str(path).endswith("train/cat"):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", path)
         return original(path)
 
     monkeypatch.setattr(os, "scandir", scandir)

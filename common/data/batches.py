@@ -1,8 +1,7 @@
-"""Batches: what they hold (`Stream`), and how they are made on the device (`Batches`).
+"""Shuffled, augmented batches of images: the interface (`Stream`) and small images (`Batches`).
 
-What a batch holds is a function of the seed and the step alone. Small images live on the device as
-uint8 and are cropped, flipped and cut there, without worker processes; `streamed_batches` has those
-of large images.
+A batch is a function of the seed and the step alone. Small images stay on the device as uint8 and
+are cropped, flipped and cut out there, without worker processes; `streamed` reads large ones.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,16 +23,16 @@ Batch = tuple[Tensor, Tensor]  # images [B, C, H, W], labels [B]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training images undergo, in this order.
+    """Augmentation of training images, in this order.
 
     Attributes:
-        crop_padding: pixels of black around a small image before a crop of its own size. A large
-            one is cropped at random in area (8 to 100 %) and aspect (3/4 to 4/3) instead.
-        flip: mirror every second image, on average.
-        color_jitter: of large images: brightness, contrast and saturation change by up to this
+        crop_padding: pixels of black around a small image before a random crop of its own size. A
+            large image is cropped at a random area (8 to 100 %) and aspect (3/4 to 4/3) instead.
+        flip: mirror an image with probability 0.5.
+        color_jitter: large images only: brightness, contrast and saturation change by up to this
             share, the hue by half of it.
-        cutout: side of the square that is set to the mean after normalisation, 0: none; its
-            centre is uniform over the image and it is clipped at the borders (DeVries & Taylor).
+        cutout: side of the square that is set to the mean after normalisation (0: none). Its
+            centre is uniform over the image; the borders clip it (DeVries & Taylor).
     """
 
     crop_padding: int = 0
@@ -42,18 +42,18 @@ class Augmentation:
 
 
 class Stream(ABC):
-    """Shuffled epochs of some images, split into batches.
+    """Shuffled epochs, split into batches.
 
     Args:
-        images: all images.
-        device: where batches go.
-        indices: which of them; None: all.
-        batch_size: global; each process gets its equal share of every batch.
-        augmentation: of `train` batches.
+        images: the data set.
+        device: of the batches.
+        indices: the images to use; None: all.
+        batch_size: over all processes; each gets an equal share of every batch.
+        augmentation: of training batches.
         seed: of order and augmentation.
-        stream: a name that keeps this object's draws apart from others'.
+        stream: name that separates the random numbers of streams with the same seed.
         rank: of this process.
-        processes: how many; divides the batch size.
+        processes: number of processes; divides the batch size.
     """
 
     def __init__(
@@ -78,33 +78,33 @@ class Stream(ABC):
         self._shift = (-mean / std).view(1, -1, 1, 1)
 
     def __len__(self) -> int:
-        """Whole batches in one epoch.
+        """Number of full batches in an epoch.
 
-        Deviation: the rest of the images waits for another order; the authors' code ends an epoch
-        with a smaller batch (98 steps instead of 97 for 25,000 images in batches of 256).
+        Deviation: an epoch drops its last, smaller batch; the authors' code keeps it (98 steps
+        instead of 97 for 25,000 images in batches of 256).
         """
         return len(self.indices) // self.batch_size
 
     def train(self, step: int) -> Batch:
-        """This process' share of batch `step`, counted from the run's first: images and labels.
-
-        Epochs follow one another, each in its own random order.
-        """
+        """This process' share of batch `step`, counted from the start of the run."""
         epoch, position = divmod(step, len(self))
         return self.cut(epoch, position * self.batch_size, step)
 
     @abstractmethod
     def cut(self, epoch: int, start: int, step: int) -> Batch:
-        """This process' share of an epoch's images from `start` on, augmented as step `step`'s."""
+        """This process' share of the batch at position `start` of an epoch's order.
+
+        `step` seeds the augmentation.
+        """
 
     @abstractmethod
     def evaluate(self) -> Iterator[Batch]:
-        """This process' share of all images, once and as they are, normalised."""
+        """This process' share of all images, in their order, normalised but not augmented."""
 
     def _evaluated(self) -> tuple[Tensor, ...]:
-        """This process' share of all positions, in batches.
+        """Positions of this process' images, in batches of about equal size.
 
-        They are of about equal size, none of them small, as some are normalised by themselves.
+        None is small, as batch statistics may normalise them.
         """
         mine = torch.arange(self.rank, len(self.indices), self.processes)
         return mine.tensor_split(max(1, len(self.indices) // self.batch_size))
@@ -113,7 +113,7 @@ class Stream(ABC):
         return pixels.float() * self._scale + self._shift
 
     def _cut_out(self, x: Tensor, centres: Tensor) -> Tensor:
-        """Sets the square around each image's centre, [B, 2], to the mean."""
+        """Set the square around each image's centre, [B, 2], to the mean."""
         half = self.augmentation.cutout // 2
         inside = []
         for axis, size in enumerate(self.shape[1:]):
@@ -127,16 +127,16 @@ class Stream(ABC):
 
 
 def shuffled(key: tuple[int, str], epoch: int, count: int) -> Tensor:
-    """The order of an epoch over `count` images, as positions among them."""
+    """Order of an epoch: a permutation of `count` positions."""
     return torch.randperm(count, generator=generator_of(*key, "order", epoch))
 
 
 class Batches(Stream):
-    """Batches of images that live on the device; see `Stream` for the arguments."""
+    """Batches of images on the device; see `Stream` for the arguments."""
 
     def __init__(
         self, images: Images, device: torch.device, indices: Tensor | None, batch_size: int,
-        augmentation: Augmentation, **draws,
+        augmentation: Augmentation, **draws: Any,
     ):
         super().__init__(images, device, indices, batch_size, augmentation, **draws)
         pixels, labels = images.pixels, images.labels
@@ -150,7 +150,7 @@ class Batches(Stream):
         if self._order[0] != epoch:
             self._order = (epoch, shuffled(self.key, epoch, len(self.indices)))
         batch = self._order[1][start : start + self.batch_size]
-        draws = self._draw(step)
+        draws = self.draws(step)
         share = slice(self.rank, None, self.processes)
         return self._augmented(batch[share], *(draw[share] for draw in draws))
 
@@ -162,8 +162,8 @@ class Batches(Stream):
             pixels = self.pixels[batch, :, padding : padding + height, padding : padding + width]
             yield self._normalised(pixels), self.labels[batch]
 
-    def _draw(self, step: int) -> tuple[Tensor, ...]:
-        """Crop offsets, flips and cutout centres of the whole batch: [B, 2], [B], [B, 2]."""
+    def draws(self, step: int) -> tuple[Tensor, ...]:
+        """Crop offsets, flips and cutout centres of all processes: [B, 2], [B], [B, 2]."""
         generator = generator_of(*self.key, "augment", step)
         count, (height, width) = self.batch_size, self.shape[1:]
         offsets = torch.randint(

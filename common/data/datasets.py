@@ -1,4 +1,4 @@
-"""Data sets: where images come from."""
+"""Data sets by name: digits, CIFAR, SVHN, and image folders."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as T
 
 from common.data.image_folder import (
@@ -33,32 +34,32 @@ from common.errors import InputError, is_main_process
 
 Dataset = Literal["digits", "cifar10", "cifar100", "svhn", "cinic10", "imagenet", "folder"]
 
-# Image folders: the splits that train, and those of which the first that is there tests.
-# CINIC-10 has three equal splits of 90,000; its train/ and valid/ are one training set here, which
-# a search halves as it does any other.
+# Image folders: the splits that train, and the test splits, of which the first that exists is used.
+# CINIC-10 has three equal splits of 90,000. Its train/ and valid/ are one training set here, which
+# a search halves like any other.
 FOLDERS = {
     "cinic10": (("train", "valid"), ("test",)),
     "imagenet": (("train",), ("val",)),
     "folder": (("train",), ("test", "val", "valid")),
 }
-MEASURED = 512  # files that stand for all large images of a folder
+MEASURED = 512  # sample of large images that gives mean and standard deviation
 
 
 def load_train(
     dataset: Dataset, root: str | Path, image_size: int | None = None, workers: int = 0
 ) -> Images | ImageFiles:
-    """The training split of a data set; no test image is used for anything.
+    """Load the training split; no test image is read.
 
     Args:
         dataset: its name.
-        root: where it lies: CIFAR's or SVHN's files (downloaded there if missing), or an image
-            folder `train/<class>/*` with `val/<class>/*` or `test/<class>/*`.
-        image_size: pixels; scale and crop a folder's images to this square. ImageNet's are 224
-            without it. Those of 128 or more, and ImageNet's, stay in their files.
+        root: folder of CIFAR's or SVHN's files (downloaded if missing), or an image folder
+            `train/<class>/*` with `val/<class>/*` or `test/<class>/*`.
+        image_size: scale and crop a folder's images to this many pixels (ImageNet's to 224 by
+            default). Images of 128 pixels or more, and ImageNet's, stay in their files.
         workers: processes that read such files, for each stream of batches.
 
     Raises:
-        InputError: nothing usable there.
+        InputError: no usable images there.
     """
     if image_size is not None and dataset not in ("folder", "imagenet"):
         raise InputError(
@@ -79,9 +80,9 @@ def load_test(
     dataset: Dataset, root: str | Path, train: Images | ImageFiles, image_size: int | None = None,
     split: str | None = None,
 ) -> Images | ImageFiles:
-    """The test split that belongs to these training images: their classes, channels and size.
+    """Load the test split, with the classes, channels, size and statistics of the training split.
 
-    Classes without a test image are said; a network can be tested on the others.
+    Prints a note if some classes have no test image.
 
     Args:
         dataset: its name.
@@ -91,7 +92,7 @@ def load_test(
         split: folder of the test images; None: the first of the data set's that has class folders.
 
     Raises:
-        InputError: nothing usable there, or it does not fit the training images.
+        InputError: no usable images there, or they do not fit the training images.
     """
     root = Path(root)
     if dataset == "digits":
@@ -101,16 +102,15 @@ def load_test(
     if dataset in ("cifar10", "cifar100"):
         return _cifar(dataset, root, train=False)
     split = _test_split(root, dataset, split)
-    there = set(class_folders(root, split))
-    if unknown := sorted(there - set(train.classes)):
+    found = set(class_folders(root, split))
+    if unknown := sorted(found - set(train.classes)):
         raise InputError(
             f"--data-root {root}: {split}/ has other classes than the training images: "
             f"{', '.join(unknown[:5])}"
         )
-    classes = [name for name in train.classes if name in there]
-    if len(classes) < len(train.classes) and is_main_process():
-        missing = [name for name in train.classes if name not in there]
-        print(f"note: no test image in {split}/ of {', '.join(missing[:5])}", file=sys.stderr)
+    classes = [name for name in train.classes if name in found]
+    if missing := [name for name in train.classes if name not in found]:
+        _note(f"{split}/ has no test image of {', '.join(missing[:5])}")
     names, labels = list_images(root, (split,), classes)
     labels = torch.tensor([train.classes.index(name) for name in classes])[labels]
     if isinstance(train, ImageFiles):
@@ -119,31 +119,21 @@ def load_test(
     return Images(pixels, labels, train.classes, train.mean, train.std)
 
 
-def _test_split(root: Path, dataset: str, asked: str | None) -> str:
-    """The folder of the test images; one without class folders is passed over, and said.
+def _note(text: str) -> None:
+    if is_main_process():
+        print(f"note: {text}", file=sys.stderr)
 
-    Raises:
-        InputError: there is none.
-    """
+
+def _test_split(root: Path, dataset: str, asked: str | None) -> str:
+    """Name of the test images' folder; skips a folder without class folders, with a note."""
     candidates = FOLDERS[dataset][1] if asked is None else (asked,)
     for name in candidates:
         if has_split(root, name):
             if class_folders(root, name):
                 return name
-            if is_main_process():
-                print(
-                    f"note: {root / name} has no class folders, so its images have no labels; "
-                    "passed over", file=sys.stderr,
-                )
+            _note(f"skipped {root / name}: it has no class folders, so its images have no labels")
     missing = " and no ".join(f"{name}/" for name in candidates)
-    raise InputError(
-        f"--data-root {root}: holds no {missing} with class folders, where its test images would be"
-    )
-
-
-def _check_classes(root: Path, split: str, classes: tuple[str, ...]) -> None:
-    if class_names(root, split) != classes:
-        raise InputError(f"--data-root {root}: {split}/ has other classes than the training images")
+    raise InputError(f"--data-root {root}: holds no {missing} with class folders of test images")
 
 
 def _folder(dataset: str, root: Path, size: int | None, workers: int) -> Images | ImageFiles:
@@ -151,7 +141,10 @@ def _folder(dataset: str, root: Path, size: int | None, workers: int) -> Images 
     splits, _ = FOLDERS[dataset]
     classes = class_names(root, splits[0])
     for split in splits[1:]:
-        _check_classes(root, split, classes)
+        if class_names(root, split) != classes:
+            raise InputError(
+                f"--data-root {root}: {split}/ has other classes than the training images"
+            )
     names, labels = list_images(root, splits, classes)
     if dataset == "imagenet":
         size = 224 if size is None else size
@@ -159,22 +152,16 @@ def _folder(dataset: str, root: Path, size: int | None, workers: int) -> Images 
     elif dataset == "folder" and _are_large(root, names, size):
         channels, mean, std = _measured(root, names, size)
     else:
-        return _in_memory(root, names, labels, classes, size)
+        pixels = read_images(root, names, size)
+        return Images(pixels, labels, classes, *measure(pixels))
     return ImageFiles(root, names, labels, classes, mean, std, (channels, size, size), workers)
 
 
-def _in_memory(
-    root: Path, names: np.ndarray, labels: Tensor, classes: tuple[str, ...], size: int | None
-) -> Images:
-    pixels = read_images(root, names, size)
-    return Images(pixels, labels, classes, *measure(pixels))
-
-
 def _are_large(root: Path, names: np.ndarray, size: int | None) -> bool:
-    """Whether images are so large that they stay in their files until needed.
+    """Whether images are too large to be held in memory.
 
     Raises:
-        InputError: they are, and nobody said how large they shall become.
+        InputError: they are, and need a size.
     """
     if size is not None:
         return large((3, size, size))
@@ -183,7 +170,7 @@ def _are_large(root: Path, names: np.ndarray, size: int | None) -> bool:
     if large((3, height, width)):
         raise InputError(
             f"--data-root {root}: {first} is {height}x{width} pixels; large images are cropped and "
-            "scaled to squares, so say how large: --image-size 224 is usual"
+            "scaled to squares, which need a size: --image-size 224 is usual"
         )
     return False
 
@@ -191,17 +178,14 @@ def _are_large(root: Path, names: np.ndarray, size: int | None) -> bool:
 def _measured(
     root: Path, names: np.ndarray, size: int
 ) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-    """Channels, mean and standard deviation of large images.
-
-    All follow from a seeded sample of them, as evaluation scales and crops them.
-    """
+    """Channels, mean and standard deviation of large images, from a random sample."""
     sample = torch.randperm(len(names), generator=generator_of("measure"))[:MEASURED]
     paths = [root / os.fsdecode(name) for name in names[sample.numpy()]]
     centre = evaluation_transform(size)
     try:
         pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
     except InputError:
-        check_files(root, names)  # which names all that are damaged, not the first of the sample
+        check_files(root, names)  # names all damaged files, not only this one
         raise
     channels = 3 if any_coloured(root, names) else 1
     alike = torch.stack([image.expand(channels, -1, -1) for image in pixels])
@@ -209,15 +193,14 @@ def _measured(
 
 
 def _digits(train: bool) -> Images:
-    """scikit-learn's 1,797 8x8 digits; every fifth of a class is held out for testing."""
+    """scikit-learn's 1,797 8x8 digits; every fifth of a class is a test image."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
     labels = torch.from_numpy(data.target).long()
     pixels = torch.from_numpy(data.images * (255 / 16)).round().to(torch.uint8)[:, None]
-    rank = torch.zeros_like(labels)  # of an image among those of its class
-    for label in range(10):
-        rank[labels == label] = torch.arange(int((labels == label).sum()))
+    so_far = F.one_hot(labels).cumsum(0)  # [N, 10], images of each class
+    rank = so_far.gather(1, labels[:, None])[:, 0] - 1  # of an image within its class
     held_out = rank % 5 == 2
     statistics = measure(pixels[~held_out])
     chosen = ~held_out if train else held_out
@@ -225,7 +208,7 @@ def _digits(train: bool) -> Images:
 
 
 def _cifar(dataset: str, root: Path, train: bool) -> Images:
-    """CIFAR through torchvision: its download, its checksums."""
+    """CIFAR-10 or CIFAR-100 through torchvision, which downloads and checks the files."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if dataset == "cifar10" else CIFAR100
@@ -235,28 +218,25 @@ def _cifar(dataset: str, root: Path, train: bool) -> Images:
 
 
 def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
-    """Pixels and labels of some splits of SVHN (format 2, 32x32), through torchvision."""
+    """Pixels and labels of splits of SVHN (format 2, 32x32), through torchvision."""
     from torchvision.datasets import SVHN
 
-    parts = []
-    for split in splits:
-        make = functools.partial(SVHN, root, split)
-        parts.append(_downloaded("svhn", root, make))
+    parts = [_downloaded("svhn", root, functools.partial(SVHN, root, name)) for name in splits]
     pixels = torch.cat([torch.from_numpy(part.data) for part in parts])
     labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
     return pixels.contiguous(), labels
 
 
 def _downloaded(dataset: str, root: Path, make: Callable[..., Any]) -> Any:
-    """One of torchvision's data sets, downloaded where it is not there or corrupted.
+    """A data set of torchvision, downloaded if its files are missing or corrupted.
 
     Raises:
-        InputError: and it cannot be had.
+        InputError: the download failed.
     """
     try:
         try:
             return make()
-        except RuntimeError:  # not there, or corrupted
+        except RuntimeError:  # missing or corrupted
             return make(download=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = str(error).splitlines()[0]

@@ -1,4 +1,8 @@
-"""Image folders, `train/<class>/<image>` and other splits alike: listed and decoded."""
+"""List and decode image folders: `train/<class>/<image>`, other splits alike.
+
+torchvision's `ImageFolder` counts hidden folders and thumbnails as images, skips unreadable folders
+silently, follows links in circles and reads a photograph without its EXIF orientation.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,12 @@ from common.errors import InputError, is_main_process
 READABLE = (*IMG_EXTENSIONS, ".jfif", ".jp2", *([".avif"] if features.check("avif") else []))
 GREY = ("1", "L", "LA")
 MODES = (*GREY, "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
-NOT_OURS = ("@eaDir", "__MACOSX")  # thumbnails of a NAS, and what macOS adds to a zip
-NAMED = 5  # damaged files that a message names
+NOT_IMAGES = ("@eaDir", "__MACOSX")  # thumbnails of a NAS, resource forks in macOS zips
+NAMED = 5  # damaged files that a message names; the others are counted
 
 
 def has_split(root: Path, split: str) -> bool:
-    """Whether there is such a folder.
+    """Whether the folder exists.
 
     Raises:
         InputError: the root cannot be read.
@@ -38,28 +42,28 @@ def has_split(root: Path, split: str) -> bool:
 
 
 def class_names(root: Path, split: str) -> tuple[str, ...]:
-    """The class folders of a split, sorted; hidden ones are no classes.
+    """The class folders of a split, sorted, without hidden ones.
 
     Raises:
-        InputError: there is no such split, it has fewer than two, or a name is not UTF-8.
+        InputError: the split is missing, has fewer than two classes, or a name is not UTF-8.
     """
     if not has_split(root, split):
         raise InputError(
-            f"--data-root {root}: no folder {split}/ there; an image folder is "
-            "train/<class>/<image> with test/, val/ or valid/ alike (CINIC-10: train/, valid/ and "
+            f"--data-root {root}: no folder {split}/ there; an image folder has "
+            "train/<class>/<image>, and test/, val/ or valid/ alike (CINIC-10: train/, valid/ and "
             "test/; ImageNet: train/ and val/)"
         )
     classes = class_folders(root, split)
     for name in classes:
         if name != os.fsencode(name).decode(errors="replace"):
             raise InputError(
-                f"--data-root {root}: the class folder {os.fsencode(name)!r} in {split}/ is not "
-                "named in UTF-8; rename it"
+                f"--data-root {root}: the name of {os.fsencode(name)!r} in {split}/ is not UTF-8; "
+                "rename the folder"
             )
     if len(classes) < 2:
         raise InputError(
-            f"--data-root {root}: {split}/ holds {len(classes)} class folders; "
-            "two or more are needed, one folder a class"
+            f"--data-root {root}: {split}/ holds {len(classes)} class folders; two or more are "
+            "needed, one folder per class"
         )
     return classes
 
@@ -71,23 +75,22 @@ def class_folders(root: Path, split: str) -> tuple[str, ...]:
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name in NOT_OURS
+    return name.startswith(".") or name in NOT_IMAGES
 
 
 def list_images(
     root: Path, splits: Sequence[str], classes: Sequence[str]
 ) -> tuple[np.ndarray, Tensor]:
-    """All image files of some splits, split by split and class by class, sorted.
+    """List the image files of some splits, sorted within each split and class.
 
-    What is in hidden folders is left out; links are followed. Files of other kinds are counted and
-    said once.
+    Skips hidden folders, follows links, and reports the number of skipped files in one line.
 
     Returns:
-        Their names below the root, as one array of bytes (a million Python strings would be copied
-        into every worker process, little by little), and their labels, int64 [N].
+        Names below the root, as one array of bytes (reference counts would copy a million Python
+        strings into every worker process), and labels, int64 [N].
 
     Raises:
-        InputError: a class has none in one of the splits, or see `_files_below`.
+        InputError: a class of a split has no image; also see `_files_below`.
     """
     names, labels, others = [], [], Counter()
     for split in splits:
@@ -97,7 +100,7 @@ def list_images(
                 if file.lower().endswith(READABLE):
                     found.append(file)
                 else:
-                    others[Path(file).suffix.lower() or "without an ending"] += 1
+                    others[Path(file).suffix.lower() or "without extension"] += 1
             if not found:
                 raise InputError(f"--data-root: no image in {root / split / name}")
             names += found
@@ -105,55 +108,54 @@ def list_images(
     if others and is_main_process():
         kinds = ", ".join(f"{count} {kind}" for kind, count in others.most_common(NAMED))
         print(
-            f"note: left out of {root} ({', '.join(splits)}), as no image format that is read: "
-            f"{kinds}", file=sys.stderr,
+            f"note: skipped files in {root} ({', '.join(splits)}) of other formats: {kinds}",
+            file=sys.stderr,
         )
     return np.array([os.fsencode(name) for name in names]), torch.tensor(labels)
 
 
-def _files_below(root: Path, folder: str, seen: set[str] | None = None) -> Iterator[str]:
-    """Regular files at any depth, by their names below the root; no hidden ones.
+def _files_below(root: Path, folder: str) -> Iterator[str]:
+    """The files in a class folder at any depth, as names below the root, without hidden ones.
 
-    A folder is listed once, whatever links lead to it, and none that holds this one: its images are
-    of other classes.
+    Unlike torchvision's `make_dataset`, this follows links without loops: each folder is listed
+    once, and a link to a folder above the class is ignored, as its images belong to other classes.
 
     Raises:
-        InputError: a folder cannot be read, or an image's name leads to no file.
+        InputError: a folder cannot be read, or an image name is not a file.
     """
-    real = Path(os.path.realpath(root / folder))
-    if seen is None:
-        above = [*real.parents, *(root / folder).parents]
-        seen = {os.path.realpath(path) for path in above}
-    if str(real) in seen:
-        return
-    seen.add(str(real))
-    try:
-        with os.scandir(root / folder) as found:  # folders before links to them
-            entries = sorted(found, key=lambda entry: (entry.is_symlink(), entry.name))
-    except OSError as error:
-        raise InputError(
-            f"--data-root: {root / folder} cannot be read ({error.strerror})"
-        ) from None
-    for entry in entries:
-        name = f"{folder}/{entry.name}"
-        if _hidden(entry.name):
+    top = root / folder
+    seen = {os.path.realpath(above) for above in (*top.parents, *top.resolve().parents)}
+    for path, folders, files in os.walk(top, onerror=_unreadable_folder, followlinks=True):
+        if (real := os.path.realpath(path)) in seen:
+            folders.clear()
             continue
-        if entry.is_dir():
-            yield from _files_below(root, name, seen)
-        elif entry.is_file():
-            yield name
-        elif name.lower().endswith(READABLE):
-            what = "a link to nothing" if entry.is_symlink() else "a pipe or a device"
-            raise InputError(f"--data-root: {root / name} is no file, but {what}; remove it")
+        seen.add(real)
+        folders[:] = sorted(  # real folders before links to them
+            (name for name in folders if not _hidden(name)),
+            key=lambda name: (os.path.islink(os.path.join(path, name)), name),
+        )
+        for name in files:
+            file = os.path.join(path, name)
+            if _hidden(name):
+                continue
+            if os.path.isfile(file):
+                yield folder + file.removeprefix(str(top))
+            elif name.lower().endswith(READABLE):
+                what = "a broken link" if os.path.islink(file) else "a pipe or a device"
+                raise InputError(f"--data-root: {file} is {what}; remove it")
+
+
+def _unreadable_folder(error: OSError) -> None:
+    raise InputError(f"--data-root: {error.filename} cannot be read ({error.strerror})") from None
 
 
 def check_files(root: Path, names: np.ndarray) -> None:
-    """Decode every one of these files once, a thousand in about a second.
+    """Decode every file once (about a thousand per second).
 
     Raises:
-        InputError: some are damaged; all of them are counted, the first ones named.
+        InputError: with the number of damaged files and the names of the first ones.
     """
-    def wrong(name: bytes) -> str | None:
+    def error(name: bytes) -> str | None:
         try:
             open_image(root / os.fsdecode(name), None)
         except InputError as error:
@@ -161,14 +163,17 @@ def check_files(root: Path, names: np.ndarray) -> None:
         return None
 
     with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
-        _refuse([error for error in pool.map(wrong, names) if error])
+        errors = [found for found in pool.map(error, names) if found]
+    if errors:
+        more = f"\n... and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
+        raise InputError("\n".join(errors[:NAMED]) + more)
 
 
 def any_coloured(root: Path, names: np.ndarray) -> bool:
-    """Whether any of these files has colours, by its header alone.
+    """Whether any file is coloured, by its header.
 
     Raises:
-        InputError: a file is no image.
+        InputError: a file is not an image.
     """
     for name in names:
         path = root / os.fsdecode(name)
@@ -181,39 +186,29 @@ def any_coloured(root: Path, names: np.ndarray) -> bool:
     return False
 
 
-def _refuse(errors: Sequence[str]) -> None:
-    if errors:
-        more = f"\n... and {len(errors) - NAMED} more" if len(errors) > NAMED else ""
-        raise InputError("\n".join(errors[:NAMED]) + more)
-
-
 def read_images(
     root: Path, names: np.ndarray, size: int | None, like: tuple[int, int, int] | None = None
 ) -> Tensor:
-    """All of these files in memory: uint8 [N, C, H, W].
+    """Read all files into memory: uint8 [N, C, H, W].
 
     Args:
-        root: above the files.
-        names: below it.
-        size: scale and crop them to this square; None: they have one size already.
-        like: channels, height and width that they must have. Without it there are three channels if
-            any of the images is coloured.
+        root: of the image folder.
+        names: of the files, below the root.
+        size: scale and crop to this square; None: all images have one size.
+        like: required channels, height and width; None: three channels if any image is coloured.
 
     Raises:
-        InputError: files are no images (all are counted), or one is of another size.
+        InputError: files are not images (all are counted), or their sizes differ.
     """
     images: list[Tensor] = []
-    errors: list[str] = []
     channels, shape = (None, None) if like is None else (like[0], like[1:])
     for name in names:
         path = root / os.fsdecode(name)
         try:
             image = open_image(path, channels)
-        except InputError as error:
-            errors.append(str(error))
-            continue
-        if errors:
-            continue
+        except InputError:
+            check_files(root, names)  # names all damaged files, not only this one
+            raise
         if size is not None:
             image = T.center_crop(T.resize(image, size, antialias=True), [size] * 2)
         images.append(T.pil_to_tensor(image))
@@ -222,26 +217,28 @@ def read_images(
             sizes = ["x".join(map(str, s)) for s in (images[-1].shape[1:], shape)]
             raise InputError(
                 f"--data-root: {path} is {sizes[0]}, others are {sizes[1]}; "
-                "--image-size N brings them to one size"
+                "--image-size N scales all to one size"
             )
-    _refuse(errors)
     channels = max(image.shape[0] for image in images)
     return torch.stack([image.expand(channels, -1, -1) for image in images])
 
 
 def open_image(path: Path, channels: int | None) -> Image.Image:
-    """One image, decoded and upright; with `channels` None, grey ones have one, others three.
+    """Decode one image and turn it upright.
+
+    Args:
+        path: of the file.
+        channels: 1 or 3; None: 1 if the image is grey.
 
     Raises:
-        InputError: it is no image, or one of more than 8 bits a channel.
+        InputError: the file is not an image, or has more than 8 bits per channel.
     """
     try:
         with Image.open(path) as image:
             if image.mode not in MODES:
-                deep = "more than 8 bits a channel" if image.mode[0] in "IF" else "other colours"
+                deep = "more than 8 bits per channel" if image.mode[0] in "IF" else "other colours"
                 raise ValueError(f"mode {image.mode}, {deep}; save it as RGB")
             grey = image.mode in GREY if channels is None else channels == 1
-            # A camera held upright says so in EXIF, and leaves the pixels lying.
             return ImageOps.exif_transpose(image).convert("L" if grey else "RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None

@@ -1,7 +1,4 @@
-"""One split of a data set: small images in memory (`Images`), large ones in files (`ImageFiles`).
-
-Whoever trains sees no difference: both know their classes and serve batches.
-"""
+"""A split of a data set: small images in memory (`Images`), large ones in files (`ImageFiles`)."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from torch import Tensor
 from common.distributed import generator_of
 from common.errors import InputError
 
-LARGE = 128  # pixels: from here on images stay in their files and get ImageNet's stem
+LARGE = 128  # pixels: such images stay in their files, and networks get ImageNet's stem
 
 
 def large(shape: tuple[int, int, int]) -> bool:
@@ -27,13 +24,13 @@ def large(shape: tuple[int, int, int]) -> bool:
 
 
 class LabelledImages:
-    """What both kinds have in common.
+    """Base of both kinds.
 
     Attributes:
-        labels: int64 [N].
-        classes: their names; a label is an index into them.
-        mean: of each channel, 0 to 1; a test split carries those of the training split.
-        std: of each channel.
+        labels: int64 [N], indices into `classes`.
+        classes: their names.
+        mean: of each channel, in pixels from 0 to 1; a test split has the training split's.
+        std: of each channel, likewise.
         shape: channels, height and width of an image.
     """
 
@@ -41,10 +38,10 @@ class LabelledImages:
         return len(self.labels)
 
     def limited(self, count: int | None, seed: int) -> LabelledImages:
-        """A seeded choice of `count` images (None: all of them).
+        """A random choice of `count` images (None: all).
 
         Raises:
-            InputError: there are fewer.
+            InputError: the split has fewer.
         """
         if count is None:
             return self
@@ -54,7 +51,7 @@ class LabelledImages:
         return self.subset(chosen.sort().values)
 
     def described(self) -> dict[str, Any]:
-        """What a user of a network that was trained on them must know, as JSON has it."""
+        """What the user of a trained network needs to know, as JSON."""
         return {
             "classes": list(self.classes), "shape": list(self.shape),
             "mean": list(self.mean), "std": list(self.std),
@@ -82,11 +79,11 @@ class Images(LabelledImages):
         return tuple(self.pixels.shape[1:])
 
     def subset(self, indices: Tensor) -> Images:
-        """The images of these indices, normalised as the whole split is."""
+        """The images at these indices; mean and standard deviation stay."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
     def sha256(self) -> str:
-        """Of pixels and labels: equal data, equal digest."""
+        """Digest of pixels and labels."""
         digest = hashlib.sha256(repr(tuple(self.pixels.shape)).encode())
         digest.update(self.pixels.cpu().contiguous().numpy())
         digest.update(self.labels.cpu().contiguous().numpy())
@@ -95,13 +92,13 @@ class Images(LabelledImages):
 
 @dataclass(frozen=True)
 class ImageFiles(LabelledImages):
-    """Images that stay in their files until a batch needs them; training crops them at random.
+    """Images that are read from their files when a batch needs them.
 
     Attributes:
         root: of the image folder.
-        names: of the files below it, bytes [N].
+        names: of the files, below the root; bytes [N].
         labels, classes, mean, std, shape: see `LabelledImages`.
-        workers: processes that read for each stream of batches; 0: none, who asks reads.
+        workers: processes that read for each stream of batches; 0: this process reads.
     """
 
     root: Path
@@ -114,15 +111,15 @@ class ImageFiles(LabelledImages):
     workers: int = 0
 
     def path(self, index: int) -> Path:
-        """Where an image is."""
+        """The file of an image."""
         return self.root / os.fsdecode(self.names[index])
 
     def subset(self, indices: Tensor) -> ImageFiles:
-        """The images of these indices, normalised as the whole split is."""
+        """See `Images.subset`."""
         return replace(self, names=self.names[indices.numpy()], labels=self.labels[indices])
 
     def sha256(self) -> str:
-        """Of names, lengths in bytes, labels and shape: files are told apart without being read."""
+        """Digest of names, file sizes, labels and shape; does not read the files."""
         digest = hashlib.sha256(repr(tuple(self.shape)).encode())
         lengths = [self.path(index).stat().st_size for index in range(len(self))]
         for name in self.names.tolist():

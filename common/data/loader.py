@@ -1,6 +1,8 @@
-"""Batches of images, wherever they are: small ones in memory, large ones in their files."""
+"""Batches of small images in memory or of large images in files."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +18,8 @@ def batches(
     indices: Tensor | None,
     batch_size: int,
     augmentation: Augmentation,
-    **draws,
+    **draws: Any,
 ) -> Stream:
-    """Made on the device, or read by worker processes; see `Stream` for the arguments."""
+    """The `Stream` for these images; see there for the arguments."""
     kind = StreamedBatches if isinstance(images, ImageFiles) else Batches
     return kind(images, device, indices, batch_size, augmentation, **draws)

@@ -1,12 +1,12 @@
-"""Mean and standard deviation of a data set's channels, by which its images are normalised."""
+"""Mean and standard deviation of each channel, which normalise images."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Per channel, in units of the pixel range; other data sets' are measured on their training images.
-# Deviation: CIFAR-100 has its own; DARTS' and PC-DARTS' code normalises it by CIFAR-10's.
+# Pixels from 0 to 1. Other data sets are measured on their training images.
+# Deviation: DARTS' and PC-DARTS' code normalises CIFAR-100 by CIFAR-10's statistics.
 STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
@@ -15,7 +15,10 @@ STATISTICS = {
 
 
 def measure(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Both of each channel of uint8 [N, C, H, W], 0 to 1, without a wider copy of all images."""
+    """Mean and standard deviation of each channel of uint8 [N, C, H, W], in pixels from 0 to 1.
+
+    Counts grey levels, which needs no floating-point copy of the images.
+    """
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in pixels.unbind(1):

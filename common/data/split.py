@@ -1,10 +1,11 @@
-"""How a search splits its images: one part trains the weights, the other the architecture."""
+"""Split images in two: one part trains the weights, the other the architecture (or validates)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +17,11 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """The two parts of a search's images: one trains the weights, the other the architecture.
+    """Two disjoint parts of a data set.
 
     Attributes:
-        train: int64 indices.
-        valid: int64 indices, none of them in `train`.
+        train: int64 indices; they train the weights.
+        valid: int64 indices; they train the architecture of a search, or validate.
     """
 
     train: Tensor
@@ -28,9 +29,9 @@ class Split:
 
     @classmethod
     def halves(cls, count: int, seed: int) -> Split:
-        """A seeded random half against the rest (an odd image is left out).
+        """Two random halves; an odd image is left out.
 
-        Deviation: DARTS' and PC-DARTS' code takes the first half of the file and the last.
+        Deviation: DARTS' and PC-DARTS' code takes the first and the second half of the file.
         """
         order = torch.randperm(count, generator=generator_of(seed, "split"))
         return cls(order[: count // 2].clone(), order[count // 2 : 2 * (count // 2)].clone())
@@ -39,10 +40,10 @@ class Split:
     def per_class(
         cls, images: Images | ImageFiles, shares: tuple[float, float], seed: int
     ) -> Split:
-        """Of each class a seeded random share, and disjoint from it another, in whole images.
+        """Two disjoint random shares of each class, rounded down to whole images.
 
         Raises:
-            InputError: a class has too few images for one of them.
+            InputError: a share of a class has no image.
         """
         generator, parts = generator_of(seed, "split"), ([], [])
         for label, name in enumerate(images.classes):
@@ -52,8 +53,8 @@ class Split:
             for flag, share, count in zip(("train", "valid"), shares, counts, strict=True):
                 if count == 0:
                     raise InputError(
-                        f"--{flag}-share {share}: of the {len(members)} training images of class "
-                        f"{name} that is not one; take a larger share or more images"
+                        f"--{flag}-share {share}: gives no image of class {name}, which has "
+                        f"{len(members)} training images; take a larger share or more images"
                     )
             parts[0].append(order[: counts[0]])
             parts[1].append(order[counts[0] : sum(counts)])
@@ -61,15 +62,15 @@ class Split:
 
     @classmethod
     def holding_out(cls, count: int, share: float, seed: int) -> Split:
-        """A seeded random share is held out for validation; of one half, a search's halves."""
+        """Hold out a random share for validation; 0.5 gives the halves of a search."""
         if share == 0.5:
             return cls.halves(count, seed)
         order = torch.randperm(count, generator=generator_of(seed, "split"))
         kept = count - round(share * count)
         return cls(order[:kept].clone(), order[kept:].clone())
 
-    def to_json(self) -> dict:
-        """Both lists and their SHA-256."""
+    def to_json(self) -> dict[str, Any]:
+        """Indices of both parts, and their SHA-256."""
         halves = {"train": self.train.tolist(), "valid": self.valid.tolist()}
         digest = hashlib.sha256(json.dumps(halves, separators=(",", ":")).encode())
         return {"sha256": digest.hexdigest(), **halves}

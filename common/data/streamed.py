@@ -1,14 +1,14 @@
 """Batches of large images, read from their files by worker processes.
 
-Workers open, crop and flip single images (torchvision's transforms on PIL's), ahead of the step
-that asks; the device normalises whole batches. Each image's draws come from a seed of its own, so
-a batch is a function of the seed and the step, whatever the number of workers and wherever a run
-was resumed.
+Workers read ahead and apply torchvision's transforms to PIL images; the device normalises batches.
+Each image has its own augmentation seed, so a batch depends only on the run's seed and the step,
+not on the number of workers or on where the run was resumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,12 +22,12 @@ from common.data.images import ImageFiles
 from common.distributed import generator_of, seed_of
 from common.errors import InputError, UnreadableFile
 
-Request = tuple[int, int]  # an image's index, the seed of its draws
+Request = tuple[int, int]  # index of an image, seed of its augmentation
 Position = tuple[int, int, int, int]  # epoch, start within it, step, batch size
 
 
 def training_transform(size: int, augmentation: Augmentation) -> v2.Transform:
-    """A random crop of any size and aspect, scaled to [size, size]; then flips and colours."""
+    """A random crop scaled to [size, size], then flips and colours."""
     steps = [v2.RandomResizedCrop(size)]
     if augmentation.flip:
         steps.append(v2.RandomHorizontalFlip())
@@ -38,28 +38,28 @@ def training_transform(size: int, augmentation: Augmentation) -> v2.Transform:
 
 
 def evaluation_transform(size: int) -> v2.Transform:
-    """The centre of the image, scaled so that 256/224 of it is the shorter side."""
+    """The centre crop [size, size] of an image whose shorter side is scaled to size * 256/224."""
     return v2.Compose([v2.Resize(round(size * 256 / 224)), v2.CenterCrop(size)])
 
 
 class StreamedBatches(Stream):
-    """Batches of images that are in files; see `batches.Stream` for the arguments."""
+    """Batches of images in files; see `batches.Stream` for the arguments."""
 
     def __init__(
         self, images: ImageFiles, device: torch.device, indices: Tensor | None, batch_size: int,
-        augmentation: Augmentation, **draws,
+        augmentation: Augmentation, **draws: Any,
     ):
         super().__init__(images, device, indices, batch_size, augmentation, **draws)
         self.images = images
         self._transform = training_transform(self.shape[-1], augmentation)
         self._stream: Iterator = iter(())
-        self._next: Position | None = None  # what the stream holds next
+        self._next: Position | None = None  # of the stream's next batch
 
     def cut(self, epoch: int, start: int, step: int) -> Batch:
-        """See `Stream.cut`; quick where it asks for the batch that follows the last one."""
+        """See `Stream.cut`; fast if this batch follows the last one, which is read ahead."""
         position = (epoch, start, step, self.batch_size)
         if position != self._next:
-            self._stream = iter(())  # ends the workers of the old one
+            self._stream = iter(())  # ends the old workers
             wanted = requests(self.indices, self.key, position, self.rank, self.processes)
             self._stream = iter(self._loader(wanted, self._transform))
         self._next = after(position, len(self.indices))
@@ -69,7 +69,7 @@ class StreamedBatches(Stream):
         return x, labels
 
     def evaluate(self) -> Iterator[Batch]:
-        """See `Stream.evaluate`; each image is its scaled centre."""
+        """See `Stream.evaluate`; reads the scaled centre of each image."""
         wanted = [[(index, 0) for index in self.indices[p].tolist()] for p in self._evaluated()]
         for batch in self._loader(wanted, evaluation_transform(self.shape[-1])):
             yield self._received(batch)
@@ -78,7 +78,7 @@ class StreamedBatches(Stream):
         return DataLoader(
             _Reader(self.images, transform), batch_sampler=wanted, collate_fn=_together,
             num_workers=self.images.workers, pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # of seeds that nobody uses; not torch's, which steps do
+            generator=torch.Generator(),  # keeps torch's own generator, which steps use, as it is
         )
 
     def _received(self, batch: Batch | InputError) -> Batch:
@@ -88,7 +88,7 @@ class StreamedBatches(Stream):
         return self._normalised(self._send(pixels)), self._send(labels)
 
     def _centres(self, step: int) -> Tensor:
-        """Cutout's, of the whole batch: [B, 2]."""
+        """Cutout centres of all processes: [B, 2]."""
         generator = generator_of(*self.key, "cutout", step)
         centres = torch.rand(self.batch_size, 2, generator=generator)
         return (centres * torch.tensor(self.shape[1:])).long()
@@ -97,10 +97,10 @@ class StreamedBatches(Stream):
 def requests(
     indices: Tensor, key: tuple[int, str], position: Position, rank: int, processes: int
 ) -> Iterator[list[Request]]:
-    """A process' share of a batch and, endlessly, of all that follow; see `Stream`.
+    """A process' share of a batch and of all that follow, without end.
 
-    No method of `StreamedBatches`, which would hold itself by its own stream: workers of a stream
-    that the garbage collector finds take seconds to end.
+    A function, as a method would make `StreamedBatches` refer to itself through its stream, and
+    workers take seconds to end if the garbage collector ends them.
     """
     epoch = None
     while True:
@@ -116,7 +116,7 @@ def requests(
 
 
 def after(position: Position, count: int) -> Position:
-    """The next batch: of the same epoch, or the first of another where this one has no more."""
+    """Position of the next batch: in this epoch, or the first of the next one."""
     epoch, start, step, size = position
     if start + 2 * size > count:
         return epoch + 1, 0, step + 1, size
@@ -124,7 +124,7 @@ def after(position: Position, count: int) -> Position:
 
 
 class _Reader(Dataset):
-    """What a worker does for one image."""
+    """Read and transform one image in a worker."""
 
     def __init__(self, images: ImageFiles, transform: v2.Transform):
         self.images, self.transform = images, transform
@@ -133,19 +133,19 @@ class _Reader(Dataset):
         index, seed = request
         try:
             image = open_image(self.images.path(index), self.images.shape[0])
-        except InputError as error:  # returned: raised, a worker's traceback would be its message
+        except InputError as error:  # returned, as a raised one would carry the worker's traceback
             return UnreadableFile(
-                f"{error}. If that passes, --resume goes on; else mend it or take it out, and "
+                f"{error}. If that passes, --resume goes on; else replace or remove the file and "
                 "start a new run"
             )
-        with torch.random.fork_rng(devices=[]):  # without workers, the generator is the step's
+        with torch.random.fork_rng(devices=[]):  # without workers, steps use this generator
             torch.default_generator.manual_seed(seed)
             pixels = T.pil_to_tensor(self.transform(image))  # uint8 [C, size, size]
         return pixels, self.images.labels[index]
 
 
 def _together(read: list[tuple[Tensor, Tensor] | InputError]) -> Batch | InputError:
-    """A batch of what was read; the first error if there are any."""
+    """Collate a batch; the first error, if any."""
     for one in read:
         if isinstance(one, InputError):
             return one

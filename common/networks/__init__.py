@@ -1,1 +1,1 @@
-"""Genotypes and the networks they stand for."""
+"""Genotypes and their networks."""

@@ -1,14 +1,14 @@
-"""Size of a derived network: parameters, and multiply-adds of one image by two conventions.
+"""Parameters of a derived network, and multiply-adds of one image by two conventions.
 
-The papers do not count the same thing, so a figure means little without its convention:
+The papers count differently:
 
 * `multiply_adds`: Conv2d and Linear layers only (GDAS' 581 and 497 M on ImageNet).
-* `multiply_adds_paper`: PC-DARTS' figures (586 and 597 M on ImageNet), which add to these one for
-  every element that a ReLU or a pool puts out, and two for every element of a batch-normalisation.
-  Every layer counts, those of the stem and the global pool too; identities, sums and
-  concatenations cost nothing. (Pools are 0.3 M or less: the printed figures do not decide them.)
+* `multiply_adds_paper`: PC-DARTS' numbers (586 and 597 M on ImageNet), which add one for each
+  output element of a ReLU or pool, and two for each element of a batch normalisation. All layers
+  count, including the stem and the global pool; identities, sums and concatenations are free.
+  (Pools are 0.3 M or less, so the printed numbers do not show whether they count.)
 
-DARTS' 574 M for its second-order cells is reproduced by no convention known here.
+No convention known here gives DARTS' 574 M for its second-order cells.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from common.networks.network import Network
 
 @dataclass(frozen=True)
 class Setting:
-    """A dataset's images and the size of network that the papers evaluate on it.
+    """Images of a data set, and the network size that the papers use for it.
 
     Attributes:
-        classes: how many.
-        image_size: pixels of both sides.
+        classes: number of classes.
+        image_size: height and width in pixels.
         channels: of the first cell.
-        cells: how many.
-        own: of one's own images, [C, H, W]; None: colour ones of `image_size`.
+        cells: number of cells.
+        own: shape [C, H, W] of a user's images; None: colour images of `image_size`.
     """
 
     classes: int
@@ -50,12 +50,12 @@ class Setting:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of an image, [C, H, W]."""
+        """Shape of an image, [C, H, W]."""
         return self.own or (3, self.image_size, self.image_size)
 
     @property
     def large_images(self) -> bool:
-        """Whether they get ImageNet's stem."""
+        """Whether the network has ImageNet's stem."""
         return large(self.shape)
 
 
@@ -68,7 +68,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A text's vocabulary, and the size of the model that DARTS and GDAS evaluate on it."""
+    """Vocabulary of a text, and the units of DARTS' and GDAS' model for it."""
 
     words: int
     units: int
@@ -82,7 +82,7 @@ LANGUAGE_MODELS = {
 
 @dataclass(frozen=True)
 class Complexity:
-    """Counts of one network; multiply-adds are of one image, without the auxiliary head."""
+    """Counts of a network; multiply-adds are per image, without the auxiliary head."""
 
     params: int
     params_with_auxiliary: int
@@ -91,10 +91,10 @@ class Complexity:
 
 
 def complexity(genotype: Genotype, setting: Setting) -> Complexity:
-    """Count the network that `genotype` describes; no weights are allocated.
+    """Count the network of a genotype, without allocating weights.
 
     Raises:
-        InputError: the genotype describes no image network, or the network is too small.
+        InputError: the genotype has no image network, or the network is too small.
     """
     network = on_meta(genotype, setting, auxiliary=True)
     image = torch.empty(1, *setting.shape, device="meta")
@@ -103,17 +103,17 @@ def complexity(genotype: Genotype, setting: Setting) -> Complexity:
 
 
 def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
-    """The network without values for its weights.
+    """The network on the meta device, without weight values.
 
     Raises:
-        InputError: the genotype describes no image network, or it would have no channels or no
-            normal cells.
+        InputError: the genotype has no image network, or there would be no channels or no normal
+            cells.
     """
     check_size(setting.shape, setting.channels)
     if setting.cells < 3:
         raise InputError(
-            f"--cells {setting.cells}: must be at least 3; the reduction cells stand at a third "
-            "and at two thirds, which leaves no normal cell in a smaller network"
+            f"--cells {setting.cells}: must be at least 3; with reduction cells at a third and at "
+            "two thirds, a smaller network has no normal cell"
         )
     with torch.device("meta"):
         return Network(
@@ -124,22 +124,23 @@ def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) ->
 
 
 def recurrent_parameters(cell: Cell, model: LanguageModel) -> int:
-    """Of a language model around a recurrent cell: an embedding and a matrix for each node.
+    """Parameters of a language model with a recurrent cell.
 
-    The decoder's matrix is the embedding, beside which it has a bias; state 0 is made of a word
-    and the state before, every other state of one before it; each by a gate and a candidate.
+    The embedding, which the decoder shares, and the decoder's bias; one matrix for state 0 (from
+    a word and the previous state) and one per node (from an earlier state), each with a gate and a
+    candidate.
     """
     words, units = model.words, model.units
     return words * units + words + 2 * units * 2 * units + cell.nodes * units * 2 * units
 
 
 def parameters(module: nn.Module) -> int:
-    """The number of parameters of a module."""
+    """Number of parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def multiply_adds(network: nn.Module, image: Tensor) -> tuple[int, int]:
-    """Multiply-adds of one forward pass: convolutions and linear layers, and PC-DARTS' count."""
+    """Multiply-adds of one forward pass by both conventions."""
     network.eval()
     with torch.no_grad(), CallCounter() as counter:
         network(image)
@@ -149,9 +150,10 @@ def multiply_adds(network: nn.Module, image: Tensor) -> tuple[int, int]:
 
 
 class CallCounter(TorchFunctionMode):
-    """Counts what the functions of torch do while it is active.
+    """Counts operations of torch functions while it is active.
 
-    Hooks on modules would miss the ReLUs of the candidate operations, which are function calls.
+    Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
+    `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
     """
 
     kinds = {
@@ -171,11 +173,11 @@ class CallCounter(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        """Call the function; count the elements it puts out, times the products for each."""
+        """Call the function; count its output elements, times the products of each."""
         result = func(*args, **(kwargs or {}))
         kind = self.kinds.get(func)
         if kind == "product":
-            weight = args[1]  # [outputs, ...]: its other dimensions are multiplied for an element
+            weight = args[1]  # [outputs, ...]; an output element has weight[0].numel() products
             self.counts[kind] += result.numel() * weight[0].numel()
         elif kind:
             self.counts[kind] += result.numel()

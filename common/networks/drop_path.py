@@ -1,4 +1,4 @@
-"""Drop-path (Larsson et al., 2017), whose probability grows while a compiled network trains."""
+"""Drop-path (Larsson et al., 2017) with a probability that may change in a compiled network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Leaves a path out for some images of a batch, in training.
+    """Drops a path for some images of a batch, in training.
 
-    timm's keeps its probability in a float, for each value of which torch.compile would compile
-    the network anew. Here it is a tensor, which no checkpoint holds: the epoch says what it is.
+    timm's DropPath has a float probability, and torch.compile recompiles for each value. Here it is
+    a tensor, not saved in checkpoints, as each epoch sets it.
     """
 
     def __init__(self):
@@ -24,7 +24,7 @@ class DropPath(nn.Module):
         self.probability.fill_(probability)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W], each image as it was over the probability to be kept, or zero."""
+        """[B, C, H, W]; each image is zero or divided by its probability to be kept."""
         if not (self.training and self.active):
             return x
         kept = (1 - self.probability).expand(len(x), 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Whether a config's network and these images fit each other, and this machine's memory."""
+"""Check that network, images and this machine's memory fit together."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from common.run.memory import check_memory, of_network, of_padded
 
 
 def check_images(config: RunConfig, images: Images | ImageFiles) -> None:
-    """Refuse flags that do not go together with these training images.
+    """Check the flags against the training images.
 
     Raises:
-        InputError: naming the flag and what fits, or they are too small for any network.
+        InputError: with the flag and a value that fits, or the images are too small.
     """
     check_size(images.shape, config.channels)
     padding, side = config.crop_padding, max(images.shape[1:])
     if isinstance(images, Images) and padding > side:
         raise InputError(
-            f"--crop-padding {padding}: some crops would see nothing of images of {side} "
-            f"pixels; {side} or less"
+            f"--crop-padding {padding}: some crops of images of {side} pixels would be blank; use "
+            f"{side} or less"
         )
     check_network(config, images.shape)
     if isinstance(images, Images):
@@ -30,10 +30,10 @@ def check_images(config: RunConfig, images: Images | ImageFiles) -> None:
 
 
 def check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
-    """Refuse a network that no training could hold, for images [C, H, W].
+    """Refuse a network for images [C, H, W] that does not fit in memory.
 
     Raises:
-        InputError: naming the flags that make it smaller.
+        InputError: with the flags that make it smaller.
     """
     needed = of_network(
         shape, config.channels, config.cells,

@@ -1,6 +1,6 @@
-"""Genotypes: the cells a search found, as data.
+"""Genotypes: the cells that a search found.
 
-A genotype is a versioned JSON file that a person can read and write::
+A genotype is a versioned JSON file that people can read and write::
 
     {
       "format": "nas-genotype", "version": 1, "name": "my_cells",
@@ -19,9 +19,9 @@ A genotype is a versioned JSON file that a person can read and write::
       "provenance": {"source": "where it comes from"}
     }
 
-States are numbered as in DARTS: 0 and 1 are the outputs of the two cells before (a recurrent cell
-has one input, state 0), then come the computed nodes. `output` lists the states that are
-concatenated (averaged, in a recurrent cell, and in an image cell with `"join": "mean"`).
+States are numbered as in DARTS: 0 and 1 are the outputs of the two previous cells (a recurrent cell
+has one input, state 0); the computed nodes follow. `output` lists the states that are concatenated
+(averaged in a recurrent cell, and in an image cell with `"join": "mean"`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_whole
-from common.run.flags import shortened
 
 FORMAT, VERSION = "nas-genotype", 1
 
@@ -57,20 +56,18 @@ RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
 JOINS = ("concat", "mean")
 KINDS = ("normal", "reduction", "recurrent")
-# No paper comes near these; what is beyond them is a slip that no machine could build.
-MOST_NODES, MOST_EDGES, MOST_KERNEL, MOST_EXPANSION, MOST_UNITS = 64, 1000, 99, 99, 20
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operation: its name, and for the parametrised `sep_conv` its shape.
+    """An operation: its name and, for the parametrised `sep_conv`, its shape.
 
     Attributes:
         name: one of `IMAGE_OPS`, `PARAMETRISED_OPS` or, in a recurrent cell, `RECURRENT_OPS`.
         kernel: odd kernel size of every depthwise convolution (`sep_conv` only).
         dilation: dilation of every depthwise convolution, 1 or more (`sep_conv` only).
-        expansions: the inner widths as multiples of the channels; one more unit than expansions,
-            so `(1,)` with dilation 1 is DARTS' sep_conv and `()` a single unit (`sep_conv` only).
+        expansions: inner widths as multiples of the channels (`sep_conv` only). There is one unit
+            more than expansions: `(1,)` with dilation 1 is DARTS' sep_conv, `()` a single unit.
     """
 
     name: str
@@ -79,7 +76,7 @@ class Op:
     expansions: tuple[int, ...] | None = None
 
     def to_json(self) -> str | dict[str, Any]:
-        """A plain operation is a string, a parametrised one an object."""
+        """A string for a plain operation, an object for a parametrised one."""
         if self.kernel is None:
             return self.name
         return {
@@ -130,21 +127,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class FixedCell:
-    """A cell that was not searched and is known by name (one of `FIXED_CELLS`)."""
+    """A cell that was not searched, by name (one of `FIXED_CELLS`)."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Genotype:
-    """Named cells, and where they come from."""
+    """Cells by kind, and their provenance."""
 
     name: str
     cells: Mapping[str, Cell | FixedCell]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that a genotype file holds."""
+        """The content of a genotype file."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -154,14 +151,14 @@ class Genotype:
         }
 
     def __str__(self) -> str:
-        """Both cells as a person reads them, a line a node."""
+        """All cells as text, one line per node."""
         return "\n".join(
             line for kind, cell in self.cells.items() for line in _describe(kind, cell)
         )
 
 
 def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
-    """DARTS' notation, `[(op, source), ...]` with two pairs a node, as a `Cell`."""
+    """A cell from DARTS' notation, `[(op, source), ...]` with two pairs per node."""
     edges = tuple(
         Edge(source, inputs + k // 2, Op(name)) for k, (name, source) in enumerate(pairs)
     )
@@ -169,17 +166,17 @@ def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
 
 
 def published() -> list[str]:
-    """The names that `load` knows, sorted."""
+    """Sorted names of the published genotypes."""
     folder = resources.files("common.networks") / "genotypes"
     names = [entry.name for entry in folder.iterdir()]
     return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
 def load(what: str | Path) -> Genotype:
-    """A genotype by published name, from a file, or from a run folder.
+    """Load a genotype by published name, from a file, or from a run folder.
 
     Raises:
-        InputError: no such name, file or folder, or the file does not hold a valid genotype.
+        InputError: no such name, file or folder, or the file is not a valid genotype.
     """
     if str(what) in published():
         name = f"{what}.json"
@@ -191,7 +188,7 @@ def load(what: str | Path) -> Genotype:
             if not path.exists():
                 raise InputError(
                     f"--genotype {what}: the folder holds no genotype.json (has its search "
-                    f"finished? `--resume {what}` goes on with it)"
+                    f"finished? `--resume {what}` continues it)"
                 )
         if not path.is_file():
             raise InputError(
@@ -206,15 +203,19 @@ def load(what: str | Path) -> Genotype:
 
 
 def parse(text: str, where: str = "genotype") -> Genotype:
-    """A genotype from the text of its file.
+    """Parse the text of a genotype file.
+
+    Args:
+        text: JSON.
+        where: name of the file, for messages.
 
     Raises:
-        InputError: naming `where`, what is wrong and what would be right.
+        InputError: names `where`, the error, and the valid values.
     """
     try:
         data = json.loads(text)
-        json.dumps(data, ensure_ascii=False).encode()  # no lone half of a character
-    except (ValueError, RecursionError) as error:  # also a number of more digits than Python reads
+        json.dumps(data, ensure_ascii=False).encode()  # refuses lone surrogates
+    except (ValueError, RecursionError) as error:  # also numbers too long for Python
         raise InputError(f"{where}: not valid JSON: {error}") from None
     try:
         return _genotype_from_json(data)
@@ -271,9 +272,6 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
     )
     listed = data.get("edges")
     _expect(isinstance(listed, list) and listed, f'{kind}: "edges" must be a non-empty list')
-    _expect(
-        len(listed) <= MOST_EDGES, f'{kind}: "edges" has {len(listed)}; {MOST_EDGES} are the most'
-    )
     edges = [_edge_from_json(kind, inputs, edge) for edge in listed]
     nodes = range(inputs, max(edge.target for edge in edges) + 1)
     for node in nodes:
@@ -288,7 +286,7 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
     join = data.get("join", "concat")
     _expect(
         join == "concat" or (join in JOINS and kind != "recurrent"),
-        f'{kind}: "join" must be one of {", ".join(JOINS)}, and of an image cell, not {join!r}',
+        f'{kind}: "join" must be one of {", ".join(JOINS)}, in an image cell, not {join!r}',
     )
     return Cell(inputs, tuple(sorted(edges, key=lambda edge: edge.target)), tuple(output), join)
 
@@ -302,10 +300,6 @@ def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
     _expect(
         _is_int(source) and _is_int(target) and target >= inputs,
         f'{kind}: "from" and "to" are state numbers and "to" is at least {inputs}, in {data!r}',
-    )
-    _expect(
-        target < inputs + MOST_NODES,
-        f'{kind}: "to" is {shortened(target)}; a cell has {MOST_NODES} computed nodes at the most',
     )
     _expect(
         0 <= source < target,
@@ -330,14 +324,8 @@ def _op_from_json(kind: str, data: Any) -> Op:
         _is_int(kernel) and kernel > 0 and kernel % 2 == 1 and _is_int(dilation) and dilation > 0
         and isinstance(expansions, list) and all(_is_int(e) and e > 0 for e in expansions),
         f'{kind}: "kernel" must be odd, "dilation" positive and "expansions" a list of positive '
-        f"whole numbers, in {data!r}",
+        f"integers, in {data!r}",
     )
-    for name, value, most in (
-        ("kernel", kernel, MOST_KERNEL), ("dilation", dilation, MOST_KERNEL),
-        ("expansions", max(expansions, default=0), MOST_EXPANSION),
-        ("number of expansions", len(expansions), MOST_UNITS),
-    ):  # fmt: skip
-        _expect(value <= most, f'{kind}: "{name}" {shortened(value)}: must be {most} or less')
     return Op(data["name"], kernel, dilation, tuple(expansions))
 
 
@@ -350,7 +338,7 @@ def _expect(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
-# ----------------------------------------------------------------------------------- in and out
+# ----------------------------------------------------------------------------------- output
 
 
 def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:

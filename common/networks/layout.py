@@ -1,7 +1,6 @@
-"""How gradients lie in memory: as the maps they are of, which a normalisation wants.
+"""Gradients keep their activation's memory format; CPU BatchNorm is slow otherwise.
 
-On a CPU, one whose gradient lies otherwise than its input takes several times as long
-(`evaluate/SPEED.md`). `torch.compile` is left to lay memory out as it likes.
+See `evaluate/SPEED.md`. `torch.compile` chooses formats itself.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ from torch import Tensor
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
     """`torch.cat` along the channels: M x [B, C, H, W] -> [B, M*C, H, W].
 
-    The gradient of each map is a tensor of its own, laid as the first map lies, not a part of a
-    wider one.
+    The gradient of each map is a tensor of its own, in the memory format of the first map.
     """
     plain = torch.compiler.is_compiling() or not torch.is_grad_enabled()
     return torch.cat(list(maps), 1) if plain else _Concatenate.apply(*maps)
@@ -38,13 +36,13 @@ class _Concatenate(torch.autograd.Function):
         )
 
 
-def laid_as(x: Tensor, memory_format: torch.memory_format) -> Tensor:
-    """A copy that lies so, whose gradient comes to `x` as `x` lies."""
+def to_format(x: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Copy to `memory_format`; the gradient keeps x's format."""
     plain = torch.compiler.is_compiling()
-    return x.clone(memory_format=memory_format) if plain else _LaidAs.apply(x, memory_format)
+    return x.clone(memory_format=memory_format) if plain else _ToFormat.apply(x, memory_format)
 
 
-class _LaidAs(torch.autograd.Function):
+class _ToFormat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, memory_format):
         ctx.memory_format = memory_format_of(x)
@@ -56,15 +54,15 @@ class _LaidAs(torch.autograd.Function):
 
 
 def breaks_a_strided_1x1(x: Tensor, channels: int) -> bool:
-    """Whether a strided 1x1 convolution of a map may not be left to PyTorch.
+    """Whether PyTorch's strided 1x1 convolution could corrupt memory.
 
-    Its backward pass on a CPU writes past its memory (torch 2.14, maps that lie channels last):
-    seen with 8, 10 and 12 channels on maps of 56 and 64 pixels. With a margin: any number of
-    channels that 16 does not divide, beyond 32 x 32 pixels.
+    Its backward pass on a CPU writes out of bounds (torch 2.14, channels-last maps; seen with 8, 10
+    and 12 channels on maps of 56 and 64 pixels). True, with a margin, for all numbers of channels
+    that 16 does not divide, on maps larger than 32 x 32 pixels.
 
     Args:
         x: [B, .., H, W].
-        channels: that the convolution reads.
+        channels: input channels of the convolution.
     """
     return (
         channels % 16 != 0 and torch.is_grad_enabled() and x.device.type == "cpu"
@@ -73,5 +71,5 @@ def breaks_a_strided_1x1(x: Tensor, channels: int) -> bool:
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """Channels last where a pixel's channels are neighbours, as in a part of such a map, too."""
+    """Channels-last if the channels of a pixel are neighbours, as in a slice of such a map."""
     return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format

@@ -1,4 +1,4 @@
-"""The macro network that supernets and derived networks share: stems, and where cells stand."""
+"""What supernets and derived networks share: the stems, and the stack of cells."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from common.data.images import large
 from common.errors import InputError
 from common.networks import ops
 
-LEAST = 4  # pixels: what is left to each of the two reductions is 2 or more
+LEAST = 4  # pixels: each of the two reductions gets 2 or more
 
 
 def check_size(shape: tuple[int, int, int], channels: int) -> None:
-    """Refuse images [C, H, W], or first channels, too few for stem and reduction cells.
+    """Refuse images [C, H, W] or channels too small for stem and reduction cells.
 
     Raises:
-        InputError: naming the flag and what is enough.
+        InputError: with the flag and the smallest value.
     """
     height, width = shape[1:]
     if min(height, width) < LEAST:
         raise InputError(
-            f"images of {height}x{width} pixels are too small: two reduction cells halve them, "
-            f"which takes {LEAST} pixels a side; --image-size {LEAST} or more scales a folder's up"
+            f"images of {height}x{width} pixels are too small: two reduction cells need {LEAST} "
+            f"pixels per side; --image-size {LEAST} or more scales the images of a folder"
         )
-    least = 2 if large(shape) else 1  # ImageNet's stem begins with half of the channels
+    least = 2 if large(shape) else 1  # ImageNet's stem begins with half the channels
     if channels < least:
         raise InputError(f"--channels {channels}: must be at least {least} for these images")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a cell stands in the stack: its widths and whether resolution changes around it."""
+    """A cell's place in the stack: its widths, and whether the resolution changes."""
 
     index: int
     channels: int  # of each of its nodes
@@ -56,7 +56,7 @@ def places(
     Args:
         cells: L.
         channels: of the first cell's nodes.
-        nodes: how many node outputs a cell of each kind concatenates.
+        nodes: number of node outputs that a cell of each kind concatenates.
         stem_outputs: channels of the two inputs of the first cell.
         after_reduction: whether the first input has twice the resolution (ImageNet).
     """
@@ -71,7 +71,7 @@ def places(
 
 
 class CellInputs(nn.Module):
-    """Brings the outputs of the two cells before to this cell's width and resolution."""
+    """Adapts the outputs of the two previous cells to this cell's width and resolution."""
 
     def __init__(self, place: Place, affine: bool):
         super().__init__()
@@ -84,12 +84,12 @@ class CellInputs(nn.Module):
         return [self.first(s0), self.second(s1)]
 
     def past_relu(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
-        """The same of outputs that have passed the ReLU both begin with: two cells read each."""
+        """`forward` from the ReLUs of both outputs; two cells read each output."""
         return [self.first.past_relu(s0), self.second.past_relu(s1)]
 
 
 class SmallStem(nn.Sequential):
-    """CIFAR's stem: one 3x3 convolution to three times the channels."""
+    """CIFAR's stem: a 3x3 convolution to three times the channels."""
 
     def __init__(self, image_channels: int, channels: int):
         super().__init__(
@@ -106,7 +106,7 @@ class SmallStem(nn.Sequential):
 
 
 class LargeStem(nn.Module):
-    """ImageNet's stem: three stride-2 convolutions, 224 pixels to 56 and 28 (odd sizes up)."""
+    """ImageNet's stem: three stride-2 convolutions, from 224 pixels to 56 and 28."""
 
     def __init__(self, image_channels: int, channels: int):
         super().__init__()

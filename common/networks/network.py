@@ -1,4 +1,4 @@
-"""The derived network: what a genotype describes."""
+"""The network of a genotype."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class DerivedCell(nn.Module):
 
 
 def join(states: Sequence[Tensor], how: str) -> Tensor:
-    """A cell's output of its nodes': `concat` along the channels, or their `mean`."""
+    """Join node outputs: `concat` along the channels, or `mean`."""
     return torch.cat(list(states), 1) if how == "concat" else torch.stack(list(states)).mean(0)
 
 
 class DerivedEdge(nn.Sequential):
-    """An operation and its drop-path; only the stride-1 identity is never dropped."""
+    """An operation with drop-path, except for the stride-1 identity."""
 
     def __init__(self, op: Op, channels: int, stride: int):
         identity = op.name == "skip_connect" and stride == 1
@@ -58,9 +58,9 @@ class DerivedEdge(nn.Sequential):
 
 
 class FixedReductionCell(nn.Module):
-    """GDAS (FRC), Fig. 3: a factorised grouped convolution and a max-pool of either input.
+    """GDAS (FRC), Fig. 3: a factorised grouped convolution and a max-pool of each input.
 
-    Its 8 groups, ReLUs and normalisations are the authors' code's.
+    The 8 groups, ReLUs and normalisations are from the authors' code.
     """
 
     groups = 8
@@ -87,7 +87,7 @@ class FixedReductionCell(nn.Module):
         )
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        """Two cells' outputs -> [B, 4C, H/2, W/2]."""
+        """Outputs of two cells -> [B, 4C, H/2, W/2]."""
         states = self.inputs(s0, s1)
         branches = [*self.convolutions, *self.pools]
         return torch.cat(
@@ -96,16 +96,16 @@ class FixedReductionCell(nn.Module):
 
 
 class PoolTo2x2(nn.Module):
-    """Averages over windows of 5/8 of a map, one in each of its corners.
+    """Average pool with a window of 5/8 of the map in each corner.
 
-    On 8x8 maps (CIFAR) and 7x7 maps (ImageNet) these are the papers' windows of 5x5, 3 and 2
-    pixels apart; the papers know no other sizes.
+    On 8x8 (CIFAR) and 7x7 maps (ImageNet) these are the papers' 5x5 windows with strides 3 and 2;
+    the papers have no other sizes.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, 2, 2]."""
         size = x.shape[-2:]
-        if min(size) < 3:  # of 2 pixels a side windows are single ones; of 1 it fills both
+        if min(size) < 3:  # 2 pixels: windows of one pixel; 1 pixel: repeated
             return F.adaptive_avg_pool2d(x, 2)
         window = [-(-5 * side // 8) for side in size]  # rounded up
         stride = [side - length for side, length in zip(size, window, strict=True)]
@@ -113,7 +113,7 @@ class PoolTo2x2(nn.Module):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A second classifier, on the map behind the second reduction, used in training only.
+    """A second classifier after the second reduction cell, for training only.
 
     DARTS, PC-DARTS and GDAS omit the second normalisation on ImageNet (authors' code).
     """
@@ -134,23 +134,23 @@ class AuxiliaryHead(nn.Sequential):
 
 
 class Network(nn.Module):
-    """The network a genotype describes (DARTS' evaluation network).
+    """The network of a genotype (DARTS' evaluation network).
 
     Args:
         genotype: with a normal and a reduction cell.
         channels: of the first cell's nodes (36 on CIFAR, 48 on ImageNet in the papers).
-        cells: how many (20 on CIFAR, 14 on ImageNet).
-        classes: outputs of the classifier; 0: none, it puts out the last map's averages.
-        image_channels: 3 for colour.
+        cells: number of cells (20 on CIFAR, 14 on ImageNet).
+        classes: outputs of the classifier; 0: no classifier, outputs the last map's averages.
+        image_channels: 1 for grey, 3 for colour.
         large_images: the ImageNet stem instead of CIFAR's.
-        auxiliary: add the auxiliary head behind the second reduction cell.
+        auxiliary: add the auxiliary head after the second reduction cell.
 
     Attributes:
-        places: where each cell stands.
+        places: of the cells in the stack.
         widths: channels of each cell's output.
 
     Raises:
-        InputError: the genotype has no such cells, or a fixed cell does not fit the channels.
+        InputError: a cell is missing, or a fixed cell does not fit the channels.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Network(nn.Module):
         self.classifier = nn.Linear(self.widths[-1], classes) if classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """[B, channels, H, W] -> logits [B, classes], in training the auxiliary head's too."""
+        """[B, channels, H, W] -> logits [B, classes]; in training also the auxiliary head's."""
         s0, s1 = self.stem(images)
         for index, cell in enumerate(self.cells):
             s0, s1 = s1, cell(s0, s1)
@@ -195,7 +195,7 @@ class Network(nn.Module):
         return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
 
     def set_drop_path(self, probability: float) -> None:
-        """Drop each edge of each image with this probability, in training."""
+        """Set the probability to drop each edge of each image in training."""
         for module in self.modules():
             if isinstance(module, DropPath):
                 module.set(probability)
@@ -205,7 +205,7 @@ def build(
     genotype: Genotype, channels: int, cells: int, classes: int, shape: tuple[int, int, int],
     auxiliary: bool,
 ) -> Network:
-    """The network of a genotype for images [C, H, W], which say what stem it has."""
+    """The network of a genotype for images [C, H, W], whose size chooses the stem."""
     return Network(
         genotype, channels, cells, classes,
         image_channels=shape[0], large_images=large(shape), auxiliary=auxiliary,
@@ -213,23 +213,23 @@ def build(
 
 
 def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
-    """The module of a cell where it stands."""
+    """The module of a cell in its place."""
     fixed = isinstance(cell, FixedCell)
     return FixedReductionCell(place) if fixed else DerivedCell(cell, place)
 
 
 def outputs(cell: Cell | FixedCell) -> int:
-    """How many nodes' channels a cell puts out."""
+    """Output channels of a cell, as a multiple of its nodes' channels."""
     if isinstance(cell, FixedCell):
         return 4
     return len(cell.output) if cell.join == "concat" else 1
 
 
 def check_genotype(genotype: Genotype, channels: int) -> None:
-    """Refuse a genotype that describes no image network.
+    """Refuse a genotype without an image network of these channels.
 
     Raises:
-        InputError: a cell is missing, or the fixed cell's groups do not divide its channels.
+        InputError: a cell is missing, or the groups of a fixed cell do not divide its channels.
     """
     missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
     if missing:

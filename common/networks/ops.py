@@ -1,9 +1,8 @@
-"""Candidate operations: from an `Op` to its module, at one width and stride.
+"""Modules of the candidate operations.
 
 All map [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)]. Convolutions have no bias. In a
-search every normalisation is without scale and shift (`affine=False`) and pools are followed by
-one; in a derived network normalisations have both and pools stand alone (DARTS' code; the papers
-do not say).
+search, normalisations have no scale and shift (`affine=False`), and one follows each pool; in a
+derived network they have both, and pools have none (DARTS' code; not in the papers).
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
 
 def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
-    """The module of `op`; `search` picks the normalisations of a supernet (see above)."""
+    """The module of `op`; `search`: for a supernet (see above)."""
     affine = not search
     if op.name == "none":
         return Zero(stride)
@@ -45,7 +44,7 @@ def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
 
 
 def pooling(name: str, stride: int) -> nn.Module:
-    """A 3x3 pool; the average counts no padding."""
+    """A 3x3 pool; averages exclude the padding."""
     if name == "max_pool_3x3":
         return nn.MaxPool2d(3, stride, padding=1)
     return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
@@ -59,7 +58,7 @@ class Zero(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Zeros that remain in the graph."""
+        """Zeros with a gradient, so that the input stays in the graph."""
         return x[:, :, :: self.stride, :: self.stride] * 0
 
 
@@ -83,7 +82,7 @@ class SeparableUnit(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """One separable unit more than `expansions`; only the first carries the stride."""
+    """`len(expansions) + 1` separable units; the first has the stride."""
 
     def __init__(
         self,
@@ -111,8 +110,8 @@ class SeparableConv(nn.Module):
 class FactorizedReduce(nn.Module):
     """Halves the resolution: ReLU, two 1x1 convolutions one pixel apart, normalisation.
 
-    Deviation: an odd size is padded by a zero row and column at its end, so that any image size
-    works; DARTS' and PC-DARTS' code fails there.
+    Deviation: odd sizes get a zero row and column at the end, so that all image sizes work; DARTS'
+    and PC-DARTS' code fails.
     """
 
     def __init__(self, inputs: int, outputs: int, affine: bool):
@@ -126,32 +125,32 @@ class FactorizedReduce(nn.Module):
         return self.past_relu(F.relu(x))
 
     def past_relu(self, x: Tensor) -> Tensor:
-        """The same of a map that has passed the ReLU."""
+        """`forward` of a map after its ReLU."""
         return self.norm(halves(x, self.even.weight, self.odd.weight))
 
 
-@torch.fx.wrap  # one call in a graph: which way it takes is not the graph's
+@torch.fx.wrap  # one call in a graph, which does not record its branches
 def halves(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
-    """Convolutions of the pixels (0, 0) and (1, 1) of each 2x2 block; an odd size ends in zeros."""
+    """Convolve the pixels (0, 0) and (1, 1) of each 2x2 block; odd sizes are zero-padded."""
     height, width = x.shape[-2:]
-    if is_exporting():  # a program for any size: an even one never reads the zeros
+    if is_exporting():  # for all sizes: even ones never read the zeros
         shifted = F.pad(x, (-1, 1, -1, 1))
     else:
         if height % 2 or width % 2:
             x = F.pad(x, (0, width % 2, 0, height % 2))
-        shifted = F.pad(x, (-1, 0, -1, 0))  # a slice, whose gradient lies in memory as x does
+        shifted = F.pad(x, (-1, 0, -1, 0))  # a slice; its gradient has x's memory format
     return torch.cat([halved(x, even), halved(shifted, odd)], 1)
 
 
 def halved(x: Tensor, weight: Tensor) -> Tensor:
-    """A 1x1 convolution of stride 2; where PyTorch's would break, of the pixels that it reads."""
+    """A 1x1 convolution of stride 2, of sliced pixels where PyTorch's would corrupt memory."""
     if breaks_a_strided_1x1(x, weight.shape[1]):
         return F.conv2d(x[:, :, ::2, ::2], weight)
     return F.conv2d(x, weight, stride=2)
 
 
 class ReluConvNorm(nn.Sequential):
-    """ReLU, 1x1 convolution, normalisation: how a cell adapts its inputs' width."""
+    """ReLU, 1x1 convolution, normalisation: adapts the width of a cell's input."""
 
     def __init__(self, inputs: int, outputs: int, affine: bool):
         super().__init__(
@@ -161,6 +160,6 @@ class ReluConvNorm(nn.Sequential):
         )
 
     def past_relu(self, x: Tensor) -> Tensor:
-        """The same of a map that has passed the ReLU."""
+        """`forward` of a map after its ReLU."""
         _, convolution, norm = self
         return norm(convolution(x))

@@ -1,7 +1,7 @@
-"""Padding and cutout of images smaller than those that a paper's recipe is for.
+"""Crop padding and cutout for images smaller than the papers'.
 
-A recipe's padding of 4 and its cutout of 16 are of images of 32 pixels. On smaller ones they would
-cut whole images out, so what a recipe says shrinks with the image, and what a flag says is refused.
+The recipes' padding of 4 and cutout of 16 are for 32 pixels and could blank smaller images. So a
+recipe's values are scaled to the image size, and flags that blank images are refused.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SCALED = ("crop_padding", "cutout")
 
 
 def fit_to_images(config: ConfigT, images: LabelledImages, accelerator: Accelerator) -> ConfigT:
-    """The config with a recipe's padding and cutout scaled to small images; says so in a line.
+    """Scale a recipe's padding and cutout to small images, with a note; check those of flags.
 
-    A run that goes on keeps what it has.
+    A resumed run keeps its values.
 
     Raises:
-        InputError: with a padding or cutout of a flag some training images would be blank.
+        InputError: padding or cutout could blank training images.
     """
     if config.resume is not None:
         return config
@@ -34,7 +34,7 @@ def fit_to_images(config: ConfigT, images: LabelledImages, accelerator: Accelera
 
 
 def scaled(config: ConfigT, shape: tuple[int, int, int], accelerator: Accelerator) -> ConfigT:
-    """The config with what is of 32 pixels scaled to images [C, H, W], where they are smaller."""
+    """Scale the recipe's values for 32 pixels to smaller images [C, H, W]."""
     side = min(shape[1:])
     changes = {
         name: round(getattr(config, name) * side / 32) for name in SCALED
@@ -43,16 +43,16 @@ def scaled(config: ConfigT, shape: tuple[int, int, int], accelerator: Accelerato
     told = [f"{flag(name)} {now}" for name, now in changes.items() if now != getattr(config, name)]
     if told:
         accelerator.print(
-            f"note: {', '.join(told)}: the recipe's, of 32 pixels, scaled to images of {side}"
+            f"note: {', '.join(told)}: the recipe's for 32 pixels, scaled to {side} pixels"
         )
     return dataclasses.replace(config, **changes)
 
 
 def check_not_blank(config: ConfigT, images: LabelledImages) -> None:
-    """Refuse a padding and cutout that leave nothing of some training images.
+    """Refuse a padding and cutout that can blank training images.
 
     Raises:
-        InputError: naming the flags, the share of blank images and what fits.
+        InputError: with the flags, the share of blank images and values that fit.
     """
     padding = config.crop_padding if isinstance(images, Images) else 0
     share = blank_share(images.shape, padding, config.cutout)
@@ -74,9 +74,9 @@ def check_not_blank(config: ConfigT, images: LabelledImages) -> None:
 
 
 def blank_share(shape: tuple[int, int, int], padding: int, cutout: int) -> float:
-    """The share of crops of images [C, H, W] of which padding and cutout leave nothing.
+    """Share of training images [C, H, W] that padding and cutout blank.
 
-    Crops and cutouts are drawn for each axis by itself (`common/data/batches.py`).
+    Crops and cutouts are independent for each axis (`common/data/batches.py`).
     """
     axes = [_of_axis(size, padding, cutout) for size in shape[1:]]
     (outside, covered), (other_outside, other_covered) = axes
@@ -84,7 +84,7 @@ def blank_share(shape: tuple[int, int, int], padding: int, cutout: int) -> float
 
 
 def _of_axis(size: int, padding: int, cutout: int) -> tuple[float, float]:
-    """Shares of draws: the crop misses the image; the cutout covers all of it that is seen."""
+    """Probabilities that a crop misses the image, and that the cutout covers its visible part."""
     outside = covered = 0
     half = cutout // 2
     for shift in range(-padding, padding + 1):

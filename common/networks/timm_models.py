@@ -2,14 +2,13 @@
 
     import timm, common.networks.timm_models
 
-    timm.create_model("nas_pc_darts_cifar10", num_classes=7, in_chans=1)   # as on CIFAR: 20 cells
-    timm.create_model("nas_gdas", img_size=224, features_only=True)        # as on ImageNet
-    timm.create_model("retrained_nas", folder="runs/...")                  # as a run has trained it
+    timm.create_model("nas_pc_darts_cifar10", num_classes=7, in_chans=1)   # CIFAR's size: 20 cells
+    timm.create_model("nas_gdas", img_size=224, features_only=True)        # ImageNet's size
+    timm.create_model("retrained_nas", folder="runs/...")                  # with a run's weights
 
-There is a `nas_<name>` for every published image genotype. Its weights are random, its size is the
-one that its paper evaluates: by `img_size` (32) that of CIFAR, or from 128 pixels on of ImageNet;
-`channels` and `cells` say otherwise. The images of a model may have any size: `img_size` chooses
-the stem.
+There is a `nas_<name>` for every published image genotype, with random weights. `img_size` (default
+32) chooses the stem and the paper's network: CIFAR's, or from 128 pixels on ImageNet's; `channels`
+and `cells` change it. Images may have any size.
 """
 
 from __future__ import annotations
@@ -39,19 +38,16 @@ class TimmNetwork(Network):
     """A derived network with the methods and arguments of timm's models.
 
     Args:
-        genotype: see `Network`; so are channels and cells.
-        channels: of the first cell's nodes.
-        cells: how many.
-        num_classes: outputs of the classifier; 0: none.
-        in_chans: of the images.
-        large_images: the ImageNet stem instead of CIFAR's.
+        genotype, channels, cells, large_images: see `Network`.
+        num_classes: outputs of the classifier; 0: no classifier.
+        in_chans: channels of the images.
         drop_rate: of a dropout before the classifier.
-        drop_path_rate: probability to drop an edge; alike everywhere and all the time, where the
-            papers' own training (`evaluate/train.py`) lets it grow with the epochs.
-        global_pool: a pooling by timm's name; "": none.
+        drop_path_rate: probability to drop an edge. It is constant; the papers' training
+            (`evaluate/train.py`) increases it with the epochs.
+        global_pool: timm's name of a pooling; "": none.
 
     Attributes:
-        feature_info: the last map of each resolution, where its size is about to change.
+        feature_info: describes the last map of each resolution.
     """
 
     def __init__(
@@ -79,7 +75,7 @@ class TimmNetwork(Network):
         self.set_drop_path(drop_path_rate)
 
     def _feature_info(self) -> list[dict[str, Any]]:
-        """What timm wants to know of each feature; `cell` is ours, -1 the stem's first output."""
+        """timm's description of each feature map; `cell` is ours, -1 for the stem's first map."""
         info, reduction = [], 1
         if self.stem.after_reduction:
             info = [{"module": "stem.quarter", "cell": -1, "reduction": 4,
@@ -105,7 +101,7 @@ class TimmNetwork(Network):
         return s1
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """From `forward_features`' map to logits, or to what the classifier is given."""
+        """From the map of `forward_features` to logits, or to the classifier's input."""
         x = self.head_drop(self.global_pool(x))
         return x if pre_logits else self.classifier(x)
 
@@ -118,15 +114,15 @@ class TimmNetwork(Network):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of `feature_info`, as outputs of cells (the next one begins with a ReLU).
+        """The maps of `feature_info`, before the ReLU of the next cell.
 
         Args:
             x: images [B, in_chans, H, W].
-            indices: which of them, in this order; the last so many if an int; None: all.
-            norm: without effect; there is no last normalisation.
-            stop_early: compute no more than they need.
+            indices: of the maps, in this order; an int: the last ones; None: all.
+            norm: no effect, as there is no last normalisation.
+            stop_early: skip cells that the maps do not need.
             output_fmt: only NCHW.
-            intermediates_only: return them without the last map computed.
+            intermediates_only: return the maps without the last output.
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt {output_fmt}: the maps are NCHW")
@@ -149,7 +145,7 @@ class TimmNetwork(Network):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Remove the cells and the head that these features do not need; their positive indices."""
+        """Remove the cells and the head that these features do not need; return their indices."""
         taken, last = feature_take_indices(len(self.feature_info), indices)
         self.cells = self.cells[: self.feature_info[last]["cell"] + 1]
         if prune_head:
@@ -162,18 +158,18 @@ class TimmNetwork(Network):
         return cell(s0, s1)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute a cell's inside anew in the backward pass instead of keeping it.
+        """Recompute cells in the backward pass instead of keeping their activations.
 
-        Its normalisations' running statistics then move twice a step.
+        This updates running statistics twice per step.
         """
         self.grad_checkpointing = enable
 
     def get_classifier(self) -> nn.Module:
-        """The last layer."""
+        """The classifier."""
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer (0: none), and another pooling before it unless that is None."""
+        """Replace the classifier (0: none), and the pooling unless it is None."""
         if global_pool is None:
             global_pool = self.global_pool.pool_type
         self.num_classes = num_classes
@@ -184,11 +180,11 @@ class TimmNetwork(Network):
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """For learning rates that differ by depth: the stem, then cell by cell."""
+        """Parameter groups by depth: the stem, then each cell."""
         return {"stem": r"^stem", "blocks": r"^cells\.(\d+)"}
 
     def no_weight_decay(self) -> set[str]:
-        """No parameter is exempt by name."""
+        """Names of parameters without weight decay: none."""
         return set()
 
 
@@ -196,14 +192,14 @@ class TimmNetwork(Network):
 
 
 def default_cfg(shape: tuple[int, int, int], **more: Any) -> dict[str, Any]:
-    """timm's description of a model: its images [C, H, W] and how they are normalised, its ends.
+    """timm's description of a model: images [C, H, W], their normalisation, first and last layer.
 
-    Images of CIFAR's statistics, from 128 pixels on of ImageNet's.
+    Images have CIFAR's statistics, from 128 pixels on ImageNet's.
     """
     big = large(shape)
     mean, std = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if big else STATISTICS["cifar10"]
     reduced = 32 if big else 4
-    if shape[0] != 3:  # nobody knows theirs: the three colours' average
+    if shape[0] != 3:  # unknown statistics: the average of the three colours
         mean, std = ((sum(values) / 3,) * shape[0] for values in (mean, std))
     return {
         "input_size": shape, "mean": mean, "std": std,
@@ -218,17 +214,17 @@ def default_cfg(shape: tuple[int, int, int], **more: Any) -> dict[str, Any]:
 def build(
     variant: str, genotype: Genotype, shape: tuple[int, int, int], pretrained: bool, **kwargs: Any
 ) -> nn.Module:
-    """A model as timm builds it: the network, or with `features_only` what yields its maps.
+    """Build a model with timm: the network, or with `features_only` a feature extractor.
 
     Args:
-        variant: the model's name.
+        variant: name of the model.
         genotype: its cells.
         shape: of its images, [C, H, W].
-        pretrained: whether its description says where its weights are.
+        pretrained: load the weights of its description.
         **kwargs: of `TimmNetwork` and of `timm.models.build_model_with_cfg`.
 
     Raises:
-        InputError: the images or channels are too few, or the genotype has no such network.
+        InputError: images or channels are too small, or the genotype has no such network.
     """
     check_size(shape, kwargs["channels"])
     features = 4 if large(shape) else 3
@@ -240,18 +236,18 @@ def build(
 
 
 def retrained_nas(pretrained: bool = True, *, folder: str | Path, **kwargs: Any) -> nn.Module:
-    """The network of a finished retraining with its weights, whatever `pretrained` says.
+    """The network of a finished retraining, always with its weights.
 
-    Other `num_classes` or `in_chans` than the run's replace its last layer or adapt its first, as
-    timm does (which learnt only lately to adapt other weights than those of three channels).
+    Another `num_classes` replaces the last layer, another `in_chans` adapts the first, as timm does
+    (only recent versions adapt weights of other than three channels).
 
     Args:
-        pretrained: timm's; a run is.
-        folder: of the run, of `evaluate/train.py`.
+        pretrained: ignored.
+        folder: of a run of `evaluate/train.py`.
         **kwargs: see `build`.
 
     Raises:
-        InputError: no finished retraining there.
+        InputError: the folder is not a finished retraining.
     """
     from common.networks.trained import load_trained
 
@@ -266,7 +262,7 @@ def retrained_nas(pretrained: bool = True, *, folder: str | Path, **kwargs: Any)
         "retrained_nas", trained.genotype, shape, True,
         channels=channels, cells=cells, **{**kwargs, "pretrained_cfg": cfg},
     )  # fmt: skip
-    for part in model.modules():  # nobody copies the weights with the description from here on
+    for part in model.modules():  # do not keep a second copy of the weights
         getattr(part, "pretrained_cfg", {}).pop("state_dict", None)
     return model
 
@@ -278,14 +274,14 @@ def published_nas(
     in_chans: int = 3,
     **kwargs: Any,
 ) -> nn.Module:
-    """The network of a published genotype, in the size that its paper evaluates.
+    """The network of a published genotype, in the paper's size.
 
     Args:
         name: of the genotype.
-        pretrained: only with a `pretrained_cfg` that says where weights are.
+        pretrained: needs a `pretrained_cfg` with the location of weights.
         img_size: pixels, or height and width.
-        in_chans: of the images.
-        **kwargs: see `build`; `channels` and `cells` for another size.
+        in_chans: channels of the images.
+        **kwargs: see `build`; `channels` and `cells` change the size.
 
     Raises:
         InputError: see `build`.

@@ -1,4 +1,4 @@
-"""The network that a finished retraining left in its run folder, ready to use."""
+"""Load the network of a finished retraining."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SIZES = ("epochs", "channels", "cells", "auxiliary_weight")
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network, and what one must know to use it.
+    """A trained network, with what its user needs to know.
 
     Attributes:
         network: in evaluation mode, on the CPU, without auxiliary head; normalised images
-            [B, C, H, W] to logits [B, classes]. Its weights are those that the run reports: the
-            moving average where it kept one.
+            [B, C, H, W] to logits [B, classes]. Has the weights of the run's result: the moving
+            average if there is one.
         genotype: of its cells.
-        config: its config.json, the flags among the rest.
-        classes: their names, in the order of the logits.
-        shape: channels, height and width of the images that it was trained on.
-        mean: of each channel, 0 to 1; what is subtracted from an image.
-        std: of each channel; what it is then divided by.
+        config: the run's config.json, with all flags.
+        classes: names, in the order of the logits.
+        shape: channels, height and width of the training images.
+        mean: of each channel, in pixels from 0 to 1.
+        std: of each channel, likewise.
     """
 
     network: Network
@@ -47,14 +47,14 @@ class Trained:
 
 
 def load_trained(folder: str | Path) -> Trained:
-    """The network of a finished retraining.
+    """Load the network of a finished retraining.
 
     Raises:
-        InputError: no run there, not a retraining, not finished, damaged, or its files do not
-            belong together.
+        InputError: the folder is not a run, not a retraining, unfinished, or damaged, or its files
+            do not belong together.
     """
     folder = Path(folder)
-    _finished(folder)
+    _check_finished(folder)
     config = described(folder)
     genotype = parse(_text(folder, "genotype.json"), str(folder / "genotype.json"))
     images = _read(folder, "images.json")
@@ -62,8 +62,7 @@ def load_trained(folder: str | Path) -> Trained:
         classes, shape, mean, std = (tuple(images[k]) for k in ("classes", "shape", "mean", "std"))
     except (KeyError, TypeError):
         raise InputError(
-            f"{folder}: its images.json does not say what the images were like (classes, shape, "
-            "mean, std); train it again"
+            f"{folder}: its images.json lacks classes, shape, mean or std; train it again"
         ) from None
     try:
         epochs, channels, cells, auxiliary = (config[k] for k in SIZES)
@@ -71,10 +70,10 @@ def load_trained(folder: str | Path) -> Trained:
         raise InputError(f"{folder}: its config.json lacks {error.args[0]}") from None
     state = _last_state(folder, epochs)
     _check_unchanged(folder, images, state)
-    with torch.device("meta"):  # no weights are drawn
+    with torch.device("meta"):  # without initialising weights
         network = build(genotype, channels, cells, len(classes), shape, auxiliary > 0)
     network = network.to_empty(device="cpu")
-    network.set_drop_path(0.0)  # which is in no checkpoint
+    network.set_drop_path(0.0)  # not in the checkpoint
     try:
         if parse(state["genotype"]).cells != genotype.cells:  # other pools have the same weights
             raise RuntimeError
@@ -82,14 +81,14 @@ def load_trained(folder: str | Path) -> Trained:
     except (KeyError, RuntimeError):
         raise InputError(
             f"{folder}: its checkpoint does not belong to its genotype.json ({genotype.name}), "
-            "config.json and images.json; put back the files that the run wrote"
+            "config.json and images.json; restore the files that the run wrote"
         ) from None
-    network.auxiliary = None  # it helps in training only
+    network.auxiliary = None  # for training only
     return Trained(network.eval(), genotype, config, classes, shape, mean, std)
 
 
-def _finished(folder: Path) -> dict[str, Any]:
-    """The result of a finished retraining; see `load_trained`."""
+def _check_finished(folder: Path) -> None:
+    """Refuse a folder that is not a finished retraining; see `load_trained`."""
     description = described(folder)
     method, dataset = description["method"], description.get("dataset")
     if method != METHOD and dataset not in get_args(Dataset):  # a detector's, or text
@@ -97,19 +96,19 @@ def _finished(folder: Path) -> dict[str, Any]:
     if method != METHOD:
         flags = "--preset digits" if dataset == "digits" else f"--dataset {dataset}"
         raise InputError(
-            f"{folder}: is a search ({method}), not a trained network; train what it found by\n"
+            f"{folder}: is a search ({method}), not a trained network; train its cells by\n"
             f"  python evaluate/train.py {flags} --genotype {folder}"
         )
     if not (folder / "result.json").exists():
         raise InputError(
-            f"{folder}: is unfinished; go on with it by\n"
+            f"{folder}: is unfinished; finish it by\n"
             f"  python evaluate/train.py --resume {folder}"
         )
-    return _read(folder, "result.json")
+    _read(folder, "result.json")
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
-    _text(folder, name)  # or it says why not
+    _text(folder, name)  # raises a message if it cannot be read
     found = json_object(folder / name)
     if found is None:
         raise InputError(f"{folder}: its {name} is damaged")
@@ -119,7 +118,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 def _text(folder: Path, name: str) -> str:
     file = folder / name
     try:
-        if file.exists() and not file.is_file():  # a pipe would be waited for
+        if file.exists() and not file.is_file():  # reading a pipe would wait
             raise InputError(f"{folder}: its {name} is no file")
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -129,7 +128,7 @@ def _text(folder: Path, name: str) -> str:
 
 
 def _check_unchanged(folder: Path, images: dict[str, Any], state: dict[str, Any]) -> None:
-    """Whether the files are those that the checkpoint stands on; older ones do not say."""
+    """Check that the files are those of the checkpoint; older checkpoints do not record them."""
     known = state.get("stands_on") or {"config": None, "pinned": {}}
     ours = {
         "config.json": (known["config"], config_digest(described(folder))),
@@ -138,13 +137,13 @@ def _check_unchanged(folder: Path, images: dict[str, Any], state: dict[str, Any]
     for name, (was, now) in ours.items():
         if was not in (None, now):
             raise InputError(
-                f"{folder}: its {name} was changed since, its checkpoint does not belong to it; "
-                "put back the file that the run wrote"
+                f"{folder}: its {name} was changed since its checkpoint was written; restore "
+                "the file of the run"
             )
 
 
 def _last_state(folder: Path, epochs: int) -> dict[str, Any]:
-    """The state after the last epoch; an earlier one is not what the result tells of."""
+    """The checkpoint of the last epoch, whose result is in result.json."""
     try:
         path, state = next(checkpoint.newest(folder / "checkpoints"), (None, None))
     except UnpicklingError:
@@ -154,7 +153,7 @@ def _last_state(folder: Path, epochs: int) -> dict[str, Any]:
     if state is None or state["epoch"] < epochs:
         raise InputError(
             f"{folder}: its last checkpoint is {'missing' if path is None else 'damaged'}; delete "
-            f"its result.json, then\n  python evaluate/train.py --resume {folder}\ntrains again "
-            "what was lost"
+            f"its result.json, then\n  python evaluate/train.py --resume {folder}\nrepeats the "
+            "lost epochs"
         )
     return state

@@ -1,4 +1,4 @@
-"""A candidate operation that runs by itself, as fast as it goes; what it computes, `ops` says."""
+"""A fast form of a single candidate operation of `ops`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ def run(operation: nn.Module, x: Tensor, relu: Tensor, weight: Tensor | None = N
     """weight * operation(x): [B, C, H, W] -> [B, C, H', W'].
 
     Args:
-        operation: of `ops.build`, in its searched form.
+        operation: of `ops.build` with `search=True`.
         x: its input.
-        relu: the ReLU of its input, which operations on one input share.
-        weight: one number; None: 1.
+        relu: ReLU of the input, shared by all operations on it.
+        weight: a scalar; None: 1.
     """
     if not isinstance(operation, SeparableConv):
         return operation(x) if weight is None else weight * operation(x)
     *units, last = operation.units
     for unit in units:
         relu = F.relu(_unit(relu, unit), inplace=True)
-    # The normalisation that it ends with has no scale of its own: the weight is its scale.
+    # The last normalisation has no scale of its own, so the weight becomes its scale.
     scale = None if weight is None else weight.expand(last.pointwise.out_channels).contiguous()
     return _unit(relu, last, scale)
 
 
 def _unit(relu: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
-    """A `SeparableUnit` past its ReLU."""
+    """A `SeparableUnit` without its ReLU."""
     depthwise, pointwise, norm = unit.depthwise, unit.pointwise, unit.norm
     (stride, _), (dilation, _) = depthwise.stride, depthwise.dilation
     x = separable(relu, depthwise.weight[None], pointwise.weight[None], stride, dilation)

@@ -1,10 +1,10 @@
-"""The search cell, fast: edges that leave the same nodes are computed together.
+"""The fast search cell: computes all edges that leave a node together.
 
-All edges out of a node read the same input. So its ReLU is taken once, it is pooled once, and each
-separable candidate of all these edges is one grouped convolution; the mixing weights are the scale
-of the normalisation that every candidate ends with; identities and pools are one small matrix
-product; `none` adds nothing and is not computed. The four nodes of a cell take four such steps.
-`common/supernet/equation_form.py` says the same edge by edge; the tests hold the two to each other.
+All edges out of a node read the same input. So its ReLU and pools are computed once, and each
+separable candidate of all these edges is one grouped convolution. The mixing weights become the
+scale of the normalisation at the end of each candidate; identities and pools are one small matrix
+product; `none` adds nothing and is skipped. A cell of four nodes takes four such steps.
+`common/supernet/equation_form.py` has the same cell edge by edge, as the tests check.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common.networks import ops
 from common.networks.genotype import Op
-from common.networks.layout import concatenate, laid_as
+from common.networks.layout import concatenate, to_format
 from common.networks.macro import CellInputs, Place
 from common.supernet.separable import separable
 
@@ -31,7 +31,7 @@ class Mix:
 
     Attributes:
         op: [edges, candidates], the weight of each candidate on each edge.
-        edge: [edges], the weight of each edge in its node's sum; None: 1 (plain sum).
+        edge: [edges], the weight of each edge in its node's sum; None: 1.
     """
 
     op: Tensor
@@ -43,21 +43,21 @@ class Mix:
 
 
 def cell_edges(nodes: int) -> list[tuple[int, int]]:
-    """The edges (source, target) of a cell of that many computed nodes, node by node."""
+    """The edges (source, target) of a cell with that many computed nodes, sorted by target."""
     return [(i, j) for j in range(2, 2 + nodes) for i in range(j)]
 
 
 class SearchCell(nn.Module):
     """A cell of a supernet: x_j = sum over i < j of f_ij(x_i), all candidates on all edges.
 
-    Its checkpoint names are `edges.<i>-<j>.<candidate>...`, an edge's tensors apart, whatever is
-    stacked in memory: the same as those of the equation-shaped cell.
+    Checkpoint names are `edges.<i>-<j>.<candidate>...`, one tensor per edge, as in the
+    equation-shaped cell, although tensors are stacked in memory.
 
     Args:
         place: widths and resolution.
         nodes: computed nodes.
         candidates: names of the operations, in the column order of the mix.
-        width: channels that enter the candidates; None: all of them.
+        width: input channels of the candidates; None: all.
     """
 
     def __init__(
@@ -77,18 +77,18 @@ class SearchCell(nn.Module):
         self.register_load_state_dict_pre_hook(_stack_by_step)
 
     def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Which edges are computed together, as (sources, targets): all out of 0 and 1, then 2, …
+        """Groups of edges to compute together, as (sources, targets): from 0 and 1, then 2, …
 
-        Both inputs feed every node; after that, node 2 is complete and feeds the rest, and so on.
+        Both inputs feed every node; then node 2 is complete and feeds the rest, and so on.
         """
         last = self.edges[-1][1]
         steps = [((0, 1), tuple(range(2, last + 1)))]
         return steps + [((i,), tuple(range(i + 1, last + 1))) for i in range(2, last)]
 
     def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
-        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
         states = dict(enumerate(self.inputs.past_relu(s0, s1)))
-        arrived = defaultdict(list)  # node -> what its incoming edges brought so far
+        arrived = defaultdict(list)  # node -> outputs of its incoming edges so far
 
         def state(i: int) -> Tensor:
             if i not in states:
@@ -103,7 +103,7 @@ class SearchCell(nn.Module):
         return concatenate([state(j) for j in range(2, self.edges[-1][1] + 1)])
 
     def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
-        """What a step's S sources send to its T targets: S x [B, C, H, W] -> T x [B, C, H', W']."""
+        """From S sources to T targets of a step: S x [B, C, H, W] -> T x [B, C, H', W']."""
         op, edge = mix.of(step)
         flow = step(sources, op if edge is None else op * edge[..., None])
         return flow.chunk(len(step.targets), 1)
@@ -117,7 +117,7 @@ class MixedEdges(nn.Module):
     """All candidates on all edges from S sources to T targets, summed over the sources.
 
     `candidates[name]` holds the operation `name` of every edge, each tensor stacked over the edges
-    (source by source): [S * T, ...]; of a pool, over the sources, as it is shared by their edges.
+    (source by source): [S * T, ...]; a pool is shared by the edges of a source, and stacked over S.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class MixedEdges(nn.Module):
         self.sources, self.targets = sources, targets
         self.channels, self.stride = channels, stride
         self.column = {name: k for k, name in enumerate(candidates)}
-        # [S, T]: where this step's edges stand among all edges of the cell
+        # [S, T]: index of each edge among all edges of the cell
         rows = torch.tensor([[edges.index((i, j)) for j in targets] for i in sources])
         self.register_buffer("rows", rows, persistent=False)
         self.candidates = nn.ModuleDict()
@@ -145,7 +145,7 @@ class MixedEdges(nn.Module):
             self.candidates[name] = stacked(modules)
 
     def edges_of(self, name: str) -> list[list[tuple[int, int]]]:
-        """The edges that each row of a candidate's tensors belongs to."""
+        """The edges of each row of a candidate's tensors."""
         if name in ops.POOLS:
             return [[(i, j) for j in self.targets] for i in self.sources]
         return [[(i, j)] for i in self.sources for j in self.targets]
@@ -162,8 +162,8 @@ class MixedEdges(nn.Module):
         """
         x = concatenate(sources) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
         relu = F.relu(x)
-        # [candidates, S*T*C]: one scale for each channel of each edge; in memory, as batch
-        # normalisation on a CPU reads past an expanded one
+        # [candidates, S*T*C]: one scale per channel and edge; contiguous, as batch normalisation on
+        # a CPU reads past an expanded tensor
         scale = weight.flatten(0, 1).t().unsqueeze(2).expand(-1, -1, self.channels)
         scale = scale.flatten(1).contiguous()
         total = None  # [B, S*T*C, H', W']
@@ -174,7 +174,7 @@ class MixedEdges(nn.Module):
                 y = self.reduce(relu, candidate, scale[self.column[name]])
             else:
                 continue
-            total = y if total is None else total.add_(y)  # a normalisation's output is not saved
+            total = y if total is None else total.add_(y)  # backward needs no normalised output
         flows = [] if total is None else list(total.chunk(len(self.sources), 1))
         flows += self.weightless(x, weight)
         return sum(flows[1:], flows[0])
@@ -188,10 +188,10 @@ class MixedEdges(nn.Module):
         return self.unit(x, last, scale)
 
     def unit(self, x: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
-        """Depthwise and pointwise convolution of every edge, normalisation; x is past its ReLU.
+        """Depthwise and pointwise convolution and normalisation of every edge, after the ReLU.
 
         Args:
-            x: [B, S * C, H, W], shared by the edges of a source, or [B, S * T * C, H, W].
+            x: [B, S * C, H, W], for all edges of a source, or [B, S * T * C, H, W].
             unit: a `SeparableUnit`, stacked over the edges.
             scale: [S * T * C], see `normalise`.
         """
@@ -228,8 +228,8 @@ class MixedEdges(nn.Module):
 def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
     """M maps into T sums of them, a matrix product: [B, M*C, H, W], [M, T] -> [B, T*C, H, W].
 
-    By weight x identity, on maps as they lie in memory. It keeps them for its backward pass only
-    where the weights' gradient is asked for; a 1x1 convolution would always.
+    Multiplies by weight x identity, in the maps' memory format. Unlike a 1x1 convolution, it keeps
+    the maps for the backward pass only if the weights need a gradient.
     """
     (count, targets), channels = weight.shape, maps.shape[1] // len(weight)
     one = torch.eye(channels, device=weight.device, dtype=weight.dtype)
@@ -241,20 +241,19 @@ def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
 def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> Tensor:
     """The normalisations of many edges at once; `norm` holds their statistics [E, C] or [C]."""
     mean, var = norm.running_mean.view(-1), norm.running_var.view(-1)
-    # Of channels that lie side by side a CPU takes eight or sixteen at once and those that are left
-    # one by one. Where there are few and some are left, it is faster to lay each by itself.
+    # CPU BatchNorm vectorises 8 or 16 channels; for few others NCHW is faster.
     few = x.device.type == "cpu" and x.shape[1] < 16 and x.shape[1] % 8 != 0
     if few:
         x = x.contiguous()
     x = F.batch_norm(x, mean, var, scale, None, norm.training, norm.momentum, norm.eps)
-    return laid_as(x, torch.channels_last) if few else x
+    return to_format(x, torch.channels_last) if few else x
 
 
-# ------------------------------------------------------------- stacked in memory, apart on disk
+# ------------------------------------------------------------- checkpoints: one tensor per edge
 
 
 def stacked(modules: Sequence[nn.Module]) -> nn.Module:
-    """Equal modules as one, each of whose tensors is theirs stacked: [len(modules), ...]."""
+    """One module whose tensors stack those of equal modules: [len(modules), ...]."""
     one = copy.deepcopy(modules[0])
     for name, module in one.named_modules():
         twins = [m.get_submodule(name) for m in modules]
@@ -269,7 +268,7 @@ def stacked(modules: Sequence[nn.Module]) -> nn.Module:
 
 
 def _name_by_edge(cell: SearchCell, state: dict, prefix: str, _) -> None:
-    """Checkpoint names by edge: `steps.<n>.candidates.<name>.<rest>` [E, ...] -> one an edge."""
+    """Split `steps.<n>.candidates.<name>.<rest>` [E, ...] into one entry per edge."""
     for n, step in enumerate(cell.steps):
         for name, candidate in step.candidates.items():
             for rest in candidate.state_dict():
@@ -280,7 +279,7 @@ def _name_by_edge(cell: SearchCell, state: dict, prefix: str, _) -> None:
 
 
 def _stack_by_step(cell: SearchCell, state: dict, prefix: str, *_) -> None:
-    """The inverse of `_name_by_edge`; what is missing is left for `load_state_dict` to report."""
+    """The inverse of `_name_by_edge`; `load_state_dict` reports missing entries."""
     for n, step in enumerate(cell.steps):
         for name, candidate in step.candidates.items():
             for rest in candidate.state_dict():

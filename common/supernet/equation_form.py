@@ -1,6 +1,6 @@
-"""The search cell as its equation is written: one module an edge and candidate, one after another.
+"""The search cell as its equation: one module per edge and candidate, one after another.
 
-Slow and plain. The tests hold the fast cell to it, and speed is measured against it.
+The slow reference for tests and benchmarks of the fast cell.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class EquationCell(nn.Module):
         self.nodes, self.reduction = nodes, place.reduction
 
     def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
-        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
         states = self.inputs.past_relu(s0, s1)
         row = 0
         for j in range(2, 2 + self.nodes):
@@ -50,16 +50,16 @@ class EquationCell(nn.Module):
         return torch.cat(states[2:], 1)
 
     def edge(self, x: Tensor, i: int, j: int, weight: Tensor) -> Tensor:
-        """f_ij(x): every candidate, weighted, on one edge."""
+        """f_ij(x): the weighted sum of an edge's candidates."""
         candidates = self.edges[f"{i}-{j}"].values()
         return sum(w * o(x) for w, o in zip(weight, candidates, strict=True))
 
 
 class EquationSuperNet(SuperNet):
-    """DARTS of equation-shaped cells; its checkpoints fit `SuperNet`."""
+    """DARTS with equation-shaped cells; checkpoints are compatible with `SuperNet`."""
 
     memory_format = torch.contiguous_format
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A cell with one module an edge and candidate."""
+        """A cell with one module per edge and candidate."""
         return EquationCell(place, self.nodes, self.candidates)

@@ -1,7 +1,7 @@
-"""What a search records of its architecture: how discrete it is, what it would lose by a cut.
+"""Metrics of an architecture: how discrete it is, and cuts to discrete operations.
 
-A supernet's own accuracy says little about the cells it stands for. Beside it stand that of the
-same weights with every edge cut to its best operation, and with nothing left but the derived cell.
+The accuracy of a supernet says little about its cells. So a search also measures the same weights
+with every edge cut to its best operation, and cut to the derived cell.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from common.supernet.supernet import SuperNet
 
 
 def best_operations(op: Tensor, candidates: Sequence[str], derive_none: bool = False) -> Tensor:
-    """[edges, candidates] -> [edges]: the column of each edge's best operation but `none`.
+    """[edges, candidates] -> [edges]: the column of each edge's best operation.
 
-    `none` counts, too, where it can be derived.
+    `none` counts only with `derive_none`.
     """
     allowed = torch.tensor([derive_none or name != "none" for name in candidates], device=op.device)
     return op.masked_fill(~allowed, -torch.inf).argmax(-1)
 
 
 def cut_to_best(mix: Mix, candidates: Sequence[str], derive_none: bool = False) -> Mix:
-    """Every edge keeps its best operation only, with weight 1; edges weigh what they weighed."""
+    """Keep only the best operation of each edge, with weight 1; edge weights stay."""
     best = best_operations(mix.op, candidates, derive_none)
     return Mix(F.one_hot(best, len(candidates)).to(mix.op), mix.edge)
 
@@ -36,9 +36,9 @@ def cut_to_best(mix: Mix, candidates: Sequence[str], derive_none: bool = False) 
 def cut_to_cell(
     mix: Mix, cell: Cell, edges: Sequence[tuple[int, int]], candidates: Sequence[str]
 ) -> Mix:
-    """A cell's operations only, each with weight 1; all other edges are gone.
+    """Keep only a cell's operations, each with weight 1, and its edges.
 
-    Where edges have weights, those that are left keep their ratios, and each node its sum.
+    Edge weights, if any, keep their ratios within a node, and their sum.
     """
     op = torch.zeros_like(mix.op)
     for edge in cell.edges:
@@ -52,11 +52,26 @@ def cut_to_cell(
     return Mix(op, weight)
 
 
+def cuts(supernet: SuperNet) -> dict[str, dict[str, Mix]]:
+    """Both cuts of a supernet's current mixes, by the name of their metric and the kind of cell."""
+    mixes, cells = {kind: supernet.mix(kind) for kind in supernet.kinds}, supernet.derive()
+    return {
+        "cut_top1": {
+            kind: cut_to_best(mix, supernet.candidates, supernet.derive_none)
+            for kind, mix in mixes.items()
+        },
+        "derived_top1": {
+            kind: cut_to_cell(mix, cells[kind], supernet.edges, supernet.candidates)
+            for kind, mix in mixes.items()
+        },
+    }
+
+
 class Measures:
-    """Metrics of the architecture itself, epoch by epoch.
+    """Metrics of the architecture in each epoch.
 
     Attributes:
-        best: of each kind of cell, every edge's best operation an epoch ago, [edges].
+        best: best operation of each edge in the last epoch, [edges], by kind of cell.
     """
 
     def __init__(self, supernet: SuperNet):
@@ -64,10 +79,10 @@ class Measures:
 
     @torch.no_grad()
     def epoch(self, supernet: SuperNet) -> dict[str, float | int]:
-        """Of each kind of cell: entropy, skips and pools derived, edges with a new best operation.
+        """Entropy, derived skips and pools, and edges with a new best operation, by kind of cell.
 
-        The entropy is of an edge's weights, in nats, averaged over the edges: ln(candidates) at
-        first, 0 where every edge has decided.
+        The entropy of an edge's weights is in nats, averaged over the edges: ln(candidates) is
+        undecided, 0 decided.
         """
         metrics, cells, best = {}, supernet.derive(), self._best(supernet)
         for kind in supernet.kinds:

@@ -1,4 +1,4 @@
-"""The search cell of methods that draw: of all candidates on an edge, only the drawn ones run."""
+"""Cell for sampling methods: runs only the sampled operations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from common.supernet.supernet import SuperNet
 
 @dataclass(frozen=True)
 class Sample:
-    """Which candidates run on each edge of a cell in one forward pass.
+    """The sampled candidates of each edge of a cell in one forward pass.
 
     Attributes:
-        active: [edges], the columns of those that run; numbers, so nothing waits for the device.
+        active: [edges], columns of the candidates to run, as numbers on the CPU.
         weight: [edges], for each edge the weights [active] of its candidates; None: 1 each.
     """
 
@@ -31,12 +31,12 @@ class Sample:
 
     @classmethod
     def of(cls, mix: Mix) -> Sample:
-        """What of a cut mix (weights 0 and 1) is not 0; one read from the device."""
+        """The candidates of a cut mix (weights 0 and 1) with weight 1; one read from the device."""
         return cls([[k for k, w in enumerate(row) if w] for row in mix.op.tolist()])
 
 
 class SampledCell(EquationCell):
-    """x_j = sum over i < j of the active candidates of edge (i, j), each by itself.
+    """x_j = sum over i < j of the active candidates of edge (i, j).
 
     Args:
         place: widths and resolution.
@@ -49,7 +49,7 @@ class SampledCell(EquationCell):
         self.none = candidates.index("none") if "none" in candidates else None
 
     def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
-        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
         states, relus = self.inputs.past_relu(s0, s1), {}
         edge = 0
         for j in range(2, 2 + self.nodes):
@@ -59,7 +59,7 @@ class SampledCell(EquationCell):
                     relus[i] = F.relu(states[i])
                 flows += self.flows(states[i], relus[i], f"{i}-{j}", sample, edge)
                 edge += 1
-            if not flows:  # every edge into the node drew `none`
+            if not flows:  # all edges into the node sampled `none`
                 flows = [self.zeros(states[0])]
             states.append(sum(flows[1:], flows[0]))
         return concatenate(states[2:])
@@ -67,7 +67,7 @@ class SampledCell(EquationCell):
     def flows(
         self, x: Tensor, relu: Tensor, name: str, sample: Sample, edge: int
     ) -> list[Tensor]:
-        """What the active candidates of an edge send; `none` sends nothing."""
+        """Outputs of the active candidates of an edge but `none`."""
         candidates, active = list(self.edges[name].values()), sample.active[edge]
         weights = None if sample.weight is None else sample.weight[edge]
         weights = [None] * len(active) if weights is None else weights.unbind()
@@ -78,16 +78,16 @@ class SampledCell(EquationCell):
         ]
 
     def zeros(self, x: Tensor) -> Tensor:
-        """The sum of no edges, in the shape of a node."""
+        """Zeros in the shape of a node."""
         stride = 2 if self.reduction else 1
         return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 class EquationSampledCell(EquationCell):
-    """The same as its equation is written: the active candidates of edge after edge, weighted."""
+    """The equation-shaped form: the weighted active candidates, edge by edge."""
 
     def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
-        """Past a ReLU, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
         states = self.inputs.past_relu(s0, s1)
         rows = iter(zip(sample.active, sample.weight, strict=True))
         for j in range(2, 2 + self.nodes):
@@ -101,14 +101,14 @@ class EquationSampledCell(EquationCell):
 
 
 class SampledSuperNet(SuperNet):
-    """A supernet of which only the drawn candidates run; what is drawn, its `mixes` says."""
+    """A supernet that runs only the sampled candidates; `mixes` samples them."""
 
     def make_cell(self, place: Place) -> nn.Module:
         """A cell called as cell(s0, s1, sample)."""
         return SampledCell(place, self.nodes, self.candidates)
 
     def relaxed(self, generator: torch.Generator | None = None) -> list[Sample | None]:
-        """See `SuperNet.relaxed`: all candidates run."""
+        """See `SuperNet.relaxed`; all candidates run."""
         every = [list(range(len(self.candidates)))] * len(self.edges)
         samples = {kind: Sample(every, self.mix(kind).op.unbind()) for kind in self.kinds}
         return [samples.get(place.kind) for place in self.places]
@@ -116,5 +116,5 @@ class SampledSuperNet(SuperNet):
     def per_cell(
         self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
     ) -> list[Sample | None]:
-        """The sample of each cell's kind that a cut mix amounts to."""
+        """The sample of each cell, from a cut mix of its kind."""
         return super().per_cell({kind: Sample.of(mix) for kind, mix in by_kind.items()})

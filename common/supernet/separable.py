@@ -1,10 +1,9 @@
 """Depthwise and pointwise convolutions of many edges at once.
 
-Between the two nothing is non-linear: they are one bilinear map of the input and either weight,
-which can be computed in more than one order. All maps lie channels last in memory, where depthwise
-convolutions and pools are several times faster on a CPU than channel by channel (see
-`evaluate/SPEED.md`), and are cut and rearranged as they lie, [B, H, W, C], so that their gradients
-lie like that, too.
+There is no nonlinearity between the two, so they can be composed or computed one after the other.
+All maps are channels-last, where depthwise convolutions and pools are several times faster on a CPU
+(see `evaluate/SPEED.md`). They are cut and rearranged as [B, H, W, C], so gradients are
+channels-last, too.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch.nn import functional as F
 
 from common.networks.layout import breaks_a_strided_1x1
 
-# Up to this many channels an edge, one dense convolution is faster for edges that share their
-# input, and for an edge by itself; beyond, its C times more products cost more than it saves.
+# Up to this many channels per edge, one dense convolution is faster for edges that share their
+# input, and for a single edge. With more, its C times more products cost more than it saves.
 COMPOSED_UP_TO = 8
 
 
@@ -27,18 +26,18 @@ def separable(
     """A separable convolution of each of E edges.
 
     Args:
-        x: [B, G * C, H, W]; the edges share G inputs, E / G successive ones each.
+        x: [B, G * C, H, W]: G inputs, each of E / G successive edges.
         depthwise: [E, C, 1, k, k].
         pointwise: [E, C', C, 1, 1].
         stride: of the depthwise convolution.
-        dilation: of the same.
+        dilation: of the depthwise convolution.
 
     Returns:
         [B, E * C', H', W'].
     """
     edges, c, _, kernel, _ = depthwise.shape
     groups = x.shape[1] // c
-    if torch.is_autocast_enabled(x.device.type):  # which is off when gradients are computed
+    if torch.is_autocast_enabled(x.device.type):  # it is off in the backward pass
         dtype = torch.get_autocast_dtype(x.device.type)
         x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
     broken = kernel == 1 and stride > 1 and breaks_a_strided_1x1(x, c)
@@ -49,7 +48,7 @@ def separable(
         # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
         dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
         return F.conv2d(x, dense, None, stride, dilation * (kernel // 2), dilation, groups)
-    # Pixels whose positions are equal modulo the dilation meet each other only.
+    # A dilated convolution combines only pixels at equal positions modulo the dilation.
     n = 1
     if stride == 1 and x.shape[2] % dilation == x.shape[3] % dilation == 0:
         x, n, dilation = phases(x, dilation), dilation, 1
@@ -61,7 +60,7 @@ def separable(
 
 
 def phases(x: Tensor, n: int) -> Tensor:
-    """Every n-th pixel as an image of its own: [B, C, H, W] -> [B * n * n, C, H / n, W / n]."""
+    """Split into images of every n-th pixel: [B, C, H, W] -> [B * n * n, C, H / n, W / n]."""
     x = rearrange(x.permute(0, 2, 3, 1), "b (h m) (w n) c -> (b m n) h w c", m=n, n=n)
     return x.permute(0, 3, 1, 2)
 
@@ -73,7 +72,7 @@ def joined(x: Tensor, n: int) -> Tensor:
 
 
 def copies(x: Tensor, groups: int, edges: int) -> Tensor:
-    """[B, G * C, H, W] -> [B, E * C, H, W]: each input once for every edge that reads it."""
+    """Repeat each input for all its edges: [B, G * C, H, W] -> [B, E * C, H, W]."""
     if groups == edges:
         return x
     x = x.permute(0, 2, 3, 1).unflatten(-1, (groups, 1, -1))  # [B, H, W, G, 1, C]
@@ -81,7 +80,7 @@ def copies(x: Tensor, groups: int, edges: int) -> Tensor:
 
 
 class Separable(torch.autograd.Function):
-    """Both convolutions, without keeping the map between them: it is made anew where needed."""
+    """Both convolutions; recomputes the map between them in the backward pass."""
 
     @staticmethod
     def forward(ctx, x, depthwise, pointwise, stride, padding, dilation, edges):
@@ -94,12 +93,12 @@ class Separable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        """Of what is asked for, and of nothing else; can be differentiated again."""
+        """Only the gradients that are needed; differentiable."""
         x, depthwise, pointwise = ctx.saved_tensors
         of_x, of_depthwise, of_pointwise, *_ = ctx.needs_input_grad
         if of_pointwise:
             middle = F.conv2d(x, depthwise, None, *ctx.geometry)
-        else:  # only its shape is looked at
+        else:  # only its shape matters
             middle = torch.empty(
                 len(g), len(depthwise), *g.shape[2:], dtype=g.dtype, device=g.device,
                 memory_format=torch.channels_last,
@@ -116,7 +115,7 @@ class Separable(torch.autograd.Function):
 
 
 def _backward(g, x, weight, geometry, of_x, of_weight):
-    """The gradients of a convolution in its input and its weight, None where not asked for."""
+    """Gradients of a convolution with respect to input and weight; None if not needed."""
     stride, padding, dilation, groups = geometry
     found = torch.ops.aten.convolution_backward(
         g, x, weight, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], groups,

@@ -1,8 +1,8 @@
 """The supernet: with nothing overridden, first-order DARTS.
 
-A method says what its architecture parameters are (`init_arch`), how mixing weights come of them
-(`mix`, or `mixes` where cells of a kind differ), what a cell computes (`make_cell`), and how a cell
-is read off at the end (`strengths` or `derive`).
+A method defines its architecture parameters (`init_arch`), their mixing weights (`mix`, or `mixes`
+if cells of a kind differ), the computation of a cell (`make_cell`), and the derivation of a cell
+(`strengths` or `derive`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class SuperNet(nn.Module):
 
     Args:
         channels: of the first cell's nodes.
-        cells: how many, reduction cells at a third and two thirds.
-        nodes: computed nodes of a cell (the papers' N counts the two inputs too: N = nodes + 2).
+        cells: number of cells, with reduction cells at a third and two thirds.
+        nodes: computed nodes of a cell (the papers' N includes the two inputs: N = nodes + 2).
         classes: outputs of the classifier.
-        image_channels: 3 for colour.
+        image_channels: 1 for grey, 3 for colour.
         large_images: the ImageNet stem instead of CIFAR's.
-        derive_none: let `none` be the best operation of an edge, in derived cells and measures.
+        derive_none: allow `none` as the best operation of an edge.
     """
 
     candidates: Sequence[str] = CANDIDATES
     kinds: Sequence[str] = KINDS  # of cells that are searched
-    memory_format = torch.channels_last  # of all maps: how convolutions and pools run fastest
+    memory_format = torch.channels_last  # of all maps; fastest for convolutions and pools
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class SuperNet(nn.Module):
         super().__init__()
         self.nodes, self.derive_none = nodes, derive_none
         self.edges = cell_edges(nodes)
-        # Three times the channels on ImageNet, too, as in PC-DARTS' authors' supernet (24, 48, 48).
+        # Three times the channels on ImageNet, too, as in PC-DARTS' code (24, 48, 48).
         self.stem = (
             LargeStem(image_channels, 3 * channels) if large_images
             else SmallStem(image_channels, channels)
@@ -77,13 +77,13 @@ class SuperNet(nn.Module):
             self.arch[f"alpha_{kind}"] = small_noise(len(self.edges), len(self.candidates))
 
     def concatenated(self) -> dict[str, int]:
-        """How many node outputs a cell of each kind concatenates."""
+        """Number of node outputs that a cell of each kind concatenates."""
         return dict.fromkeys(KINDS, self.nodes)
 
     def make_cell(self, place: Place) -> nn.Module:
-        """A search cell: called as cell(s0, s1, mix); cell(s0, s1) of a kind not searched.
+        """A search cell, called as cell(s0, s1, mix), or cell(s0, s1) if its kind is not searched.
 
-        s0 and s1 are the outputs of the two cells before, past a ReLU.
+        s0 and s1 are ReLUs of the outputs of the two previous cells.
         """
         return SearchCell(place, self.nodes, self.candidates)
 
@@ -92,27 +92,27 @@ class SuperNet(nn.Module):
         return Mix(self.arch[f"alpha_{kind}"].softmax(-1))
 
     def mixes(self, generator: torch.Generator | None = None) -> list[Mix | None]:
-        """One mix a cell in this pass; cells of a kind share theirs.
+        """The mix of each cell in one forward pass; cells of a kind share it.
 
-        Methods whose passes need to be told more, as a temperature, take it as further arguments.
+        Methods add further arguments, such as a temperature.
 
         Args:
-            generator: of what is drawn; None: torch's own.
+            generator: for sampling; None: torch's own.
         """
         return self.relaxed(generator)
 
     def relaxed(self, generator: torch.Generator | None = None) -> list[Mix | None]:
-        """The mix of each cell with every edge mixed by all its candidates, none sampled."""
+        """The mix of each cell with all candidates on every edge, without sampling."""
         return self.per_cell({kind: self.mix(kind) for kind in self.kinds}, generator)
 
     def strengths(self, kind: str) -> Tensor:
-        """[edges, candidates]: what derivation ranks by."""
+        """[edges, candidates]: strengths that derivation ranks."""
         mix = self.mix(kind)
         return mix.op if mix.edge is None else mix.op * mix.edge[:, None]
 
     @torch.no_grad()
     def derive(self) -> dict[str, Cell | FixedCell]:
-        """The cells that the architecture parameters stand for now."""
+        """The discrete cells of the current architecture parameters."""
         return {
             kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates, self.derive_none)
             for kind in self.kinds
@@ -125,54 +125,54 @@ class SuperNet(nn.Module):
 
         Args:
             images: normalised.
-            mixes: of this pass, one a cell; None: as `mixes` gives them untold.
+            mixes: one per cell; None: `self.mixes()`.
         """
-        images = images.contiguous(memory_format=self.memory_format)  # of one channel, both
+        images = images.contiguous(memory_format=self.memory_format)
         stem = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
         s0, s1 = (F.relu(s) for s in stem)
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
             out = cell(s0, s1) if mix is None else cell(s0, s1, mix)
-            s0, s1 = s1, F.relu(out)  # both cells that read it begin with one
-        # The mean of each channel, as a pool: its gradient lies in memory as the maps do.
+            s0, s1 = s1, F.relu(out)  # both cells that read it begin with a ReLU
+        # Average pooling gives gradients in the maps' memory format, unlike `mean`.
         return self.classifier(F.avg_pool2d(out, out.shape[2:]).flatten(1))
 
     def per_cell(
         self, by_kind: dict[str, Mix], generator: torch.Generator | None = None
     ) -> list[Mix | None]:
-        """The mix of each cell's kind; None where the kind is not searched."""
+        """The mix of each cell, by its kind; None if the kind is not searched."""
         return [by_kind.get(place.kind) for place in self.places]
 
     def metrics(self, **given: Any) -> dict[str, float]:
-        """What a method records of itself in an epoch's line, beside what all record.
+        """Further metrics of a method for each epoch.
 
         Args:
-            **given: what `mixes` was told.
+            **given: arguments of `mixes`.
         """
         return {}
 
     def recorded(self, kind: str) -> dict[str, Any]:
-        """What a method records of a kind of cell in an epoch, beside its mixing weights."""
+        """Further entries of a method in architecture.jsonl, for one kind of cell."""
         return {}
 
     def loss(
         self, images: Tensor, labels: Tensor, mixes: Sequence[Mix] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy (a scalar) and the logits [B, classes] it comes from."""
-        # Drawn out here: what is compiled computes only.
+        """Cross-entropy (a scalar) and logits [B, classes]."""
+        # Sample here, outside of the compiled `forward`.
         logits = self(images, self.mixes() if mixes is None else mixes)
         return F.cross_entropy(logits, labels), logits
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """What the arch step trains."""
+        """Parameters of the arch step."""
         return list(self.arch.values())
 
     def weight_parameters(self) -> list[nn.Parameter]:
-        """What the weight step trains."""
+        """Parameters of the weight step."""
         return [p for name, p in self.named_parameters() if not name.startswith("arch.")]
 
 
 def shape(config: SearchConfig, images: Images) -> dict[str, Any]:
-    """The size and stem of a supernet for these images, as `SuperNet` takes them."""
+    """Arguments of `SuperNet` for these images."""
     return {
         "channels": config.channels, "cells": config.cells, "nodes": config.nodes - 2,
         "classes": len(images.classes), "image_channels": images.shape[0],
@@ -181,7 +181,7 @@ def shape(config: SearchConfig, images: Images) -> dict[str, Any]:
 
 
 def small_noise(*shape: int) -> nn.Parameter:
-    """1e-3 N(0, 1): nearly equal weights to begin with."""
+    """1e-3 N(0, 1): nearly equal initial mixing weights."""
     return nn.Parameter(1e-3 * torch.randn(shape))
 
 
@@ -189,16 +189,16 @@ def top2(
     strengths: Tensor, edges: Sequence[tuple[int, int]], candidates: Sequence[str],
     derive_none: bool = False,
 ) -> Cell:
-    """DARTS' derivation: an edge's best operation but `none`, a node's two strongest edges.
+    """DARTS' derivation: the best operation of each edge, the two strongest edges of each node.
 
     Args:
-        strengths: [edges, candidates]; an edge is as strong as its best operation but `none`.
+        strengths: [edges, candidates]; the best operation gives the strength of an edge.
         edges: (source, target) of each row.
         candidates: the operation of each column.
-        derive_none: count `none` as any other operation: an edge that holds it sends zeros.
+        derive_none: let `none` compete; an edge with `none` outputs zeros.
 
     Returns:
-        The cell, stronger edge first, ties to the earlier input.
+        The cell; of a node's edges, the stronger first, and ties in order of their inputs.
     """
     names = [name for name in candidates if derive_none or name != "none"]
     columns = [candidates.index(name) for name in names]

@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def read(values: Tensor) -> Tensor:
-    """A copy on the CPU of what decides which operations run; once a network pass, if at all.
+    """Copy the sampling logits to the CPU: the only sync in a step.
 
-    `torch.cuda.set_sync_debug_mode("error")` finds every other wait and lets this one pass.
+    `torch.cuda.set_sync_debug_mode("error")` reports every other sync and allows this one.
     """
     if values.device.type != "cuda":
         return values.detach().cpu()

@@ -8,8 +8,7 @@
         trainer.validate()                          # measures, derives, logs
     trainer.finish()
 
-Whatever a method's supernet must be told for a pass (a temperature, a sampled edge) is handed to
-these verbs, and from them to `SuperNet.mixes`.
+Keyword arguments of a step (a temperature, a sampled edge) go to `SuperNet.mixes`.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
 from common.run.start import start, training_images
-from common.supernet.measures import Measures, cut_to_best, cut_to_cell
+from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
-from common.training.collapse import epoch_before, filled
+from common.training.collapse import dominated_by_skips, epoch_before
 from common.training.hessian import dominant_eigenvalue
 from common.training.images import ImageLoop
 from common.training.loop import prepare
@@ -50,14 +49,14 @@ from common.training.schedules import LearningRate
 from common.training.steps import descend, frozen
 from common.training.unrolled import second_order
 
-CUTS = ("uncut_top1", "cut_top1", "derived_top1")  # of the supernet's weights
+CUTS = ("uncut_top1", "cut_top1", "derived_top1")
 
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
-    """Processes, training images, their two parts and the run folder of a search.
+    """Start processes, load and split the training images, and open the run folder.
 
     Raises:
-        InputError: whatever is wrong with flags, data or folder, before anything is written.
+        InputError: bad flags, data or folder; nothing has been written.
     """
     config, accelerator = start(config)
     images = training_images(config, accelerator)
@@ -67,8 +66,8 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     least, largest = min(len(split.train), len(split.valid)), getattr(config, config.largest_batch)
     if largest > least:
         raise InputError(
-            f"{flag(config.largest_batch)} {largest}: a part of the {len(images)} training images, "
-            f"{least}, is less than one batch"
+            f"{flag(config.largest_batch)} {largest}: the smaller part of the {len(images)} "
+            f"training images has only {least}; use {least} or less"
         )
     run = Run.open(config, method, accelerator)
     pin_split(run, images, split, config.accept_images)
@@ -76,7 +75,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
 
 
 def split_of(config: RunConfig, images: Images) -> Split:
-    """Which training images train the weights, and which the architecture.
+    """Split the training images between weights and architecture.
 
     Raises:
         InputError: see `Split.per_class`.
@@ -87,10 +86,10 @@ def split_of(config: RunConfig, images: Images) -> Split:
 
 
 def pin_split(run: Run, images: Images, split: Split, accept: bool = False) -> None:
-    """Write down the two parts and the images they are of, or see that they are the same.
+    """Write split.json, or check that a resumed run has the same images and split.
 
     Raises:
-        InputError: they are not.
+        InputError: it has not.
     """
     run.pin_images("split.json", {
         "classes": list(images.classes), "images_sha256": images.sha256(), **split.to_json(),
@@ -98,22 +97,22 @@ def pin_split(run: Run, images: Images, split: Split, accept: bool = False) -> N
 
 
 class BilevelTrainer(ImageLoop):
-    """Trains a supernet's weights on some of the images, its architecture on others.
+    """Trains a supernet's weights on one part of the images, its architecture on the other.
 
-    Each step computes the gradient of what it trains and of nothing else (first order). Gradients
-    are averaged over the processes; `batch_size` is global.
+    Each step computes only the gradients of the parameters that it trains (first order). Gradients
+    are averaged over the processes; `batch_size` is the sum over all processes.
 
     Args:
-        config: the search's flags.
+        config: flags of the search.
         supernet: on the CPU.
         run: its folder.
         images: all training images.
         split: the two parts.
-        rate_warmup: epochs at the start in which the weights' learning rate rises.
+        rate_warmup: warm-up epochs of the weights' learning rate.
 
     Attributes:
-        generator: of what is drawn in a pass; alike on every process.
-        valid_at: the epoch over the second part, and the images of it that were seen.
+        generator: for sampling architectures; equal on all processes.
+        valid_at: position in the second part: its epoch, and the images seen in it.
     """
 
     def __init__(
@@ -148,19 +147,19 @@ class BilevelTrainer(ImageLoop):
     def schedule_of(
         self, config: SearchConfig, sgd: torch.optim.SGD, warmup: int = 0
     ) -> LearningRate:
-        """A cosine from the learning rate down to its least."""
+        """A cosine from the learning rate to its minimum."""
         return LearningRate("cosine", sgd, config.epochs, config.learning_rate_min, warmup)
 
     # ---------------------------------------------------------------------------------- the steps
 
     def batches(self, valid: bool = True) -> Iterator[tuple[Batch, Batch | None]]:
-        """Pairs of a batch that trains the weights and one that trains the architecture.
+        """Yield (training batch, validation batch) until the training part ends.
 
-        An epoch is one over the images of the first kind. Deviation: the second ones follow from
-        endless shuffled epochs over theirs; DARTS' code shuffles anew for each.
+        Deviation: validation batches come from shuffled epochs of their part; DARTS' code
+        reshuffles for each batch.
 
         Args:
-            valid: whether the second is wanted; None stands for it otherwise.
+            valid: whether to read validation batches; None instead if not.
         """
         for step in self.steps():
             epoch, start = self.valid_at
@@ -178,11 +177,11 @@ class BilevelTrainer(ImageLoop):
                 self.network.train()
 
     def arch_step(self, batch: Batch, move_idle: bool = True, **given: Any) -> None:
-        """One step on alpha (and all that `arch_parameters` names); the weights stay.
+        """One Adam step on the architecture parameters.
 
         Args:
             batch: of validation images.
-            move_idle: let momentum and decay move parameters on which the loss did not depend, too.
+            move_idle: let momentum and decay also move parameters without a gradient.
             **given: see `SuperNet.mixes`.
         """
         loss, _, gradients = self._gradients(batch, self.arch, "arch", given)
@@ -190,7 +189,7 @@ class BilevelTrainer(ImageLoop):
         self._move_arch(_zero_where_none(self.arch, gradients) if move_idle else gradients)
 
     def unrolled_arch_step(self, train: Batch, valid: Batch, **given: Any) -> None:
-        """The same by DARTS' second-order gradient; weights and running statistics stay."""
+        """One Adam step by DARTS' second-order gradient; restores weights and statistics."""
 
         def gradients(batch: Batch, of: Sequence[nn.Parameter]) -> list[Tensor]:
             loss, _, values = self._gradients(batch, of, "arch", given)
@@ -207,11 +206,11 @@ class BilevelTrainer(ImageLoop):
         descend(self.arch_optimizer, self.arch, gradients, self.config.arch_grad_clip)
 
     def weight_step(self, batch: Batch, move_idle: bool = False, **given: Any) -> None:
-        """One clipped step on the weights; the architecture stays.
+        """One clipped SGD step on the weights.
 
         Args:
             batch: of training images.
-            move_idle: let momentum and decay move weights of operations that did not run, too.
+            move_idle: let momentum and decay also move weights of operations that did not run.
             **given: see `SuperNet.mixes`.
         """
         loss, logits, gradients = self._gradients(batch, self.weights, "weight", given)
@@ -224,10 +223,9 @@ class BilevelTrainer(ImageLoop):
     def _gradients(
         self, batch: Batch, of: Sequence[nn.Parameter], draw: str, given: dict[str, Any]
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """Loss, logits, and the gradients of some parameters, averaged over the processes.
+        """Loss, logits, and gradients of some parameters, averaged over the processes.
 
-        The gradient of what the loss does not depend on, as weights of operations that did not run,
-        is None.
+        The gradient of a parameter that the loss does not depend on is None.
         """
         supernet, wanted = self.supernet, {id(parameter) for parameter in of}
         rest = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
@@ -235,14 +233,14 @@ class BilevelTrainer(ImageLoop):
         with frozen(rest):
             loss, logits = supernet.loss(*batch, supernet.mixes(self.generator, **given))
             gradients = [None] * len(of)
-            if loss.requires_grad:  # not where a draw cut all of them off
+            if loss.requires_grad:  # false if the sampled operations have no parameters
                 gradients = torch.autograd.grad(loss, of, allow_unused=True)
         return loss.detach(), logits.detach(), average(self.accelerator, gradients)
 
-    # --------------------------------------------------------------------------- what it measures
+    # --------------------------------------------------------------------------- metrics
 
     def held_out_metrics(self, **given: Any) -> dict[str, Any]:
-        """Validate and measure; write the architecture and the genotype it stands for.
+        """Validate and measure; record the architecture and its genotype.
 
         Args:
             **given: see `SuperNet.mixes`.
@@ -256,9 +254,9 @@ class BilevelTrainer(ImageLoop):
             **self.supernet.metrics(**given),
         }
         for kind, cell in self.supernet.derive().items():
-            if filled(cell):
+            if dominated_by_skips(cell):
                 skips = metrics[f"skips_{kind}"]
-                self.run.say(f"warning: the {kind} cell fills with skip connections ({skips})")
+                self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
@@ -266,52 +264,37 @@ class BilevelTrainer(ImageLoop):
         return metrics
 
     def _mixes(self, **given: Any) -> Callable[[], list]:
-        """The mixes of one pass after another; each of an epoch's validations sees the same draws.
-
-        So does every process.
-        """
+        """A source of mixes for one validation; equal for all validations of an epoch."""
         self.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
         return functools.partial(self.supernet.mixes, self.generator, **given)
 
     @torch.no_grad()
     def _cut_accuracies(self, names: Sequence[str], **given: Any) -> dict[str, Any]:
-        """Top-1 on the validation half of these weights, whole and cut, all normalised alike.
+        """Validation top-1 of the supernet, with and without a cut to discrete operations.
 
-        The running statistics stay.
+        All use the same kind of normalisation statistics; running statistics are restored.
 
         Args:
-            names: which of `CUTS`.
+            names: some of `CUTS`.
             **given: see `SuperNet.mixes`.
         """
         state, supernet = self.config.cut_accuracy, self.supernet
         metrics = dict.fromkeys((*names, "cut_statistics"))
         if state == "off":
             return metrics
-        network = self.network.train(state == "batch")
-        relaxed = {kind: supernet.mix(kind) for kind in supernet.kinds}
-        cells, candidates = supernet.derive(), supernet.candidates
-        cuts = {
-            "uncut_top1": None,
-            "cut_top1": {
-                k: cut_to_best(mix, candidates, supernet.derive_none) for k, mix in relaxed.items()
-            },
-            "derived_top1": {
-                k: cut_to_cell(mix, cells[k], supernet.edges, candidates)
-                for k, mix in relaxed.items()
-            },
-        }
+        network, by_name = self.network.train(state == "batch"), cuts(supernet)
         with kept_statistics(supernet):
             for name in names:
                 mixes = self._mixes(**given)
-                if cuts[name] is not None:
-                    mixes = functools.partial(supernet.per_cell, cuts[name], self.generator)
+                if name in by_name:
+                    mixes = functools.partial(supernet.per_cell, by_name[name], self.generator)
                 _, metrics[name], _ = self.evaluate(
                     lambda x, mixes=mixes: network(x, mixes()), self.valid_batches
                 )
         return {**metrics, "cut_statistics": state}
 
     def _eigenvalue(self) -> float:
-        """See `dominant_eigenvalue`; of the first validation batch, normalised by itself."""
+        """Dominant eigenvalue on the first validation batch, with that batch's statistics."""
         images, labels = next(self.valid_batches.evaluate())
         network, supernet = self.network.train(), self.supernet
         with frozen(self.weights), kept_statistics(supernet), torch.enable_grad():
@@ -322,7 +305,7 @@ class BilevelTrainer(ImageLoop):
             )
 
     def ends_early(self) -> bool:
-        """See `Loop.ends_early`: the search has collapsed, and is to stop there."""
+        """Whether the search has collapsed and `--stop-on-collapse` ends it."""
         return self._epoch_before_collapse() is not None
 
     def _epoch_before_collapse(self) -> int | None:
@@ -331,7 +314,7 @@ class BilevelTrainer(ImageLoop):
             return None
         return epoch_before(rule, self.run.lines("metrics.jsonl"), self.supernet.nodes)
 
-    # ---------------------------------------------------------------------------- what it leaves
+    # ---------------------------------------------------------------------------- results
 
     def state(self) -> dict[str, Any]:
         return {
@@ -345,7 +328,7 @@ class BilevelTrainer(ImageLoop):
         self.measures.best = state["best_operations"]
 
     def genotype(self) -> Genotype:
-        """What the architecture parameters stand for now, and where it comes from."""
+        """The cells derived from the architecture parameters, with provenance."""
         config = self.config
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
@@ -356,11 +339,11 @@ class BilevelTrainer(ImageLoop):
         return Genotype(name, self.supernet.derive(), provenance)
 
     def finish(self, own_pictures: Callable[[Path], None] | None = None, **found: Any) -> None:
-        """Write the genotype, pictures and result; say what was found and what to do next.
+        """Write genotype, pictures and result; print the cells and the next command.
 
         Args:
-            own_pictures: draws what only this method has, of a run folder.
-            **found: what else the result holds.
+            own_pictures: draws the method's own pictures of a run folder.
+            **found: further entries of result.json.
         """
         genotype, folder = self.genotype(), self.run.folder
         collapsed = self._epoch_before_collapse()
@@ -390,7 +373,7 @@ class BilevelTrainer(ImageLoop):
 
     @torch.no_grad()
     def architecture(self) -> dict[str, Any]:
-        """An epoch's line of architecture.jsonl."""
+        """The epoch's line in architecture.jsonl."""
         weights = {}
         for kind in self.supernet.kinds:
             mix = self.supernet.mix(kind)
@@ -418,13 +401,13 @@ def optimizers(
     config: SearchConfig, weights: Sequence[nn.Parameter], arch: Sequence[nn.Parameter],
     fused: bool,
 ) -> tuple[torch.optim.SGD, torch.optim.Adam]:
-    """Of a supernet's weights and of its architecture; they have no past."""
+    """New optimizers for a supernet's weights and architecture."""
     sgd = torch.optim.SGD(
         weights, config.learning_rate, config.momentum, weight_decay=config.weight_decay,
         fused=fused,
     )
-    # Zeros change nothing, but a fused step fails where some weights have a buffer already and
-    # others, of operations that never ran before, do not.
+    # A fused step fails if only some weights have a momentum buffer, as before an operation's first
+    # run. Zeros change nothing.
     for weight in weights:
         sgd.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     adam = torch.optim.Adam(

@@ -1,6 +1,6 @@
-"""Collapse: what tells that a search falls for cells of skip connections, and when to stop it.
+"""Detect collapse to skip connections, and choose when to stop.
 
-A search reports this; it ends early only where `--stop-on-collapse` asks for it.
+A search reports it, and stops early only with `--stop-on-collapse`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ Rule = Literal["off", "skips", "eigenvalue"]
 WINDOW, BACK, RATIO = 5, 5, 0.75  # epochs, epochs, and the limit of Zela et al. (4.3)
 
 
-def filled(cell: Cell | FixedCell) -> bool:
-    """Whether half of a cell's edges or more are skip connections."""
+def dominated_by_skips(cell: Cell | FixedCell) -> bool:
+    """Whether at least half of a cell's edges are skip connections."""
     if isinstance(cell, FixedCell):
         return False
     skips = sum(edge.op.name == "skip_connect" for edge in cell.edges)
@@ -24,16 +24,17 @@ def filled(cell: Cell | FixedCell) -> bool:
 
 
 def epoch_before(rule: Rule, lines: Sequence[dict[str, Any]], nodes: int) -> int | None:
-    """The epoch whose cells to keep where the search has collapsed by now; None: go on.
+    """The epoch whose cells to keep if the search has collapsed; None: continue.
 
-    skips: half of the normal cell's edges are skip connections; the epoch before has its cells.
-    eigenvalue: the dominant eigenvalue, averaged over five epochs, was less than 0.75 of what it
-    is now five epochs ago; those of then are kept (Zela et al., ICLR 2020, 4.3).
+    skips: collapse if half of the normal cell's edges are skip connections; keep the cells of the
+    epoch before.
+    eigenvalue: collapse if the mean dominant eigenvalue of five epochs was, five epochs ago, below
+    0.75 of today's; keep the cells of that epoch (Zela et al., ICLR 2020, 4.3).
 
     Args:
         rule: of `--stop-on-collapse`.
-        lines: of metrics.jsonl, one an epoch.
-        nodes: computed nodes of a cell, of two edges each.
+        lines: of metrics.jsonl, one per epoch.
+        nodes: computed nodes of a cell, with two edges each.
     """
     now = len(lines) - 1
     if rule == "skips" and lines and lines[-1]["skips_normal"] >= nodes:

@@ -1,6 +1,6 @@
-"""The steps as the authors' code makes them: the oracle of `bilevel`, the benchmark's yardstick.
+"""The steps as in the authors' code: the reference for `bilevel` in tests and benchmarks.
 
-With supernets of equation-shaped cells this is the equation-shaped form of a search.
+Together with equation-shaped cells, this is the equation-shaped form of a search.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from common.training.bilevel import BilevelTrainer, optimizers
 
 
 class EquationTrainer(BilevelTrainer):
-    """Everything gets a gradient in both steps, of one process; optimizers are the plain ones."""
+    """Both steps compute all gradients, in one process; the optimizers are not fused."""
 
     def __init__(self, *given: Any, **named: Any):
         super().__init__(*given, **named)

@@ -1,7 +1,7 @@
-"""The dominant eigenvalue of the validation loss' Hessian in alpha.
+"""The dominant eigenvalue of the Hessian of the validation loss with respect to alpha.
 
-Zela et al. (*Understanding and Robustifying Differentiable Architecture Search*, ICLR 2020, section
-4) saw it rise before a search falls for cells that generalise badly.
+It rises before a search finds cells that generalise badly (Zela et al., *Understanding and
+Robustifying Differentiable Architecture Search*, ICLR 2020, section 4).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ def dominant_eigenvalue(
 ) -> float:
     """The eigenvalue of largest magnitude of d^2 loss / d parameters^2, with its sign.
 
-    By power iteration on Hessian-vector products, H v = grad (grad loss . v), which needs no H. The
-    magnitude is |H v| of a unit v, which grows towards it; v' H v, which gives the sign, can be
-    anything between two eigenvalues of like magnitude and opposite sign.
+    Power iteration on Hessian-vector products H v = grad (grad loss . v). The magnitude is |H v| of
+    a unit vector v; v' H v gives only the sign, as it lies anywhere between two eigenvalues of
+    equal magnitude and opposite sign.
 
     Args:
-        loss: a scalar of this process' images.
-        parameters: alpha; what the loss does not depend on has rows and columns of zero.
+        loss: a scalar, on this process' images.
+        parameters: alpha; rows and columns of unused parameters are zero.
         seed: of the first v.
-        average: over the processes.
+        average: averages over the processes.
     """
     gradients = torch.autograd.grad(
         loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True
     )
     curved = [k for k, gradient in enumerate(gradients) if gradient.requires_grad]
-    if not curved:  # linear in alpha, or free of it
+    if not curved:  # linear in alpha, or independent of it
         return 0.0
     generator = generator_of(seed, "eigenvector")
     v = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]

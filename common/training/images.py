@@ -1,4 +1,4 @@
-"""The loop over images: batches by position, loss and accuracies."""
+"""A training loop over images, with loss and accuracy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from common.training.loop import FIX, Loop
 
 
 class ImageLoop(Loop):
-    """A loop whose items are images; see `Loop`.
+    """A `Loop` over images.
 
-    An epoch is all whole batches of the training stream; its `batch_size` may change on the way.
+    An epoch has all full batches of the training stream, whose `batch_size` may change.
     """
 
     quantities = ("loss", "top1")
@@ -32,7 +32,7 @@ class ImageLoop(Loop):
         return f"{super().in_words(split, metrics)} top-1 {metrics[f'{split}_top1']:5.2f} %"
 
     def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a training step's loss and accuracy, on the device."""
+        """Add a training step's loss and accuracy to the epoch's, on the device."""
         loss = loss.detach()
         self.meters["loss"].update(loss, len(labels))
         self.meters["top1"].update(accuracy(logits.detach(), labels)[0], len(labels))
@@ -45,7 +45,7 @@ class ImageLoop(Loop):
         """Mean loss, top-1 and top-5 accuracy (percent) over all images.
 
         Args:
-            network: images to logits, in the mode (train or eval) that the caller put it in.
+            network: images to logits; the caller sets its mode (train or eval).
             batches: of the images.
         """
         sums = torch.zeros(4, device=self.accelerator.device)
@@ -62,10 +62,10 @@ class ImageLoop(Loop):
     def held_out(
         self, network: Callable[[Tensor], Tensor], batches: Stream
     ) -> tuple[float, float, float]:
-        """`evaluate`, of images that decide nothing.
+        """`evaluate`, and check the loss.
 
         Raises:
-            NotFinite: the loss is not.
+            NotFinite: the loss is not finite.
         """
         loss, top1, top5 = self.evaluate(network, batches)
         if not math.isfinite(loss):

@@ -1,9 +1,8 @@
-"""What a search and a retraining share: epochs, progress, metrics, checkpoints, resuming.
+"""The training loop: epochs, progress, metrics, checkpoints, resuming.
 
-All randomness follows from the seed and the step (see `distributed.seed_of`), and everything else
-that changes is in a checkpoint; so a run that was killed and resumed ends in the bits of one that
-was not. Before anything is saved or reported, what differs between processes is averaged, always
-at the same steps.
+All randomness is a function of the seed and the step (see `distributed.seed_of`), and checkpoints
+hold all other state, so a resumed run ends with the same bits as an uninterrupted one. Metrics and
+running statistics are averaged over the processes before they are saved or reported.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import psutil  # accelerate brings it
+import psutil  # a dependency of accelerate
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
@@ -28,34 +27,34 @@ from common.run.folder import Run
 from common.training.running_statistics import average_statistics
 from common.training.schedules import LearningRate
 
-FIX = "no checkpoint was written since. A smaller --learning-rate usually helps."
+FIX = "no checkpoint was written after it. A smaller --learning-rate usually helps."
 
 
 class Loop:
-    """Trains one network for some epochs; whoever uses it orders its steps.
+    """Trains one network; the caller orders the steps.
 
         for epoch in loop.epochs():          # resumes, sets the learning rate, saves
-            for step in loop.steps():        # what is left of the epoch
+            for step in loop.steps():        # the remaining steps of the epoch
                 ...
             loop.validate()                  # measures, writes a line of metrics.jsonl
 
-    Its position in the data is a count of items: a step has no fixed number of them.
+    The position within an epoch is a number of items, as the batch size may change.
 
     Args:
         config: the run's flags.
         run: its folder.
-        network: on its device already.
+        network: on its device.
         optimizer: of the weights.
-        schedule: of its learning rate: `step(epoch)` sets it. None: it is constant.
-        stream: of training batches; the progress bar takes its length from it.
-        optimizers: further ones that belong to the state.
+        schedule: sets the learning rate of each epoch; None: it is constant.
+        stream: training batches.
+        optimizers: further optimizers to save.
 
     Attributes:
-        unit: what the progress bar counts.
-        items: what `metrics.jsonl` counts.
-        quantities: of a step, averaged over an epoch.
-        epoch, step, global_step, seen: where the run is: the epoch, steps and items within it,
-            and steps since the run's first.
+        unit: unit of the progress bar.
+        items: unit of `metrics.jsonl`.
+        quantities: metrics of a step that are averaged over an epoch.
+        epoch, step, global_step, seen: the position: epoch, steps in it, steps since the start of
+            the run, items in the epoch.
     """
 
     unit, items = "img", "images"
@@ -69,48 +68,48 @@ class Loop:
         self.network, self.optimizer, self.train_batches = network, optimizer, stream
         self.optimizers, self.schedule = (optimizer, *optimizers), schedule
         self.epoch = self.step = self.global_step = self.seen = 0
-        self.seconds = 0.0  # that the epoch has taken so far, in runs before this one too
-        self.peak_before = 0.0  # MiB, before a GPU's peak was last reset
+        self.seconds = 0.0  # of the epoch so far, including before a resume
+        self.peak_before = 0.0  # MiB, before the last reset of a GPU's peak
         self.meters = {name: AverageMeter() for name in self.quantities}
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
-        self.averaged = [network]  # whose running statistics differ between processes
+        self.averaged = [network]  # networks with running statistics to average
         self.bar = self.arriving = None
         self.validated = False
         self._resume()
 
-    # --------------------------------------------------------------------- what subclasses say
+    # --------------------------------------------------------------------- for subclasses
 
     def next_items(self) -> int:
-        """Items of the next step, of all processes together; 0: the epoch is over."""
+        """Items of the next step, over all processes; 0: the epoch is over."""
         raise NotImplementedError
 
     def held_out_metrics(self, **given: Any) -> dict[str, Any]:
-        """After an epoch's last step: what held-out data say, and whatever files an epoch leaves.
+        """Measure on held-out data and write the files of an epoch.
 
         Args:
-            **given: what `validate` was told.
+            **given: arguments of `validate`.
         """
         raise NotImplementedError
 
     def train_metrics(self, means: dict[str, float]) -> dict[str, float]:
-        """What `metrics.jsonl` says of the means of the steps' quantities."""
+        """Entries of `metrics.jsonl` for the means of `quantities`."""
         return {f"train_{name}": mean for name, mean in means.items()}
 
     def in_words(self, split: str, metrics: dict[str, Any]) -> str:
-        """What a person reads of a split's metrics."""
+        """A split's metrics as text."""
         return f"loss {metrics[f'{split}_loss']:.3f}"
 
     def ends_early(self) -> bool:
-        """Between epochs: whether the run is over before its last one."""
+        """Whether to stop before the next epoch."""
         return False
 
     # ----------------------------------------------------------------------------------- epochs
 
     def epochs(self, until: int | None = None) -> Iterator[int]:
-        """The epochs still to run; the state is saved after each one's body.
+        """Yield the remaining epochs; save a checkpoint after each.
 
         Args:
-            until: stop before this one; None: run all.
+            until: stop before this epoch; None: run all.
         """
         until = self.config.epochs if until is None else until
         per_epoch = len(self.train_batches) * self.config.batch_size
@@ -134,7 +133,7 @@ class Loop:
             self.bar.close()
 
     def steps(self) -> Iterator[int]:
-        """The epoch's steps still to run, as numbers since the run's first."""
+        """Yield the remaining steps of the epoch, numbered from the start of the run."""
         self.network.train()
         shown = time.perf_counter()
         while (items := self.next_items()) > 0:
@@ -153,12 +152,12 @@ class Loop:
                 self._save()
 
     def validate(self, **given: Any) -> None:
-        """End an epoch: measure on held-out data, write and say the metrics.
+        """End an epoch: measure on held-out data, write and print the metrics.
 
         Args:
-            **given: what the network needs to be told, see `held_out_metrics`.
+            **given: for `held_out_metrics`.
         """
-        self._synchronise()  # which waits for the device
+        self._synchronise()  # waits for the device
         trained = time.perf_counter() - self.started
         means = {name: float(meter.avg) for name, meter in self.meters.items()}
         metrics = {
@@ -182,7 +181,7 @@ class Loop:
         return max(self.peak_before, peak_memory_mib(self.accelerator.device))
 
     def watch(self, loss: Tensor) -> None:
-        """Remember the first step whose loss is not finite, without waiting for the device."""
+        """Record the first step whose loss is not finite, without waiting for the device."""
         bad = ~loss.detach().isfinite() & (self.first_bad_step < 0)
         self.first_bad_step = torch.where(bad, self.global_step, self.first_bad_step)
 
@@ -200,7 +199,7 @@ class Loop:
             self.bar.write("   ".join(parts))
 
     def _show(self) -> None:
-        """The metrics that were on their way last time; reading those of now would wait."""
+        """Show the metrics copied at the last call; today's copy would have to be waited for."""
         if self.arriving is not None:
             means, copied = self.arriving
             if copied is None or copied.query():
@@ -215,7 +214,7 @@ class Loop:
     # -------------------------------------------------------------------------------- the state
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs, as tensors and plain values."""
+        """All state of the run, as tensors and plain values."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -234,12 +233,12 @@ class Loop:
         """The inverse of `state`.
 
         Raises:
-            InputError: it is of an older version.
+            InputError: the state is of an older version.
         """
         if "global_step" not in state:
             raise InputError(
-                f"--resume {self.run.folder}: was begun by an older version, whose checkpoints "
-                "do not say where in the data it was; start a new run"
+                f"--resume {self.run.folder}: an older version wrote its checkpoints, without the "
+                "position in the data; start a new run"
             )
         for name in ("epoch", "step", "global_step", "seen", "seconds"):
             setattr(self, name, state[name])
@@ -271,16 +270,16 @@ class Loop:
         self.run.save_checkpoint(self.epoch, self.step, self.state())
 
     def _synchronise(self) -> None:
-        """Make processes equal: running statistics and meters; stop if a loss was not finite."""
+        """Average statistics and meters over the processes; check that all is finite."""
         bad = self.accelerator.gather(self.first_bad_step.reshape(1))
         bad = bad[bad >= 0]
         if len(bad) > 0:
-            step = int(bad.min()) - (self.global_step - self.step)  # looked at in each epoch
+            step = int(bad.min()) - (self.global_step - self.step)
             raise NotFinite(
                 f"the loss was not finite at step {int(bad.min())} (epoch {self.epoch + 1}, step "
                 f"{step + 1} of it); {FIX}"
             )
-        # A finite loss can still have made weights that are not.
+        # A finite loss can lead to weights that are not finite.
         if not torch.stack([p.isfinite().all() for p in self.network.parameters()]).all():
             raise NotFinite(
                 f"a parameter was not finite after epoch {self.epoch + 1}, step {self.step}; {FIX}"
@@ -295,7 +294,7 @@ class Loop:
 
 
 def prepare(accelerator: Accelerator, network: nn.Module) -> nn.Module:
-    """On its device and under accelerate's mixed precision; no wrapper (see `distributed`)."""
+    """Move to the device and add mixed precision, without DDP (see `distributed`)."""
     return accelerator.prepare_model(network, evaluation_mode=True)
 
 

@@ -1,4 +1,4 @@
-"""Running statistics of normalisations: averaged over processes, or left as they were."""
+"""Average the running statistics of normalisations over processes, or restore them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def average_statistics(accelerator: Accelerator, network: nn.Module) -> None:
 
 @contextmanager
 def kept_statistics(network: nn.Module) -> Iterator[None]:
-    """Whatever passes go through the network in here, its buffers come out with their bits."""
+    """Restore the network's buffers at the end of the context."""
     buffers = list(network.buffers())
     kept = [buffer.clone() for buffer in buffers]
     try:

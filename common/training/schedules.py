@@ -1,71 +1,68 @@
-"""How the learning rate goes over the epochs, counted from 0; within one it is constant."""
+"""Learning rates by epoch, counted from 0; within an epoch the rate is constant."""
 
 from __future__ import annotations
 
-import logging
+import math
 from typing import Literal
 
 import torch
-from timm.scheduler import CosineLRScheduler, StepLRScheduler
-from timm.scheduler.scheduler import Scheduler
 
 Schedule = Literal["cosine", "linear", "exponential"]
 
-# It warns that a cosine over one epoch is flat.
-logging.getLogger("timm.scheduler.cosine_lr").setLevel(logging.ERROR)
+TAIL = 5  # epochs at the end of the linear schedule with a smaller slope
 
 
-class LinearLRScheduler(Scheduler):
-    """PC-DARTS' ImageNet schedule of E epochs: lr(e) = lr (E - 5 - e) / (E - 5).
+def learning_rate(
+    name: Schedule, rate: float, epoch: int, epochs: int, lowest: float = 0.0, warmup: int = 0
+) -> float:
+    """The learning rate of an epoch.
 
-    Deviation: the paper's line (4.3) ends at 0; in the authors' code, and here, the last five
-    epochs have a smaller slope, lr(e) = lr (E - e) / (5 (E - 5)), as 1/E of the rate is much there.
-    """
+    cosine: lr(e) = lowest + (lr - lowest) (1 + cos(pi e / E)) / 2, as in DARTS.
+    linear: lr(e) = lr (E - 5 - e) / (E - 5), PC-DARTS' on ImageNet.
+    exponential: lr(e) = lr 0.97^e, as DARTS' and GDAS' on ImageNet.
+    In the first `warmup` epochs, instead: lr(e) = lr (e + 1) / warmup. (Some versions of PC-DARTS'
+    code multiply the schedule's own rate by this.)
 
-    tail = 5
-
-    def __init__(self, optimizer: torch.optim.Optimizer, epochs: int):
-        self.epochs = epochs
-        super().__init__(optimizer, param_group_field="lr")
-
-    def _get_lr(self, t: int) -> list[float]:
-        left, line = self.epochs - t, max(1, self.epochs - self.tail)
-        share = (left - self.tail) / line if left > self.tail else left / (self.tail * line)
-        return [value * share for value in self.base_values]
-
-
-class LearningRate:
-    """From the optimizer's learning rate to `lowest` (of the cosine only), epoch by epoch.
-
-    cosine: lr(e) = lowest + (lr - lowest) (1 + cos(pi e / E)) / 2, as in DARTS; linear: PC-DARTS'
-    on ImageNet; exponential: lr(e) = lr 0.97^e, as DARTS' and GDAS' on ImageNet. In the first
-    `warmup` epochs it rises instead: lr(e) = lr (e + 1) / warmup. (In some versions of PC-DARTS'
-    code it is the schedule's own rate that is multiplied so.)
+    Deviation: the paper's line (PC-DARTS, 4.3) ends at 0; in the authors' code, and here, the last
+    five epochs have a smaller slope, lr(e) = lr (E - e) / (5 (E - 5)).
 
     Args:
         name: of the schedule.
-        optimizer: whose learning rate it sets.
+        rate: lr, the first epoch's rate without warm-up.
+        epoch: e, from 0.
         epochs: E.
         lowest: where the cosine ends.
-        warmup: epochs at the start in which the rate rises.
+        warmup: number of warm-up epochs.
+    """
+    if epoch < warmup:
+        return rate * (epoch + 1) / warmup
+    if name == "exponential":
+        return rate * 0.97**epoch
+    if name == "cosine":
+        return lowest + 0.5 * (rate - lowest) * (1 + math.cos(math.pi * epoch / epochs))
+    left, line = epochs - epoch, max(1, epochs - TAIL)
+    return rate * ((left - TAIL) / line if left > TAIL else left / (TAIL * line))
+
+
+class LearningRate:
+    """Sets the rate of an optimizer's parameter groups, each from its own initial rate.
+
+    Args:
+        name: of the schedule, see `learning_rate`.
+        optimizer: with initial rates.
+        epochs: E.
+        lowest: where the cosine ends.
+        warmup: number of warm-up epochs.
     """
 
     def __init__(
         self, name: Schedule, optimizer: torch.optim.Optimizer, epochs: int, lowest: float = 0.0,
         warmup: int = 0,
     ):
-        self.optimizer, self.warmup = optimizer, warmup
+        self.name, self.optimizer, self.shape = name, optimizer, (epochs, lowest, warmup)
         self.rates = [group["lr"] for group in optimizer.param_groups]
-        if name == "linear":
-            self.scheduler = LinearLRScheduler(optimizer, epochs)
-        elif name == "exponential":
-            self.scheduler = StepLRScheduler(optimizer, decay_t=1, decay_rate=0.97)
-        else:
-            self.scheduler = CosineLRScheduler(optimizer, t_initial=epochs, lr_min=lowest)
 
     def step(self, epoch: int) -> None:
         """Set the learning rate of this epoch, counted from 0."""
-        self.scheduler.step(epoch)
-        if epoch < self.warmup:
-            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-                group["lr"] = rate * (epoch + 1) / self.warmup
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = learning_rate(self.name, rate, epoch, *self.shape)

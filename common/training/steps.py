@@ -1,4 +1,4 @@
-"""What every step on parameters is made of: who rests, and one clipped step of an optimizer."""
+"""Parts of a training step: freeze parameters, and make one clipped optimizer step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.distributed import set_gradients
 
 @contextlib.contextmanager
 def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Nothing is computed, or kept, for the gradients of these parameters."""
+    """Compute no gradients of these parameters inside the context."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -31,9 +31,9 @@ def descend(
 
     Args:
         optimizer: of the parameters.
-        parameters: in the order of their gradients.
-        gradients: already averaged over the processes; None: that parameter does not move.
-        clip: the largest norm of all gradients together; 0: no limit.
+        parameters: of the step.
+        gradients: one per parameter, averaged over the processes; None: the parameter stays.
+        clip: largest norm of all gradients together; 0: no limit.
     """
     set_gradients(parameters, gradients)
     if clip > 0:

@@ -1,11 +1,11 @@
 """DARTS' second-order architecture gradient (Liu et al., ICLR 2019, section 2.3, Eq. 6 to 8).
 
-The architecture is judged by weights one step further, w'(alpha) = w - xi grad_w L_train(w, alpha):
+It evaluates the architecture one weight step ahead, w'(alpha) = w - xi grad_w L_train(w, alpha):
 
     d/d alpha L_val(w'(alpha), alpha)  =  grad_alpha L_val(w', alpha)
                                         - xi  d^2 L_train / (d alpha d w)  v,   v = grad_w' L_val
 
-and the product with the second derivative is a difference of two gradients (Eq. 8).
+A finite difference of two gradients gives the product with the second derivative (Eq. 8).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from common.data.batches import Batch
 # (batch, parameters) -> the gradients of the loss, averaged over the processes
 Gradients = Callable[[Batch, Sequence[nn.Parameter]], Sequence[Tensor]]
 
-PERTURBATION = 0.01  # epsilon = 0.01 / ||v||: the norm of what is added to the weights
+PERTURBATION = 0.01  # epsilon = 0.01 / ||v||, so the weights move by 0.01 in norm
 
 
 @torch.no_grad()
@@ -32,16 +32,16 @@ def second_order(
     train: Batch,
     valid: Batch,
 ) -> list[Tensor]:
-    """d/d alpha L_val(w'(alpha), alpha); the weights come out with the bits they went in with.
+    """d/d alpha L_val(w'(alpha), alpha); restores the weights exactly.
 
     Args:
-        gradients: of a batch's loss, with respect to some parameters.
+        gradients: of the loss of a batch with respect to parameters.
         weights: w.
         arch: alpha.
-        sgd: the weights' optimizer, whose learning rate is xi. As in the authors' code the step to
-            w' has its momentum and decay, which do not depend on alpha, and no clipping.
-        train: what w' is trained on.
-        valid: what it is judged by.
+        sgd: the weights' optimizer; its learning rate is xi. As in the authors' code, the step to
+            w' includes momentum and decay, which do not depend on alpha, but no clipping.
+        train: batch of the step to w'.
+        valid: batch that evaluates w'.
     """
     group = sgd.param_groups[0]
     xi, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]

@@ -15,7 +15,7 @@ from common.networks.complexity import multiply_adds
 from common.networks.genotype import Cell, FixedCell, Genotype, parse
 from common.networks.network import Network
 from common.networks.ops import POOLS
-from common.training.collapse import filled
+from common.training.collapse import dominated_by_skips
 from comparison.run_folders import Result, RunFolder
 
 LAST = 3  # final epochs of a search over which changes of the genotype are counted
@@ -182,7 +182,7 @@ def events(result: Result) -> tuple[list[str], list[str]]:
     lines = result.search.lines("genotypes.jsonl")
     cells = [parse(json.dumps(line["genotype"])).cells for line in lines]
     for kind in cells[-1] if cells else ():
-        dominated = [filled(epoch[kind]) for epoch in cells]
+        dominated = [dominated_by_skips(epoch[kind]) for epoch in cells]
         text = f"{who}: skip connections on half or more of the {kind} cell's edges"
         if dominated[-1]:
             warnings.append(f"{text} at the end of the search.")
