@@ -1,4 +1,4 @@
-"""The flags of gdas/rnn_search.py: the paper's settings, presets, and what is refused."""
+"""The flags of gdas/rnn_search.py: the paper's settings and presets."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ class GDASRNNConfig(TextConfig):
     preset: Literal["ptb", "text"] = "ptb"
     """ptb: the paper's search (4.3); text: a minute on two CPU cores, no download."""
     sample: Literal["hard", "soft"] = "soft"
-    """Mix all activations of an edge by their relaxed draw (authors' code), or run the drawn one
-    (3.2), by which edge (0, 1) learns nothing."""
+    """soft: mix all activations of an edge by their relaxed sample (authors' code); hard: run the
+    sampled one only (3.2), and edge (0, 1) gets no gradient."""
     derive_none: bool = False
-    """Let `none` be derived, too (authors' code; the paper's Omega): such a node's state is 0."""
+    """Allow `none` in the derived cell (authors' code, the paper's Omega); its node has state 0."""
     nodes: Annotated[int, Between(2, 32)] = 9
-    """B, the state made of word and hidden state counted: 9 are 8 searched nodes and 36 edges."""
+    """B, including state 0, which has no choice: 9 gives 8 searched nodes and 36 edges."""
     tau_max: Annotated[float, Between(0, 1e6, above=True)] = 10.0
     """Temperature of the first epoch."""
     tau_min: Annotated[float, Between(0, 1e6, above=True)] = 0.1
-    """Temperature of the last epoch; between them it is linear."""
+    """Temperature of the last epoch; linear in between."""
     arch_learning_rate: Annotated[float, Between(0, 1e38)] = 3e-3
-    """Of the architecture parameters' Adam."""
+    """Learning rate of the architecture parameters' Adam."""
     arch_beta1: Annotated[float, Between(0, 1, below=True)] = 0.9
     """Adam's decay of the first moment."""
     arch_beta2: Annotated[float, Between(0, 1, below=True)] = 0.999
     """Adam's decay of the second moment."""
     arch_weight_decay: Annotated[float, Between(0, 1e3)] = 1e-3
-    """Of the architecture parameters (added to the gradient, as Adam does)."""
+    """Weight decay of the architecture parameters, Adam's L2 kind."""
     epochs: int = 200
     """Passes over the training text."""
     batch_size: int = 128
-    """Columns that each text is read in, over all processes together."""
+    """Parallel columns of each text, over all processes."""
     weight_decay: float = 5e-7
-    """Of the weights."""
+    """Weight decay of the weights."""
 
 
 PRESETS = {
