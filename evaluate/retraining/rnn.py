@@ -59,7 +59,7 @@ class RNNTrainConfig(TextConfig):
     dropout_word: float = 0.1
     """Dropout of words of the vocabulary (dropoute)."""
     compile: bool = False
-    """Compile the cell's time step with torch.compile; the first step takes up to a minute."""
+    """Compile the cell's time step with torch.compile; the first step takes a minute or two."""
 
     def check(self) -> None:
         super().check()
