@@ -14,7 +14,7 @@ import torch
 
 from common.baselines import darts
 from common.errors import InputError, errors_are_messages
-from common.networks.trained import load_trained
+from common.networks.trained import _text
 from common.run import memory
 from common.run.cli import given, parse, read_flags
 from common.run.config import described
@@ -249,7 +249,7 @@ def test_a_tilde_is_the_home_folder_in_every_path_flag(name, monkeypatch):
     for field, value in dataclasses.asdict(found).items():
         if field in mine:
             want = "/home/of/someone/x"
-            assert (value if field in many else str(value)) == ((want, "b/~") if field in many else want)
+            assert value == (want, "b/~") if field in many else str(value) == want
         else:
             assert value == getattr(config, field) or value != value
 
