@@ -26,6 +26,7 @@ ACCURACIES = {
     "cut_top1": ("each edge cut to its best", FAMILIES["dil_conv"]),
     "derived_top1": ("derived cell only", INK),
 }
+STEPS = (1, 2, 5, 10)  # of ticks
 ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}  # a legend
 
 
@@ -144,7 +145,7 @@ def measures_figure(metrics: Sequence[dict]) -> Figure:
     epochs = [line["epoch"] for line in metrics]
     accuracy = panels.pop("accuracy")
     accuracy.set_ylabel("validation top-1 (%)")
-    accuracy.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    accuracy.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
     statistics = "/".join(sorted({line.get("cut_statistics") for line in metrics} - {None}))
     for key, (label, colour) in ACCURACIES.items():
         if line := plot_values(accuracy, metrics, key, last=True, color=colour, lw=1.5, ms=3.5):
@@ -163,9 +164,9 @@ def measures_figure(metrics: Sequence[dict]) -> Figure:
                 line.set_label(f"{kind} cell")
         axes.set_ylabel(label)
         axes.update_datalim([(epochs[-1], 0), (epochs[-1], least)])  # the least range of the axis
-        axes.autoscale_view()
+        axes.margins(y=0.08)
         ticks = 3 if key in ("skips", "pools") else 5
-        axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=key != "entropy"))
+        axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=key != "entropy", steps=STEPS))
     panels["entropy"].legend(**ABOVE)
     for key in ("pools", "changed_edges"):
         panels[key].set_xlabel("epoch")
@@ -239,4 +240,4 @@ def epoch_axis(axes: Axes, epochs: Sequence[int], ticks: int) -> None:
     first, last = min(epochs, default=0), max(epochs, default=0)
     margin = max(0.5, 0.03 * (last - first))
     axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=STEPS))
