@@ -17,6 +17,7 @@ from common.language.text import Chunk, Corpus
 from common.networks.genotype import Genotype, save
 from common.run.folder import Run
 from common.supernet.measures import best_operations
+from common.training.collapse import verdict
 from common.training.loop import prepare
 from common.training.steps import descend, frozen
 from gdas.rnn_config import GDASRNNConfig
@@ -180,6 +181,10 @@ class RecurrentSearchTrainer(LanguageLoop):
             "search_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
-        self.run.say(f"\n{genotype}\n\nrun folder: {folder} (a picture of the cell inside)")
+        self.run.say(f"\n{genotype}\n")
+        weights = self.supernet.probabilities().detach().tolist()
+        for line in verdict(KIND, genotype.cells[KIND], weights):
+            self.run.say(line)
+        self.run.say(f"\nrun folder: {folder} (a picture of the cell inside)")
         command = shlex.join(["python", "evaluate/train_rnn.py", "--genotype", str(folder)])
         self.run.say(f"next: {command}")

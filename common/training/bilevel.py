@@ -33,14 +33,15 @@ from common.draw import pictures
 from common.errors import InputError
 from common.networks.fits import check_images
 from common.networks.genotype import Genotype, parse, save
-from common.networks.small_images import fit_to_images
+from common.networks.small_images import fit_batch, fit_to_images
 from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
-from common.training.collapse import dominated_by_skips, epoch_before
+from common.training.collapse import dominated_by_skips, epoch_before, verdict
+from common.training.duration import in_words, seconds_per_image
 from common.training.hessian import dominant_eigenvalue
 from common.training.images import ImageLoop
 from common.training.loop import prepare
@@ -50,6 +51,7 @@ from common.training.steps import descend, frozen
 from common.training.unrolled import second_order
 
 CUTS = ("uncut_top1", "cut_top1", "derived_top1")
+SHORT = 10  # epochs of the retraining that a search proposes
 
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
@@ -63,7 +65,9 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     config = fit_to_images(config, images, accelerator)
     check_images(config, images)
     split = split_of(config, images)
-    least, largest = min(len(split.train), len(split.valid)), getattr(config, config.largest_batch)
+    least = min(len(split.train), len(split.valid))
+    config = fit_batch(config, least, accelerator)
+    largest = getattr(config, config.largest_batch)
     if largest > least:
         raise InputError(
             f"{flag(config.largest_batch)} {largest}: the smaller part of the {len(images)} "
@@ -367,9 +371,33 @@ class BilevelTrainer(ImageLoop):
             "search_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
-        self.run.say(f"\n{genotype}\n\nrun folder: {folder} (pictures of both cells inside)")
-        command = shlex.join(["python", "evaluate/train.py", "--genotype", str(folder)])
-        self.run.say(f"next: {command}")
+        self.run.say(f"\n{genotype}\n")
+        weights = self.architecture()["weights"]
+        for kind, cell in genotype.cells.items():
+            for line in verdict(kind, cell, weights[kind]["op"]) if kind in weights else ():
+                self.run.say(line)
+        self.run.say(f"\nrun folder: {folder} (pictures of both cells inside)")
+        self._say_next(genotype)
+
+    def _say_next(self, genotype: Genotype) -> None:
+        """Print the command of a short retraining at the search's scale, and its time here."""
+        config = self.config
+        if not self.accelerator.is_main_process:
+            return
+        images, labels = next(self.valid_batches.evaluate())
+        each = seconds_per_image(
+            genotype, config.channels, config.cells, self.supernet.classifier.out_features,
+            images, labels,
+        )
+        count = len(self.split.train) + len(self.split.valid)
+        command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
+        scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
+        paper = " --preset cifar10" if config.dataset == "digits" else ""
+        self.run.say(
+            f"next: {shlex.join(command)} {scale}\n"
+            f"      (about {in_words(each * count * SHORT)} here)\n"
+            f"or, by the paper's recipe: {shlex.join(command)}{paper}"
+        )
 
     @torch.no_grad()
     def architecture(self) -> dict[str, Any]:
