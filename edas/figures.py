@@ -92,8 +92,8 @@ class Record:
         if key in self.iterations[0]:
             lines = [(line["step"] + 1, line[key]) for line in self.iterations]
         else:  # after epochs only
-            each = (self.iterations[-1]["step"] + 1) / (self.iterations[-1]["epoch"] + 1)
-            lines = [(each * (line["epoch"] + 1), line.get(key)) for line in self.metrics]
+            each = (self.iterations[-1]["step"] + 1) / self.iterations[-1]["epoch"]
+            lines = [(each * line["epoch"], line.get(key)) for line in self.metrics]
         return tuple(np.array(lines, float).T)
 
     def fits(self, other: Record) -> bool:

@@ -107,14 +107,14 @@ class RecurrentSearchTrainer(LanguageLoop):
         }
         self.best = best
         self.run.append("architecture.jsonl", {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             "candidates": list(self.supernet.candidates),
             "edges": self.supernet.edges,
             "parameters": {name: alpha.tolist() for name, alpha in self.supernet.arch.items()},
             "weights": {KIND: {"op": op.tolist(), "edge": None}},
         })
         self.run.append(
-            "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
+            "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
         )
         return metrics
 

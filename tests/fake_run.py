@@ -39,9 +39,9 @@ def begin(folder, method, seed, **config):
 
 def epoch(folder, number, skips=0, name="found"):
     with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps({"epoch": number}) + "\n")
+        file.write(json.dumps({"epoch": number + 1}) + "\n")
     with open(folder / "genotypes.jsonl", "a") as file:
-        file.write(json.dumps({"epoch": number, "genotype": genotype(name, skips)}) + "\n")
+        file.write(json.dumps({"epoch": number + 1, "genotype": genotype(name, skips)}) + "\n")
 
 
 def search(folder, method="darts", seed=0, skips=(0, 1, 1), split="halves", **config):

@@ -21,8 +21,8 @@ def write(folder, alpha, variant="edas", method="edas", cut=True, candidates=CAN
     config = {"method": method, "seed": 2} | ({"variant": variant} if method == "edas" else {})
     (folder / "config.json").write_text(json.dumps(config))
     names = NAMES if method == "edas" else ["alpha_normal", "alpha_reduction"]
-    for epoch, values in enumerate(alpha):
-        top1 = {"uncut_top1": 20.0 + epoch, "cut_top1": 10.0 + epoch if cut else None}
+    for epoch, values in enumerate(alpha, 1):
+        top1 = {"uncut_top1": 19.0 + epoch, "cut_top1": 9.0 + epoch if cut else None}
         top1["cut_statistics"] = "batch" if cut else None
         parameters = dict(zip(names, np.asarray(values).tolist(), strict=False))
         line = {"epoch": epoch, "candidates": candidates, "parameters": parameters}

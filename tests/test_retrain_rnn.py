@@ -315,7 +315,7 @@ def test_result_reports_the_last_and_the_best_epoch(
     trainer = made(accelerator, tmp_path)
     for n, (valid, test) in enumerate([(3.0, 5.0), (1.0, 7.0), (2.0, 6.0)]):
         trainer.run.append("metrics.jsonl", {
-            "epoch": n, "valid_loss": valid, "valid_perplexity": 10 * valid,
+            "epoch": n + 1, "valid_loss": valid, "valid_perplexity": 10 * valid,
             "test_perplexity": test, "averaged": n > 0, "seconds": n + 1, "peak_memory_mib": 9 - n,
         })  # fmt: skip
     monkeypatch.setattr(rnn.pictures, "run", lambda folder: None)
@@ -326,7 +326,7 @@ def test_result_reports_the_last_and_the_best_epoch(
         "genotype": "gdas_rnn", "words": words,
         "params": recurrent_parameters(trainer.model.cell.cell, Size(words, 6)),
         "epochs": 3, "valid_perplexity": 20,
-        "test_perplexity": 6, "chosen_epoch": 1, "chosen_valid_perplexity": 10,
+        "test_perplexity": 6, "chosen_epoch": 2, "chosen_valid_perplexity": 10,
         "chosen_test_perplexity": 7, "averaged_epochs": 2, "train_seconds": 6,
         "peak_memory_mib": 9,
     }  # fmt: skip

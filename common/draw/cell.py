@@ -175,11 +175,11 @@ def layout(cell: Cell | FixedCell) -> tuple[list[Line], list[Box], tuple[float, 
 
 def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
     """Names of the nodes, and the arrows; the last node is the output."""
-    ends = ("$c_{k-2}$", "$c_{k-1}$", "$c_{k}$")
+    ends, first = ("$c_{k-2}$", "$c_{k-1}$", "$c_{k}$"), 2  # nodes are numbered as in the genotype
     if isinstance(cell, FixedCell):
         nodes, arrows = 0, [Arrow(source, 2, ops) for source, ops in BRANCHES[cell.name]]
     elif cell.inputs == 1:  # recurrent: state 0 is computed, too
-        ends, nodes = ("$x_{t}$", "$h_{t-1}$", "$h_{t}$"), 1 + cell.nodes
+        ends, first, nodes = ("$x_{t}$", "$h_{t-1}$", "$h_{t}$"), 0, 1 + cell.nodes
         arrows = [Arrow(0, 2), Arrow(1, 2)]
         arrows += [Arrow(2 + edge.source, 2 + edge.target, (str(edge.op),)) for edge in cell.edges]
         arrows += [Arrow(2 + state, 2 + nodes) for state in cell.output]
@@ -188,7 +188,7 @@ def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
         arrows = [Arrow(edge.source, edge.target, (str(edge.op),)) for edge in cell.edges]
         arrows += [Arrow(state, 2 + nodes) for state in cell.output]
     *before, after = ends
-    return dict(enumerate([*before, *map(str, range(nodes)), after])), arrows
+    return dict(enumerate([*before, *(f"x{first + n}" for n in range(nodes)), after])), arrows
 
 
 def _columns(

@@ -177,7 +177,7 @@ class BilevelTrainer(ImageLoop):
             )
             if self.config.cut_steps and (step + 1) % self.config.cut_steps == 0:
                 cut = self._cut_accuracies(("cut_top1", "derived_top1"))
-                self.run.append("iterations.jsonl", {"epoch": self.epoch, "step": step, **cut})
+                self.run.append("iterations.jsonl", {"epoch": self.epoch + 1, "step": step, **cut})
                 self.network.train()
 
     def arch_step(self, batch: Batch, move_idle: bool = True, **given: Any) -> None:
@@ -263,7 +263,7 @@ class BilevelTrainer(ImageLoop):
                 self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
-            "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
+            "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
         )
         return metrics
 
@@ -354,7 +354,7 @@ class BilevelTrainer(ImageLoop):
         if collapsed is not None:
             before = self.run.lines("genotypes.jsonl")[collapsed]["genotype"]
             genotype = parse(json.dumps(before))
-            found = {**found, "collapsed": True, "cells_of_epoch": collapsed}
+            found = {**found, "collapsed": True, "cells_of_epoch": collapsed + 1}
             self.run.say(f"stopped on collapse; the cells are those after epoch {collapsed + 1}")
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
@@ -410,7 +410,7 @@ class BilevelTrainer(ImageLoop):
                 "op": mix.op.tolist(), "edge": edge, **self.supernet.recorded(kind)
             }
         return {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             "candidates": list(self.supernet.candidates),
             "edges": self.supernet.edges,
             "parameters": {name: p.tolist() for name, p in self.supernet.arch.items()},

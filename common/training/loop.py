@@ -168,7 +168,7 @@ class Loop:
         trained = time.perf_counter() - self.started
         means = {name: float(meter.avg) for name, meter in self.meters.items()}
         metrics = {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             **self.train_metrics(means),
             **self.held_out_metrics(**given),
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
@@ -177,7 +177,7 @@ class Loop:
             "peak_memory_mib": round(self.peak_memory_mib(), 1),
         }
         self.run.append("metrics.jsonl", metrics)
-        self.accelerator.log(metrics, step=self.epoch)
+        self.accelerator.log(metrics, step=self.epoch + 1)
         self._say(metrics)
         for meter in self.meters.values():
             meter.reset()

@@ -227,7 +227,7 @@ class LanguageTrainer(LanguageLoop):
         })
         self.run.say(
             f"\n{name}: test perplexity {last['test_perplexity']:.2f} after {len(epochs)} epochs, "
-            f"{best['test_perplexity']:.2f} after epoch {best['epoch'] + 1}, the best by "
+            f"{best['test_perplexity']:.2f} after epoch {best['epoch']}, the best by "
             f"validation; {parameters:,} parameters\nrun folder: {folder}"
         )
 
