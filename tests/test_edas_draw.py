@@ -65,7 +65,7 @@ def test_alphas_have_a_row_per_search_and_a_mark_per_change(tmp_path):
         "alpha-max, seed 2\n0 changes in all", "edas, seed 2\n3 changes in all",
     ]  # fmt: skip
     marks = [[a.lines[-1].get_xdata().tolist() for a in row] for row in grid]
-    assert marks == [[[], [], []], [[1, 2], [2], []]]
+    assert marks == [[[], [], []], [[2, 3], [3], []]]
     assert grid[1, 0].lines[-1].get_ydata().tolist() == [0.2, 0.2]  # on the one that leads
     for k, line in enumerate(grid[1, 0].lines[:3]):
         assert line.get_ydata().tolist() == MOVING[:, 0, k].tolist()

@@ -129,7 +129,7 @@ def test_a_run_within_another_is_of_the_same_commit_and_stands_on_its_own_config
     inner.save_checkpoint(0, 1, {"epoch": 0})
     path = inner.folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "learning_rate": 0.5}))
-    with pytest.raises(InputError, match=r"--resume .*000: its config\.json"):
+    with pytest.raises(InputError, match=r"--resume .*000: config\.json"):
         outer.inner("cells/000", RunConfig(), "inner")
 
 
