@@ -16,6 +16,9 @@ forms are fast.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import json
 import statistics
 import sys

@@ -7,6 +7,9 @@ laptop and needs no download.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import sys
 
 import torch
