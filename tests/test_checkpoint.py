@@ -139,5 +139,5 @@ def test_a_run_says_which_checkpoint_it_uses_and_refuses_when_all_are_damaged(
     said = capfd.readouterr().out
     assert f"{files[-1].name} is damaged" in said and files[0].name in said
     os.truncate(files[0], 100)
-    with pytest.raises(InputError, match="every checkpoint is damaged"):
+    with pytest.raises(InputError, match="no checkpoint is usable"):
         run.load_checkpoint()

@@ -1,5 +1,6 @@
 """What every command begins with: threads, precision, the run to resume, images."""
 
+import dataclasses
 import json
 import os
 
@@ -91,12 +92,12 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
 
 def test_a_damaged_result_is_said_and_written_again(tmp_path, capsys):
     start(begun(tmp_path, "no", ""))
-    assert f"{tmp_path}: its result.json is damaged" in capsys.readouterr().out
+    assert f"{tmp_path}: result.json is damaged" in capsys.readouterr().out
     (tmp_path / "result.json").unlink()
     start(begun(tmp_path, "no"))
     assert capsys.readouterr().out == ""
     (tmp_path / "result.json").mkdir()
-    with pytest.raises(InputError, match="its result.json is a folder"):
+    with pytest.raises(InputError, match="result.json is a folder"):
         start(begun(tmp_path, "no"))
 
 
@@ -114,3 +115,11 @@ def test_images_and_their_errors(accelerator, monkeypatch):
     monkeypatch.setattr(datasets, "load_train", fail)
     with pytest.raises(InputError, match="no images there"):
         training_images(CONFIG, accelerator)
+
+
+def test_another_number_of_threads_resumes_and_is_said(tmp_path, capsys):
+    config = begun(tmp_path, "no")
+    description = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**description, "threads": 1}))
+    assert start(dataclasses.replace(config, threads=2))[0].threads == 2
+    assert "--threads 2: the run began with 1" in capsys.readouterr().out

@@ -84,7 +84,7 @@ BAD_SEARCHES = {
     "nan": (lambda d: ["--preset", "digits", "--weight-decay", "nan"], "--weight-decay nan"),
     "infinite": (lambda d: ["--preset", "digits", "--grad-clip", "inf"], "--grad-clip inf"),
     "learning rate": (lambda d: ["--preset", "digits", "--learning-rate", 0], "--learning-rate 0"),
-    "cells": (lambda d: ["--preset", "digits", "--cells", 2], "--cells 2: 3 or more"),
+    "cells": (lambda d: ["--preset", "digits", "--cells", 2], "--cells 2: use 3 or more"),
     "nodes": (lambda d: ["--preset", "digits", "--nodes", 2], "--nodes 2: must be 3"),
     "threads": (lambda d: ["--preset", "digits", "--threads", 0], "--threads 0: must be 1"),
     "seed": (lambda d: ["--preset", "digits", "--seed", -1], "--seed -1: must be 0"),
@@ -100,11 +100,12 @@ BAD_SEARCHES = {
     "workers": (lambda d: ["--workers", -1], "--workers -1: must be 0"),
     "one share": (lambda d: ["--train-share", 0.1], "--train-share, --valid-share: give both"),
     "shares": (
-        lambda d: ["--train-share", 0.6, "--valid-share", 0.5], "--train-share 0.6.*more than 1"
+        lambda d: ["--train-share", 0.6, "--valid-share", 0.5],
+        "--train-share 0.6, --valid-share 0.5",
     ),
     "a share of nothing": (
         lambda d: ["--preset", "digits", "--train-share", 0.5, "--valid-share", 0.001],
-        "--valid-share 0.001: of the 142 training images of class 0 that is not one",
+        "--valid-share 0.001: gives no image of class 0",
     ),
     "a small share": (
         lambda d: ["--preset", "digits", "--train-share", 0.5, "--valid-share", 0.02],
@@ -141,7 +142,7 @@ BAD_TRAININGS = {
     "empty folder": (lambda d: ["--genotype", d], "holds no genotype.json"),
     "small images": (
         lambda d: ["--genotype", "darts_v1", "--dataset", "folder", "--data-root", small(d)],
-        "images of 3x5 pixels are too small: .* 4 pixels a side; --image-size 4",
+        "images of 3x5 pixels are too small: .*; --image-size 4",
     ),
     "drop path": (
         lambda d: ["--preset", "digits", "--genotype", "darts_v1", "--drop-path", 1], "--drop-path"
@@ -211,11 +212,11 @@ def test_resume_of_another_method(finished_search, command):
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--seed", 5), ("--K", 2), ("--threads", 7), ("--output", "elsewhere")]
+    ("flag", "value"), [("--seed", 5), ("--K", 2), ("--output", "elsewhere")]
 )
 def test_resume_with_a_flag_that_contradicts(finished_search, command, flag, value):
     result = command(SEARCH, "--resume", finished_search[0], flag, value)
-    assert_refused(result, f"{flag} {value} contradicts the run")
+    assert_refused(result, f"{flag} {value}: the run .* has")
 
 
 def test_resume_with_a_damaged_config(tmp_path, command):
@@ -228,7 +229,7 @@ def test_resume_with_a_damaged_split(finished_search, tmp_path, command):
     (tmp_path / "run" / "result.json").unlink()
     shutil.rmtree(tmp_path / "run" / "checkpoints")  # which know what it was
     (tmp_path / "run" / "split.json").write_text("{")
-    assert_refused(command(SEARCH, "--resume", tmp_path / "run"), "its split.json is damaged")
+    assert_refused(command(SEARCH, "--resume", tmp_path / "run"), "split.json is damaged")
 
 
 def test_a_long_output_name(command):

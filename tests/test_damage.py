@@ -215,8 +215,8 @@ def test_a_changed_config_is_refused(runs, tmp_path, name):
     expected = {
         "method": "is a run of other", "dataset": "dataset is 'mnist'", "processes": "2 processes",
         "batch_size": "batch_size is '8'", "flip": "flip is 1", "threads": "threads is True",
-        "precision": "has precision, which this version does not know",
-    }.get(name, "its config.json was changed since")
+        "precision": "config.json has precision, unknown to this version",
+    }.get(name, "config.json has changed since")
     assert expected in message and str(folder) in message
 
 
@@ -239,7 +239,7 @@ def test_an_older_run_goes_on(runs, tmp_path, capfd):
     shutil.copy(runs / "half/images.json", folder)  # it stays as it was
     assert told(folder) == told(runs / "finished")
     said = capfd.readouterr().out
-    assert "have their defaults: --workers None, --crop-padding 4" in said and "--seed" not in said
+    assert "get their defaults: --workers None, --crop-padding 4" in said and "--seed" not in said
 
 
 @pytest.mark.parametrize("damage", [
@@ -295,7 +295,7 @@ def test_an_older_run_of_other_images_is_refused(runs, tmp_path, content):
     folder = of_an_older_version(shutil.copytree(runs / "half", tmp_path / "run"))
     (folder / "images.json").write_text(content)
     message = resume(folder)
-    assert "its images.json" in message or "began with 0 classes" in message
+    assert "images.json" in message or "has 0 classes" in message
 
 
 def test_an_older_run_with_damaged_cells_is_refused(runs, tmp_path):
@@ -320,7 +320,7 @@ def test_killed_before_its_config_was_written(runs, tmp_path, left):
     folder.mkdir()
     for name in left:
         (folder / name).write_text("{")
-    with pytest.raises(InputError, match=f"killed before it began.*--output {folder}"):
+    with pytest.raises(InputError, match=f"killed before the first step.*--output {folder}"):
         saved(TinyConfig, folder, METHOD)
     train(TinyConfig(output=str(folder)))
     assert told(folder) == told(runs / "finished")
@@ -347,7 +347,7 @@ def test_a_newer_checkpoint_that_is_not_used_goes(runs, tmp_path, capfd):
     (checkpoints / "epoch-00009-step-0000000.pt.sha256").symlink_to("nowhere")
     assert resume(folder) is None and told(folder) == told(runs / "finished")
     said = capfd.readouterr().out
-    assert "epoch-00009-step-0000000.pt is damaged; going on from epoch-00002-step-0000001" in said
+    assert "epoch-00009-step-0000000.pt is damaged; resuming from epoch-00002-step-0000001" in said
     assert files(checkpoints) == files(runs / "finished/checkpoints")
     assert (checkpoints / "epoch-00009-step-0000000.pt.damaged").is_dir()  # whatever it holds
 
@@ -359,11 +359,11 @@ def test_other_images_or_cells_than_the_checkpoint_stands_on(runs, tmp_path, mon
     (folder / "genotype.json").unlink()
     (folder / "images.json").unlink()
     monkeypatch.setattr(f"{__name__}.DIGITS", DIGITS.subset(torch.arange(16).flip(0)))
-    assert "are not those that the run began with (its images.json)" in resume(folder)
+    assert "are not those of the run (see images.json)" in resume(folder)
     assert not (folder / "images.json").exists()
     other = {"classes": list(DIGITS.classes), "sha256": DIGITS.sha256()}
     (folder / "images.json").write_text(json.dumps(other))  # that fits them, not the checkpoint
-    assert "are not those that the run began with (its images.json)" in resume(folder)
+    assert "are not those of the run (see images.json)" in resume(folder)
 
 
 def test_a_run_within_another_is_restored(runs, tmp_path, accelerator):
@@ -377,7 +377,7 @@ def test_a_run_within_another_is_restored(runs, tmp_path, accelerator):
         (inner.folder / name).write_text("{")
     again = outer.inner("cells/000", config, METHOD)
     assert again.result() is None and (inner.folder / "config.json").read_bytes() == before
-    with pytest.raises(InputError, match="its result.json is damaged"):
+    with pytest.raises(InputError, match="result.json is damaged"):
         again.read("result.json")
     edit(inner.folder / "config.json", command="of its own")
     again.pin_images("images.json", {"classes": ["a"]})

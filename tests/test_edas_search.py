@@ -67,7 +67,7 @@ def test_a_search_that_inverts_to_its_end_prints_a_note(tmp_path, monkeypatch, c
     (["--variant", "edas-inv", "--arch-weight-decay", "0", "--decayed", "adam"], "nothing decays"),
     (["--decayed", "none"], "--decayed"),
     (["--preset", "imagenet"], "--preset"),
-    (["--cells", "2"], "--cells 2: 3 or more"),
+    (["--cells", "2"], "--cells 2: use 3 or more"),
 ])  # fmt: skip
 def test_bad_input_is_named_before_anything_is_written(tmp_path, command, flags, named):
     status, _, err = command(SEARCH, *TINY, *flags, "--output", tmp_path / "run")

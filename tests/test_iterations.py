@@ -65,7 +65,7 @@ def test_a_search_stopped_within_an_epoch_tells_each_iteration_once(folder, comm
 
 def test_cut_steps_needs_the_statistics(tmp_path, command):
     flags = [*TINY, "--cut-accuracy", "off", "--cut-steps", 1, "--output", tmp_path / "r"]
-    assert_refused(command(SEARCH, *flags), "--cut-steps 1: needs --cut-accuracy")
+    assert_refused(command(SEARCH, *flags), "--cut-steps 1: add --cut-accuracy")
     assert not (tmp_path / "r").exists()
 
 

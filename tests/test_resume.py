@@ -97,7 +97,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
     os.truncate(files[-1], files[-1].stat().st_size // 2)
     status, out, _ = command(SEARCH, "--resume", folder)
     assert status == 0
-    assert f"{files[-1].name} is damaged; going on from {files[0].name}" in out
+    assert f"{files[-1].name} is damaged; resuming from {files[0].name}" in out
     assert_same_run(finished_search[0], folder)
 
 
@@ -186,10 +186,10 @@ def test_other_classes_than_the_run_began_with(tmp_path, accelerator):
     began = {"classes": ["ant", "bee", "cat", "dog"], "train_sha256": "a"}
     for _ in range(2):
         run.pin_images("images.json", began)
-    with pytest.raises(InputError, match=r"began with 4 classes \(ant, bee, cat, ...\), the images "
-                                         r"at --data-root are of 2 classes \(ant, bee\)"):
+    with pytest.raises(InputError, match=r"the run has 4 classes \(ant, bee, cat, ...\), but the "
+                                         r"images at --data-root have 2 classes \(ant, bee\)"):
         run.pin_images("images.json", {**began, "classes": ["ant", "bee"]})
-    with pytest.raises(InputError, match="are not those that the run began with"):
+    with pytest.raises(InputError, match="are not those of the run"):
         run.pin_images("images.json", {**began, "train_sha256": "b"})
 
 
@@ -199,7 +199,7 @@ def test_another_number_of_processes_is_refused(finished_search, tmp_path, comma
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "processes": 2}))
     status, _, err = command(SEARCH, "--resume", tmp_path / "run")
-    assert status == 2 and "is a run of 2 processes, not of 1" in err
+    assert status == 2 and "a run of 2 processes, not 1" in err
 
 
 def test_mixed_precision_is_resumed_with_the_run(finished_search, tmp_path, command, monkeypatch):

@@ -211,7 +211,7 @@ SIZE = {"batch_size": 2, "rounds": 1, "channels": 4, "cells": 3, "threads": 1}
 
 def test_the_table(benchmark, tmp_path, capsys):
     options = benchmark.Options(
-        methods=("gdas_frc", "pc_darts"), json=tmp_path / "rows.json", **SIZE
+        methods=("gdas_frc", "pc_darts"), output=tmp_path / "rows.json", **SIZE
     )
     benchmark.main(options)
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -232,17 +232,18 @@ def test_the_table(benchmark, tmp_path, capsys):
     ({"cells": 0}, "--cells 0: must be 1"), ({"threads": 0}, "--threads 0: must be 1"),
     ({"channels": 5}, "--channels 5: must be a multiple of 4"), ({"channels": 0}, "--channels 0"),
     ({"channels": -4}, "--channels -4"), ({"methods": ()}, "--methods: name one"),
-    ({"json": "no/such/rows.json"}, "--json .*rows.json"), ({"json": "folder"}, "--json .*folder"),
-    ({"json": "file/rows.json"}, "--json .*rows.json"),
+    ({"output": "no/such/rows.json"}, "--output .*rows.json"),
+    ({"output": "folder"}, "--output .*folder"),
+    ({"output": "file/rows.json"}, "--output .*rows.json"),
 ])  # fmt: skip
 def test_flags_that_cannot_be_timed_or_written_are_refused(benchmark, tmp_path, changes, named):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
-    if "json" in changes:
-        changes = {"json": tmp_path / changes["json"]}
+    if "output" in changes:
+        changes = {"output": tmp_path / changes["output"]}
     with pytest.raises(InputError, match=named):
         benchmark.main(benchmark.Options(**{**SIZE, **changes}))
-    benchmark.Options(**SIZE, json=tmp_path / "rows.json").check()
+    benchmark.Options(**SIZE, output=tmp_path / "rows.json").check()
 
 
 def test_every_method_is_timed_by_default_and_both_forms_start_alike(benchmark):

@@ -98,7 +98,7 @@ def test_a_folder_of_the_users_own(run, tmp_path, command, no_picture):
     assert figures["dataset"] == "folder" and figures["images"] == 359
     assert figures["top1"] == result["test_top1"]
     assert figures["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
-    assert "the run's result is about other images" in out  # they come in another order
+    assert "the run's result is on other images" in out  # they come in another order
 
 
 def test_larger_images_are_scaled_to_the_runs(run, tmp_path, command, no_picture):
@@ -136,7 +136,7 @@ def test_another_data_set_is_refused(run, command):
     names = [f"class {k}" for k in range(10)]
     (run / "images.json").write_text(json.dumps({**images, "classes": names}))
     result = command(TEST, run, "--dataset", "digits")
-    assert_refused(result, "--dataset digits: has other classes", run / "test.json")
+    assert_refused(result, "--dataset digits: other classes", run / "test.json")
 
 
 def test_images_of_another_shape_are_refused(run, command):
@@ -144,7 +144,7 @@ def test_images_of_another_shape_are_refused(run, command):
     images = read(of_an_older_version(run) / "images.json")  # one without digests
     (run / "images.json").write_text(json.dumps({**images, "shape": [1, 32, 32]}))
     result = command(TEST, run, "--dataset", "digits")
-    assert_refused(result, "--dataset digits: has images of 1x8x8 .*on 1x32x32", run / "test.json")
+    assert_refused(result, "--dataset digits: images of 1x8x8 .*on 1x32x32", run / "test.json")
 
 
 # ------------------------------------------------------------------------------------- the picture

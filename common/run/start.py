@@ -54,7 +54,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     if config.resume is not None:
         _say_if_finished(Path(config.resume), accelerator)
         was = described(Path(config.resume)).get("threads")
-        if was != config.threads:
+        if was not in (None, config.threads):
             accelerator.print(
                 f"--threads {config.threads}: the run began with {was}; results may differ in the "
                 "last bits from those of an uninterrupted run"
