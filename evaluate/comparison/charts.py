@@ -12,7 +12,6 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -26,8 +25,11 @@ from comparison.rows import AVERAGE, CELL, Measured, Summary
 from comparison.run_folders import RunFolder
 
 MARKERS = "osD^vP<Xp>hH"
-TAB20 = matplotlib.colormaps["tab20"].colors
-COLOURS = [*TAB20[::2], *TAB20[1::2]]  # ten strong ones, then their light twins
+# Far apart in CIELAB (40 or more, CIE76), also where report.css inverts them for a dark page.
+COLOURS = (
+    "#5997ff", "#ff8000", "#00b200", "#6633ff", "#e5738f", "#994c1f", "#00b286", "#b2a759",
+    "#ff59ff", "#47abcc", "#304c00", "#324c4c",
+)  # fmt: skip
 AVERAGE_LOOK = {"color": INK, "ls": "--", "lw": 1.2, "label": AVERAGE}
 SEARCH = ("curves", "measures", "spread")
 LARGE = ("architecture_normal", "architecture_reduction", "cycles", "alphas")
@@ -46,7 +48,10 @@ Curve = dict[int, float]  # value by epoch
 def looks(labels: Sequence[str]) -> dict[str, dict]:
     """The colour and marker of each method, the same in all charts."""
     return {
-        label: {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)]}
+        label: {
+            "color": COLOURS[n % len(COLOURS)],
+            "marker": MARKERS[(n + n // len(COLOURS)) % len(MARKERS)],
+        }
         for n, label in enumerate(labels)
     }
 
@@ -109,7 +114,7 @@ def curves(measured: Sequence[Measured], label: str, run: str, key: str) -> str:
     labels = dict.fromkeys(m.result.label for m in measured if m.result.label != CELL)
     methods = looks(list(labels))
     seeds = sorted({seed for seed, _ in lines})
-    figure = Figure((6, 0.9 + 1.4 * len(seeds)), layout="constrained")
+    figure = Figure((6, 0.9 + 1.6 * len(seeds)), layout="constrained")
     rows = figure.subplots(len(seeds), sharex=True, sharey=True, squeeze=False)[:, 0]
     hovers, handles = {}, {}
     epochs = sorted({epoch for curve in lines.values() for epoch in curve})
