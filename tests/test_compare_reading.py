@@ -127,6 +127,23 @@ def test_without_a_finished_search_the_reasons_are_told(read, tmp_path):
         read()
 
 
+def test_a_random_cell_that_a_random_search_chose_stays_in_the_baseline(read, tmp_path):
+    """The random search draws the baseline's cells among others."""
+    pair(tmp_path, "s", "random_search", 0, 75, skips=(2,))
+    for folder in ("s", "s.train"):
+        file = tmp_path / "runs" / folder / "genotype.json"
+        chosen = json.loads(file.read_text())
+        chosen["provenance"] = {"method": "random_search", "number": 1, "of": 4}
+        file.write_text(json.dumps(chosen))
+    for number, top1 in enumerate((70, 74)):
+        cell = tmp_path / f"cell{number}.json"
+        cell.write_text(json.dumps(fake_run.genotype("random_search", skips=number + 2)))
+        fake_run.training(tmp_path / "runs" / f"r{number}.train", cell, top1)
+    search, average = read()["rows"]
+    assert search["accuracy"]["mean"] == 75
+    assert average["accuracy"]["values"] == {"0": 70, "1": 74}
+
+
 def test_the_average_random_cell_is_a_row(read, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80)
     for number, top1 in enumerate((70, 74)):

@@ -71,7 +71,7 @@ def read(config: CompareConfig) -> None:
         raise InputError(
             f"--runs {' '.join(config.runs)}: no folder of a finished search among them{reasons}"
         )
-    budget = "Existing run folders; every search with its own settings."
+    budget = "Existing run folders; the settings of each run are in its config.json."
     folder = Path(config.output).resolve() if config.output else None
     report(Plan(budget), results, random, left, folder)
 

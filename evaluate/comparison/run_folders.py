@@ -160,7 +160,7 @@ def results_of(runs: Sequence[RunFolder]) -> tuple[list[Result], list[RunFolder]
     searches = [run for run in runs if run.config["method"] != RETRAIN and run.result is not None]
     results, told = [], []
     for search, label in zip(searches, _labels(searches), strict=True):
-        own = [training for training in trainings if _retrains(training, search)]
+        own = [run for run in trainings if not _of_a_random_cell(run) and _retrains(run, search)]
         # Two searches can find the same cells: prefer the retraining that names this one.
         own.sort(key=lambda t: Path(str(t.config.get("genotype"))).name != search.folder.name)
         own.sort(key=lambda t: t.result is None)
@@ -182,21 +182,35 @@ def results_of(runs: Sequence[RunFolder]) -> tuple[list[Result], list[RunFolder]
     for run in trainings:
         if run.result is None or run in used:
             continue
-        if any(_retrains(run, search) for search in searches):
-            left.append(LeftOut(str(run.folder), "another retraining of the same cells is used"))
-        elif run.genotype.provenance.get("method") == "random_search":
+        if _of_a_random_cell(run):
             random.append(run)
+        elif any(_retrains(run, search) for search in searches):
+            left.append(LeftOut(str(run.folder), "another retraining of the same cells is used"))
         else:
             left.append(LeftOut(str(run.folder), "retrains the cells of no finished search here"))
     return results, random, left
 
 
 def _retrains(training: RunFolder, search: RunFolder) -> bool:
-    """Whether it trains a search's cells; while it reads its images it has no genotype.json."""
+    """Whether it trains a search's cells."""
     return (
-        training.seed == search.seed and (training.folder / "genotype.json").exists()
+        training.seed == search.seed and _has_cells(training)
         and training.genotype.cells == search.genotype.cells
     )  # fmt: skip
+
+
+def _of_a_random_cell(training: RunFolder) -> bool:
+    """Whether its cells were drawn, not chosen: the choice of a random search says of how many.
+
+    A random search draws the same cells as the baseline with its seed, so cells do not tell.
+    """
+    provenance = training.genotype.provenance if _has_cells(training) else {}
+    return provenance.get("method") == "random_search" and "of" not in provenance
+
+
+def _has_cells(training: RunFolder) -> bool:
+    """A retraining that still reads its images has none."""
+    return (training.folder / "genotype.json").exists()
 
 
 def _never_began(log: Path) -> bool:
