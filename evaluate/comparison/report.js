@@ -4,6 +4,7 @@
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {
+    if (head.className === "links") return;
     const button = document.createElement("button");
     button.append(...head.childNodes);
     head.append(button);
