@@ -7,6 +7,9 @@ takes a few minutes on a laptop, no download.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import sys
 
 import torch

@@ -3,6 +3,7 @@
     python evaluate/benchmark.py --output FILE
     python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
     python evaluate/benchmark.py --retraining               # a derived network, plain and fast
+    python evaluate/benchmark.py --recurrent 850 --batch-size 64   # a recurrent cell, compiled too
 
 An iteration is an arch step and a weight step of the trainer that the searches use, with clipping
 and both optimisers, on random 32 x 32 images, augmented as in a search. The equation-shaped form
@@ -15,6 +16,9 @@ forms are fast.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import json
 import statistics
 import sys
@@ -29,6 +33,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarking.recurrent import recurrent_passes
 from benchmarking.timing import in_turn, saved_mib, spread, synchronise
 from common.data import loader
 from common.data.batches import Augmentation, Batch
@@ -82,6 +87,8 @@ class Options:
     """CPU threads; by default the usable cores."""
     retraining: bool = False
     """Instead of the table, time a training step of a derived network, plain and fast."""
+    recurrent: Annotated[int | None, Between(1, 65_536)] = None
+    """Instead of the table: a recurrent cell of this many units over 35 words, eager, compiled."""
 
     def check(self) -> None:
         """Refuse what cannot be timed or written.
@@ -267,8 +274,15 @@ def retraining(options: Options, device: torch.device) -> None:
         network = Network(load("pc_darts_cifar10"), 36, 20, 10, auxiliary=True).to(device)
         step = retraining_step(network, fast)
         timed[name] = lambda number, step=step: step(data.train(number))
+    print_ratios(timed, options, device)
+
+
+def print_ratios(
+    timed: dict[str, Callable[[int], None]], options: Options, device: torch.device
+) -> None:
+    """Time steps in turn; print each one's speed relative to the first."""
     seconds = in_turn(timed, options.rounds, device)
-    plain = statistics.median(seconds["fp32, eager"])
+    plain = statistics.median(next(iter(seconds.values())))
     for name, values in seconds.items():
         ratio = plain / statistics.median(values)
         print(f"{name}: {spread(values)} ms a step, {ratio:.2f} times as fast")
@@ -282,6 +296,10 @@ def main(options: Options) -> None:
     print(f"torch {torch.__version__}, {device}, {threads} threads, batch {options.batch_size}")
     if options.retraining:
         retraining(options, device)
+    elif options.recurrent is not None:
+        print_ratios(
+            recurrent_passes(options.recurrent, options.batch_size, device), options, device
+        )
     else:
         rows = table(options, device)
         if options.output is not None:

@@ -10,6 +10,9 @@ difference from the network.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import hashlib
 import importlib
 import importlib.util

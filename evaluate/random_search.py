@@ -11,6 +11,7 @@ import shlex
 import sys
 
 from common.errors import errors_are_messages
+from common.networks.small_images import fit_batch
 from common.run.cli import parse
 from common.run.folder import Run
 from common.run.start import start, training_images
@@ -25,6 +26,7 @@ def search(config: RandomSearchConfig) -> None:
     config, accelerator = start(config)
     images = training_images(config, accelerator)
     split = split_of(config, images)
+    config = fit_batch(config, len(split.train), accelerator)
     check_images(config, images.subset(split.train))
     run = Run.open(config, METHOD, accelerator)
     pin_split(run, images, split, config.accept_images)

@@ -9,6 +9,9 @@ pictures/confusion.svg and .png.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import json
 import sys
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Trains a language model of any recurrent cell from scratch and reports its perplexities.
 
     python evaluate/train_rnn.py --genotype gdas_rnn            the paper's recipe on PTB
-    python evaluate/train_rnn.py --genotype RUN                 what a search found, on its text
-    python evaluate/train_rnn.py --preset text --genotype lstm  the yardstick
+    python evaluate/train_rnn.py --genotype RUN                 a search's cell, on its text
+    python evaluate/train_rnn.py --preset text --genotype lstm  the baseline
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The flags of gdas/rnn_search.py: the paper's settings, presets, and what is refused."""
+"""The flags of gdas/rnn_search.py: the paper's settings and presets."""
 
 from __future__ import annotations
 

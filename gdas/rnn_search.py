@@ -1,12 +1,15 @@
-"""GDAS for recurrent cells: one activation an edge, drawn for each chunk of text (4.3).
+"""GDAS for recurrent cells: samples the activation of each edge once per chunk of text (4.3).
 
 Searches the cell of a language model (Dong and Yang, CVPR 2019). Without flags this is section 4.3
-on PTB, from a folder of train.txt, valid.txt and test.txt; --preset text is a minute on a laptop,
-with nothing to download.
+on PTB, from a folder with train.txt, valid.txt and test.txt; --preset text takes a minute on a
+laptop and needs no download.
 """
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import sys
 
 import torch
@@ -25,11 +28,11 @@ from gdas.rnn_trainer import RecurrentSearchTrainer
 
 
 def search(config: GDASRNNConfig) -> None:
-    """One search in a run folder of its own."""
+    """Run one search in its own run folder."""
     config, accelerator = start(config)
     texts = corpus(config, accelerator)
     for named, text in (("training", texts.train), ("validation", texts.valid)):
-        Columns(text, config.batch_size, named)  # or it says what does not fit
+        Columns(text, config.batch_size, named)  # checks the batch size
     config.check_memory(len(texts.words), config.nodes - 1)
     run = Run.open(config, METHOD, accelerator)
     run.pin_text(texts.digests())
@@ -38,8 +41,8 @@ def search(config: GDASRNNConfig) -> None:
 
 
 def algorithm_1(config: GDASRNNConfig, run: Run, texts: Corpus) -> None:
-    """Algorithm 1: W by a sub-graph's training loss, then A by another one's validation loss."""
-    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
+    """Algorithm 1: update W on the training text, then A on the validation text."""
+    torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     supernet = RecurrentSuperNet(
         len(texts.words), config.units, config.nodes - 1, config.dropouts, config.sample,
         config.derive_none,

@@ -1,4 +1,4 @@
-"""GDAS' supernet for a recurrent cell: an activation an edge is drawn for each chunk (4.3)."""
+"""GDAS' supernet for a recurrent cell: samples the activation of each edge once per chunk (4.3)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.language.cell import ACTIVATIONS, GatedNodes
+from common.language.cell import ACTIVATIONS, GatedNodes, masked
 from common.language.model import Dropouts, LanguageModel
 from common.networks.genotype import RECURRENT_OPS, Cell, Edge, Op
 from common.supernet.gumbel import gumbel
+from common.supernet.measures import best_operations
 from common.supernet.supernet import small_noise
 from common.supernet.to_cpu import read
 from gdas.supernet import straight_through
@@ -21,11 +22,11 @@ KIND = "recurrent"
 
 @dataclass(frozen=True)
 class Draw:
-    """What every edge of the cell does for a chunk.
+    """The sampled operations of the cell for one chunk.
 
     Attributes:
-        active: of each edge, the columns of its activations that run.
-        weight: of each edge, their weights [active]; None: 1 each.
+        active: per edge, the columns of alpha whose activations run.
+        weight: per edge, their weights, [active]; None: all 1.
     """
 
     active: Sequence[Sequence[int]]
@@ -33,14 +34,14 @@ class Draw:
 
 
 class RecurrentSearchCell(GatedNodes):
-    """Node j is the normalised sum over all i < j (as in DARTS' and GDAS' code; 4.3 is silent).
+    """Node j is the normalised sum over all i < j (DARTS' and GDAS' code; the paper is silent).
 
-    Each state is normalised over the columns, without scale and shift. Deviation: always by its own
-    statistics; the authors' code validates by running ones, one set for all nine states.
+    Each state is normalised over the columns, without scale and shift. Deviation: always by batch
+    statistics; the authors' code validates with running ones, shared by all nine states.
 
     Args:
         units: d.
-        nodes: N computed ones.
+        nodes: N, computed nodes without state 0.
         candidates: activations, in the column order of alpha.
     """
 
@@ -52,49 +53,44 @@ class RecurrentSearchCell(GatedNodes):
     def forward(
         self, x: Tensor, hidden: Tensor, x_mask: Tensor | None, h_mask: Tensor | None, draw: Draw
     ) -> tuple[Tensor, Tensor]:
-        """See `RecurrentCell.forward`; what the edges do is the same at every time step."""
+        """See `RecurrentCell.forward`; all time steps share one draw."""
         d = self.units
-        from_x = (x if x_mask is None else x * x_mask) @ self.W0[:d]  # [T, B, 2d]
-        sources = [self.source(i, draw) for i in range(self.nodes)]
+        from_x = masked(x, x_mask) @ self.W0[:d]  # [T, B, 2d]
+        outgoing = [self.outgoing(i, draw) for i in range(self.nodes)]
         h, outputs = hidden[0], []
-        for at_node_0 in from_x:
-            met = h if h_mask is None else h * h_mask
-            c, a = torch.addmm(at_node_0, met, self.W0[d:]).chunk(2, 1)
-            flows: list[list[Tensor]] = [[] for _ in range(self.nodes + 1)]  # into each node
+        for word in from_x:
+            c, a = torch.addmm(word, masked(h, h_mask), self.W0[d:]).chunk(2, 1)
+            inputs: list[list[Tensor]] = [[] for _ in range(self.nodes + 1)]  # of each node
             states = [self.norm(torch.lerp(h, a.tanh(), c.sigmoid()))]
-            for i, (weight, edges) in enumerate(sources):
+            for i, (weight, edges) in enumerate(outgoing):
                 s = states[i]
                 if edges:
-                    met = s if h_mask is None else s * h_mask
-                    gates = (met @ weight).view(len(s), 2, len(edges), d)  # [B, 2, edges, d]
-                    c, a = gates[:, 0].sigmoid(), gates[:, 1]
+                    gates = (masked(s, h_mask) @ weight).view(len(s), 2, len(edges), d)
+                    c, a = gates[:, 0].sigmoid(), gates[:, 1]  # [B, edges, d]
                     for n, (j, names, weights) in enumerate(edges):
-                        flows[j].append(flow(s, c[:, n], a[:, n], names, weights))
-                flowing = flows[i + 1]
-                total = sum(flowing[1:], flowing[0]) if flowing else torch.zeros_like(s)
+                        inputs[j].append(edge_output(s, c[:, n], a[:, n], names, weights))
+                into_next = inputs[i + 1]
+                total = sum(into_next[1:], into_next[0]) if into_next else torch.zeros_like(s)
                 states.append(self.norm(total))
             h = torch.stack(states[1:]).mean(0)
             outputs.append(h)
         return torch.stack(outputs), h[None]
 
-    def source(self, i: int, draw: Draw) -> tuple[Tensor | None, list[tuple]]:
-        """The edges out of a state that carry anything, and their matrices side by side.
+    def outgoing(self, i: int, draw: Draw) -> tuple[Tensor | None, list[tuple]]:
+        """The edges out of state i that do not only run `none`, with their matrices concatenated.
 
         Returns:
-            [d, 2 edges d], columns c of all edges, then a of all; and of each edge its target, its
-            activations and their weights (None: 1).
+            The matrix [d, 2 edges d], columns c of all edges and then a of all; for each edge its
+            target, its activations and their weights (None: 1).
         """
         edges = []
         for j in range(i + 1, self.nodes + 1):
             row = j * (j - 1) // 2 + i
-            weights = None if draw.weight is None else draw.weight[row]
-            names = [self.candidates[k] for k in draw.active[row]]
-            if "none" in names:
-                there = [n for n, name in enumerate(names) if name != "none"]
-                weights = None if weights is None else weights[there]
-                names = [names[n] for n in there]
-            if names:
-                edges.append((j, names, weights))
+            active = draw.active[row]
+            kept = [n for n, k in enumerate(active) if self.candidates[k] != "none"]
+            if kept:
+                weights = None if draw.weight is None else draw.weight[row][kept]
+                edges.append((j, [self.candidates[active[n]] for n in kept], weights))
         if not edges:
             return None, []
         own = [self.W[j - 1] for j, *_ in edges]
@@ -102,7 +98,7 @@ class RecurrentSearchCell(GatedNodes):
         return torch.cat([w[:, :d] for w in own] + [w[:, d:] for w in own], 1), edges
 
 
-def flow(
+def edge_output(
     s: Tensor, c: Tensor, a: Tensor, names: Sequence[str], weights: Tensor | None
 ) -> Tensor:
     """The sum over an edge's activations f of weight_f (s + c (f(a) - s)), [B, d]."""
@@ -116,20 +112,20 @@ def flow(
 
 
 class RecurrentSuperNet(LanguageModel):
-    """A language model whose cell is drawn for each chunk: called as net(words, hidden, draw).
+    """A language model whose cell is sampled for each chunk; call net(words, hidden, draw).
 
     Args:
-        words: size of the vocabulary.
+        words: vocabulary size.
         units: d.
-        nodes: N computed ones: B - 1, as the paper's B counts state 0.
-        dropouts: while training.
-        sample: "hard": one activation an edge, straight-through (3.2); "soft": all, by their
-            relaxed draw (the authors' code).
+        nodes: N computed nodes, B - 1: the paper's B includes state 0.
+        dropouts: applied in training mode.
+        sample: "hard": one activation per edge, straight-through (3.2); "soft": all, weighted by
+            their relaxed sample (authors' code).
         derive_none: whether `none` can be derived.
 
     Attributes:
         arch: `alpha_recurrent`, [edges, candidates].
-        edges: (source, target) of each row: by target, then source.
+        edges: (source, target) of each row, sorted by target, then source.
     """
 
     def __init__(
@@ -146,11 +142,11 @@ class RecurrentSuperNet(LanguageModel):
         )
 
     def draw(self, generator: torch.Generator | None = None, tau: float = 10.0) -> Draw:
-        """Eq. 5 to 7 for every edge, shared by a chunk's time steps; noise and choice on the CPU.
+        """Sample every edge by Eq. 5 to 7; noise and argmax are computed on the CPU.
 
         Args:
-            generator: of the noise; None: torch's own.
-            tau: the softmax temperature of Eq. 7, above 0.
+            generator: of the noise; None: torch's global one.
+            tau: temperature of Eq. 7, above 0.
         """
         log_pr = self.arch[f"alpha_{KIND}"].log_softmax(-1)  # Eq. 4
         o = gumbel(*log_pr.shape, generator=generator)
@@ -167,26 +163,25 @@ class RecurrentSuperNet(LanguageModel):
 
     @torch.no_grad()
     def derive(self) -> Cell:
-        """T = 1 connection a node by the largest Pr, and its activation.
+        """Keep T = 1 edge per node, the one of largest Pr, with its best activation.
 
-        Deviation: unless `derive_none`, `none` only lowers the others' Pr. The authors' code for
-        recurrent cells derives it, as the paper's Omega allows.
+        Deviation: without `derive_none`, `none` is not derived; it still takes its share of Pr.
+        The authors' code for recurrent cells derives it, as the paper's Omega allows.
         """
-        allowed = [self.derive_none or name != "none" for name in self.candidates]
-        columns = [k for k, can_be in enumerate(allowed) if can_be]
-        best = self.probabilities()[:, columns].cpu().max(-1)
+        pr = self.probabilities().cpu()
+        best = best_operations(pr, self.candidates, self.derive_none)  # [edges]
+        highest = pr.gather(-1, best[:, None]).flatten().tolist()
         kept = []
         for node in range(1, self.cell.nodes + 1):
             rows = [row for row, (_, j) in enumerate(self.edges) if j == node]
-            row = max(rows, key=lambda row: best.values[row].item())  # the first of equals
-            op = Op(self.candidates[columns[best.indices[row]]])
-            kept.append(Edge(self.edges[row][0], node, op))
+            row = max(rows, key=highest.__getitem__)  # the first of equals
+            kept.append(Edge(self.edges[row][0], node, Op(self.candidates[best[row]])))
         return Cell(1, tuple(kept), tuple(range(1, self.cell.nodes + 1)))
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """What the arch step trains."""
+        """The parameters of the arch step."""
         return list(self.arch.values())
 
     def weight_parameters(self) -> list[nn.Parameter]:
-        """What the weight step trains."""
+        """The parameters of the weight step."""
         return [p for name, p in self.named_parameters() if not name.startswith("arch.")]

@@ -1,4 +1,4 @@
-"""The verbs of a search for a recurrent cell: weights by the training text, alpha by the other."""
+"""The steps of a search for a recurrent cell; rnn_search.py orders them."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from torch import Tensor
 
 from common.distributed import average, seed_of
 from common.draw import pictures
-from common.language.loop import LanguageLoop, TextConfig, with_perplexity
+from common.language.loop import LanguageLoop, with_perplexity
 from common.language.model import chunk_loss
 from common.language.text import Chunk, Corpus
 from common.networks.genotype import Genotype, save
 from common.run.folder import Run
 from common.supernet.measures import best_operations
+from common.training.collapse import verdict
 from common.training.loop import prepare
 from common.training.steps import descend, frozen
+from gdas.rnn_config import GDASRNNConfig
 from gdas.rnn_supernet import KIND, Draw, RecurrentSuperNet
 
 
 class RecurrentSearchTrainer(LanguageLoop):
-    """Trains a recurrent supernet's weights on one text and its architecture on another.
+    """Trains the weights on the training text and alpha on the validation text.
 
-    Each step computes the gradient of what it trains and of nothing else.
+    Each step computes gradients only for the parameters that it trains.
 
     Args:
         config: the search's flags.
         supernet: on the CPU.
         run: its folder.
-        texts: of which the test text is not looked at.
+        texts: the test text is not used.
 
     Attributes:
         valid_hidden: of this process' columns of the validation text, [S, B, d].
     """
 
     def __init__(
-        self, config: TextConfig, supernet: RecurrentSuperNet, run: Run, texts: Corpus
+        self, config: GDASRNNConfig, supernet: RecurrentSuperNet, run: Run, texts: Corpus
     ):
         self.supernet = supernet
         self.best = self._best()
@@ -46,7 +48,7 @@ class RecurrentSearchTrainer(LanguageLoop):
         self.valid_columns = self.columns(config, run, texts.valid, "validation")
         columns = self.valid_columns.rows.shape[1]
         self.valid_hidden = supernet.initial(columns).to(run.accelerator.device)
-        self.generator = torch.Generator()  # of what is drawn; alike on every process
+        self.generator = torch.Generator()  # of the samples; the same on every process
         self.weights, self.arch = supernet.weight_parameters(), supernet.arch_parameters()
         self.arch_optimizer = torch.optim.Adam(
             self.arch, config.arch_learning_rate, (config.arch_beta1, config.arch_beta2),
@@ -57,13 +59,11 @@ class RecurrentSearchTrainer(LanguageLoop):
         )
         super().__init__(config, run, supernet, texts, sgd, self.arch_optimizer)
 
-    # --------------------------------------------------------------------------------- the steps
-
     def batches(self) -> Iterator[tuple[Chunk, Chunk]]:
-        """Pairs of a chunk of the training text and one of the validation text.
+        """Pairs of a training chunk and a validation chunk.
 
-        The second ones are of `--bptt` words and follow one another, again and again, from the
-        text's start in each epoch.
+        Validation chunks have `--bptt` words; they follow one another and start again at the
+        text's end and in each epoch.
         """
         bptt, total = self.config.bptt, len(self.valid_columns)
         starts = range(0, total, bptt)
@@ -71,7 +71,7 @@ class RecurrentSearchTrainer(LanguageLoop):
             yield chunk, self.valid_columns.chunk(starts[self.step % len(starts)], bptt)
 
     def weight_step(self, chunk: Chunk, tau: float) -> None:
-        """One clipped step of SGD on the weights; the architecture stays."""
+        """One clipped step of SGD on the weights; alpha is frozen."""
         with frozen(self.arch):
             total, loss = self.training_loss(chunk, self._draw("weight", tau))
             gradients = torch.autograd.grad(total, self.weights, allow_unused=True)
@@ -80,13 +80,13 @@ class RecurrentSearchTrainer(LanguageLoop):
         self.watch(total)
 
     def arch_step(self, chunk: Chunk, tau: float) -> None:
-        """One step of Adam on alpha; the weights stay."""
+        """One step of Adam on alpha; the weights are frozen."""
         with frozen(self.weights):
             before = torch.zeros_like(self.valid_hidden) if chunk.first else self.valid_hidden
             reading = self.network(chunk.words, before, self._draw("arch", tau))
             loss = chunk_loss(reading, chunk.targets)
             gradients = [torch.zeros_like(alpha) for alpha in self.arch]
-            if loss.requires_grad:  # not where a draw cut all of them off
+            if loss.requires_grad:  # False if every edge sampled `none`
                 gradients = torch.autograd.grad(loss, self.arch, materialize_grads=True)
         self.valid_hidden = reading.hidden.detach()
         descend(self.arch_optimizer, self.arch, average(self.accelerator, gradients))
@@ -96,10 +96,8 @@ class RecurrentSearchTrainer(LanguageLoop):
         self.generator.manual_seed(seed_of(self.config.seed, step, self.global_step))
         return self.supernet.draw(self.generator, tau)
 
-    # --------------------------------------------------------------------------- what it leaves
-
     def held_out_metrics(self, tau: float) -> dict[str, Any]:
-        """Validate; write the architecture and the genotype it stands for."""
+        """Validate; write the architecture and its genotype."""
         best, op = self._best(), self.supernet.probabilities().detach()
         metrics = {
             **with_perplexity({"valid_loss": self.finite(self.valid_loss(tau))}),
@@ -109,22 +107,22 @@ class RecurrentSearchTrainer(LanguageLoop):
         }
         self.best = best
         self.run.append("architecture.jsonl", {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             "candidates": list(self.supernet.candidates),
             "edges": self.supernet.edges,
             "parameters": {name: alpha.tolist() for name, alpha in self.supernet.arch.items()},
             "weights": {KIND: {"op": op.tolist(), "edge": None}},
         })
         self.run.append(
-            "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
+            "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
         )
         return metrics
 
     @torch.no_grad()
     def valid_loss(self, tau: float) -> float:
-        """Mean NLL of the validation text in its columns, drawn chunk by chunk as in training.
+        """Mean NLL of the validation text; samples the cell for each chunk, as in training.
 
-        Every process sees the same draws.
+        All processes use the same samples.
         """
         self.network.eval()
         self.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
@@ -141,11 +139,11 @@ class RecurrentSearchTrainer(LanguageLoop):
 
     @torch.no_grad()
     def _best(self) -> Tensor:
-        """Each edge's best activation, [edges]."""
+        """Column of each edge's best activation, [edges]."""
         return best_operations(self.supernet.probabilities(), self.supernet.candidates).cpu()
 
     def genotype(self) -> Genotype:
-        """What alpha stands for now, and where it comes from."""
+        """The derived cell with its provenance."""
         config = self.config
         return Genotype(
             f"{self.run.method}-{config.source}-seed{config.seed}",
@@ -169,7 +167,7 @@ class RecurrentSearchTrainer(LanguageLoop):
         self.best = state["best_operations"]
 
     def finish(self) -> None:
-        """Write the genotype, pictures and result; say what was found and what to do with it."""
+        """Write the genotype, pictures and result; print the cell and the next command."""
         genotype, folder = self.genotype(), self.run.folder
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
@@ -183,6 +181,10 @@ class RecurrentSearchTrainer(LanguageLoop):
             "search_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
-        self.run.say(f"\n{genotype}\n\nrun folder: {folder} (a picture of the cell inside)")
+        self.run.say(f"\n{genotype}\n")
+        weights = self.supernet.probabilities().detach().tolist()
+        for line in verdict(KIND, genotype.cells[KIND], weights):
+            self.run.say(line)
+        self.run.say(f"\nrun folder: {folder} (a picture of the cell inside)")
         command = shlex.join(["python", "evaluate/train_rnn.py", "--genotype", str(folder)])
         self.run.say(f"next: {command}")

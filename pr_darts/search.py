@@ -8,6 +8,9 @@ laptop and downloads nothing.
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import sys
 
 import torch

@@ -104,7 +104,7 @@ class CycleTrainer(BilevelTrainer):
         """See `BilevelTrainer.architecture`; with each edge's own candidates."""
         supernet = self.supernet
         return {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             "cycle": self.cycle.number,
             "edges": supernet.edges,
             "candidates": {

@@ -132,7 +132,7 @@ def test_a_stopped_search_keeps_earlier_cells_and_resumes_the_same(command, tmp_
     status, out, _ = command(DARTS, *flags)
     assert status == 0 and "the cells are those after epoch 2" in out
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["epochs"] == 3 and result["cells_of_epoch"] == 1 and result["collapsed"]
+    assert result["epochs"] == 3 and result["cells_of_epoch"] == 2 and result["collapsed"]
     lines = (tmp_path / "run" / "genotypes.jsonl").read_text().splitlines()
     cells = load(tmp_path / "run").to_json()["cells"]
     assert cells == json.loads(lines[1])["genotype"]["cells"]

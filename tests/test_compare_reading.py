@@ -160,7 +160,7 @@ def test_the_average_random_cell_is_a_row(read, tmp_path):
     assert "| average random cell | 72.00 \u00b1 2.83 (2) |" in markdown(tmp_path)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "average random cell: 72.00 %" in page  # the line in the chart
-    assert "seed 0, epoch 2\ndarts: 80\naverage random cell: 72" in page  # and in the curves
+    assert "seed 0, epoch 3\ndarts: 80\naverage random cell: 72" in page  # and in the curves
 
 
 # --------------------------------------------------------------------------------------- fairness
@@ -429,11 +429,11 @@ def test_curves_have_values_for_each_seed_and_epoch(page, tmp_path):
         pair(tmp_path, f"a{seed}", "darts", seed, 80 + seed)
         pair(tmp_path, f"b{seed}", "gdas", seed, 90 + seed)
     titles = page().titles
-    for seed, epoch in ((0, 0), (0, 2), (1, 1)):
-        shift = seed + epoch - 2
+    for seed, epoch in ((0, 1), (0, 3), (1, 2)):
+        shift = seed + epoch - 3
         retraining = f"darts: {80 + shift}\ngdas: {90 + shift}"
         assert f"seed {seed}, epoch {epoch}\n{retraining}" in titles
-        search = f"darts: {50 + epoch}\ngdas: {50 + epoch}"
+        search = f"darts: {49 + epoch}\ngdas: {49 + epoch}"
         assert f"seed {seed}, epoch {epoch}\n{search}" in titles
     assert "darts, seed 1\n81.00 % after a search of 6 s" in titles
 
@@ -494,7 +494,7 @@ def test_the_report_is_one_page_with_the_runs_own_pictures(page, tmp_path):
         file = tmp_path / "runs" / run / "pictures" / f"{name}.svg"
         file.write_text(start.format(f"{run}-{name}") + end)
     metrics = tmp_path / "runs" / "b" / "metrics.jsonl"
-    metrics.write_text('{"epoch": 0, "hessian_eigenvalue": 0.5}\n')
+    metrics.write_text('{"epoch": 1, "hessian_eigenvalue": 0.5}\n')
     tags = page()
     text = (tmp_path / "report" / "report.html").read_text()
     assert all(link.startswith("../runs/") for link in tags.links)
@@ -502,6 +502,6 @@ def test_the_report_is_one_page_with_the_runs_own_pictures(page, tmp_path):
     assert "<b>not" not in text and "why &lt;b&gt;not" in text
     shown = re.findall(r'<svg id="(.*?)"><g style="fill: none"/></svg>', text)
     assert sorted(shown) == ["a-cycles", "a.train-normal", "b-curves", "c-curves"]
-    assert "seed 0, epoch 0\ngdas: 0.5" in tags.titles  # the eigenvalue
+    assert "seed 0, epoch 1\ngdas: 0.5" in tags.titles  # the eigenvalue
     assert "prefers-color-scheme: dark" in text and "width=device-width" in text
     assert '<p class="warn">darts, seed 0: skip connections on half' in text

@@ -193,11 +193,11 @@ def test_the_printed_list(command, monkeypatch):
 
 def test_nothing_to_count(command, tmp_path):
     status, _, err = command("evaluate/complexity.py")
-    assert status == 2 and "--genotype: say of what" in err
+    assert status == 2 and "--genotype: give" in err
     cell = Cell(1, (Edge(0, 1, Op("tanh")),), (1,))
     save(Genotype("words", {"recurrent": cell}), tmp_path / "words.json")
     status, _, err = command("evaluate/complexity.py", "--genotype", tmp_path / "words.json")
-    assert status == 2 and "is a recurrent cell" in err
+    assert status == 2 and "recurrent cell" in err
 
 
 def test_gdas_widths_on_imagenet_are_its_papers(command):
@@ -246,8 +246,8 @@ def test_classes_and_image_size_are_flags(command):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (("--dataset", "folder"), "--dataset folder: say where by --data-root"),
-    (("--data-root", "x"), "--data-root: is of --dataset folder"),
+    (("--dataset", "folder"), "--dataset folder: add --data-root"),
+    (("--data-root", "x"), "--data-root: only for --dataset folder"),
     (("--dataset", "folder", "--data-root", "no_such"), "--data-root"),
     (("--classes", 0), "--classes 0: must be 1"), (("--image-size", 3), "--image-size 3: must be"),
     (("--classes", 10**30), "--classes 10000"),

@@ -52,8 +52,8 @@ class Tiny(ImageLoop):
 
     def held_out_metrics(self):
         weight = self.network[1].weight.detach()
-        self.run.append("architecture.jsonl", {"epoch": self.epoch, "w": weight.sum().item()})
-        self.run.append("genotypes.jsonl", {"epoch": self.epoch, "w": weight[0, :9].tolist()})
+        self.run.append("architecture.jsonl", {"epoch": self.epoch + 1, "w": weight.sum().item()})
+        self.run.append("genotypes.jsonl", {"epoch": self.epoch + 1, "w": weight[0, :9].tolist()})
         return {"norm": weight.norm().item()}
 
 
@@ -258,7 +258,7 @@ def test_an_older_run_with_damaged_lines_is_refused(runs, tmp_path, name, damage
 
 def test_lines_of_a_file_that_the_run_did_not_write_go(tmp_path, accelerator):
     run = Run(tmp_path, METHOD, accelerator)
-    for epoch in range(2):
+    for epoch in (1, 2):
         run.append("metrics.jsonl", {"epoch": epoch})
     run.save_checkpoint(2, 0, {"epoch": 2})
     again = Run(tmp_path, METHOD, accelerator)

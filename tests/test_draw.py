@@ -1,19 +1,24 @@
+"""Pictures of cells, searches and runs."""
+
 import json
+import random
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 import tyro
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.patches import FancyArrowPatch
-from matplotlib.path import Path
-from matplotlib.transforms import Affine2D, Bbox
 from torch import nn
 
 from common.draw import pictures
-from common.draw.cell import BRANCHES, cells_figure
+from common.draw.cell import BRANCHES, cells_figure, layout
+from common.draw.search import (
+    alone,
+    architecture_figure,
+    curves_figure,
+    measures_figure,
+    spread_figure,
+)
 from common.errors import InputError
 from common.networks.genotype import (
     CANDIDATES,
@@ -30,6 +35,7 @@ from common.networks.genotype import (
 from common.networks.macro import Place
 from common.networks.network import FixedReductionCell
 from conftest import ROOT
+from picture_checks import nothing_overlaps
 
 OPS = CANDIDATES[1:]
 LONG = cell_from_pairs([(OPS[k % 7], s) for k, s in enumerate([0, 1, 2, 1, 3, 0, 4, 2, 5, 0])])
@@ -58,7 +64,7 @@ def metrics(epochs):
 
 
 def searched(epochs, kinds=("normal", "reduction"), statistics="batch"):
-    """The metrics of a search; every other epoch but the last two has no cut accuracies."""
+    """The metrics of a search; cut accuracies in every other epoch and the last two."""
     lines = metrics(epochs)
     for e, line in enumerate(lines):
         there = statistics and (e % 2 == 0 or e >= epochs - 2)
@@ -98,35 +104,51 @@ def write_run(folder, epochs=3):
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=CELLS.values())
-def test_nothing_overlaps_in_a_cell_and_every_edge_is_an_arrow(cell):
+def test_a_cell_has_an_arrow_per_edge_and_nothing_overlaps(cell):
     fixed = isinstance(cell, FixedCell)
     recurrent = not fixed and cell.inputs == 1  # node 0 is computed from both inputs
     labels = [3, 3, 1, 1] if fixed else [1] * len(cell.edges) + [0] * len(cell.output)
     labels = [0, 0, *labels] if recurrent else labels
-    figure = pictures.cell_figure(cell)
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    (axes,) = figure.axes
-    boxes = [text.get_window_extent(renderer) for text in axes.texts]
-    arrows = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    lines, boxes, (width, height) = layout(cell)
     assert len(boxes) == sum(labels) + 2 + (0 if fixed else cell.nodes) + recurrent + 1
-    for one, other in combinations(boxes, 2):
-        assert not one.padded(2).overlaps(other)
-    for box in boxes:
-        assert axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1
-        assert axes.bbox.y0 < box.y0 and box.y1 < axes.bbox.y1
-    assert len(shapes := [patch for patch in axes.patches if patch not in arrows]) == len(boxes)
-    for arrow, own in zip(arrows, labels, strict=True):
-        met = sum(crosses(arrow, shape.get_path().get_extents()) for shape in shapes)
-        assert met == own  # its own labels and nothing else
+    corners = [
+        (box.x - box.width / 2, box.y - box.height / 2, box.x + box.width / 2,
+         box.y + box.height / 2) for box in boxes
+    ]  # fmt: skip
+    for left, low, right, high in corners:
+        assert left > 0 and right < width and -height < low and high < 0
+    for (left, low, right, high), (a, b, c, d) in combinations(corners, 2):
+        assert right < a or c < left or high < b or d < low
+    for line, own in zip(lines, labels, strict=True):
+        path = points_of(line)
+        assert all(-height < y < 0 for _, y in path)
+        met = [
+            any(left < x < right and low < y < high for x, y in path[1:-1])
+            for left, low, right, high in corners
+        ]
+        assert sum(met) == own  # its own labels only
 
 
-def crosses(arrow, box):
-    """Whether an arrow comes into a box, but for its ends."""
-    curve = arrow.get_path().transformed(Affine2D().scale(150))
-    points = np.concatenate(curve.to_polygons(closed_only=False)[:1])
-    points = Path(points).interpolated(8).vertices[8:-8] / 150
-    inner = box.padded(-0.02)
-    return any(inner.contains(*point) for point in points)
+def points_of(line):
+    """Points along an arrow, which is level at each of its own points."""
+    path = []
+    for (x, y), (u, v) in pairwise(line.points):
+        for t in np.linspace(0, 1, 40):  # a cubic Bezier curve whose ends are level
+            step = 3 * t**2 - 2 * t**3
+            path.append((x + (u - x) * (1.5 * (t - t**2) + t**3), y + (v - y) * step))
+    return path
+
+
+@pytest.mark.parametrize("nodes", range(2, 9))
+def test_cells_of_any_size_bend_only_next_to_nodes(nodes):
+    """An arrow stays on one level on its way from a node to the next."""
+    generator = random.Random(nodes)
+    edges = [(generator.choice(OPS), s) for k in range(nodes)
+             for s in generator.sample(range(k + 2), 2)]  # fmt: skip
+    lines, boxes, _ = layout(cell_from_pairs(edges))
+    assert len(boxes) == 2 * nodes + nodes + 3
+    steps = [np.ptp([y for _, y in line.points[1:-1]] or [0]) for line in lines]
+    assert sum(step > 0.02 for step in steps) <= len(lines) // 8
 
 
 def test_cells_name_every_operation_and_node(tmp_path):
@@ -167,7 +189,7 @@ def called(layer):
     return f"{name}_{kernel[0]}x{kernel[1]}{halves}"
 
 
-def test_run_draws_all_and_equal_runs_alike(tmp_path):
+def test_equal_runs_give_equal_pictures(tmp_path):
     files = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -196,19 +218,12 @@ def test_a_cell_evolves_in_six_snapshots_at_most(tmp_path, epochs, shown):
     assert not (tmp_path / "pictures" / "evolution_reduction.svg").exists()  # it is fixed
 
 
-def test_cells_beside_each_other_stay_apart():
-    cells = {str(n): cell for n, cell in enumerate([LONG, SHORT, SHARED])}
-    figure = cells_figure(cells)
-    figure.draw_without_rendering()
-    boxes = [axes.get_window_extent().padded(-1) for axes in figure.axes]
-    boxes += [text.get_window_extent() for text in figure.texts]
-    assert len(boxes) == 6
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1 for box in boxes)
-    assert all(figure.bbox.y0 <= box.y0 + 1 and box.y1 <= figure.bbox.y1 + 1 for box in boxes)
+def test_cells_side_by_side_stay_apart():
+    figure = cells_figure({str(n): cell for n, cell in enumerate([LONG, SHORT, SHARED])})
+    nothing_overlaps(figure)
 
 
-def test_a_file_torn_in_its_first_line_is_as_empty(tmp_path):
+def test_an_incomplete_first_line_is_ignored(tmp_path):
     write_run(tmp_path)
     (tmp_path / "genotypes.jsonl").write_text('{"epoch": 0, "geno')
     pictures.run(tmp_path)
@@ -221,88 +236,62 @@ def test_a_retraining_has_curves_only(tmp_path):
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {"curves.svg", "curves.png"}
 
 
-def test_curves_with_gaps(tmp_path):
+def test_curves_with_gaps():
     lines = metrics(5)
     lines[0] |= {"valid_loss": None, "valid_top1": None}
     del lines[2]["valid_loss"], lines[2]["valid_top1"]
     lines[4]["test_top1"] = 80.0
-    pictures.curves(lines, tmp_path)
-    text = (tmp_path / "curves.svg").read_text()
-    assert all(f">{part}</text>" in text for part in ("train", "valid", "test"))
+    figure = curves_figure(lines)
+    nothing_overlaps(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "valid", "test"]
 
 
 def test_values_between_gaps_are_alone():
     nan = float("nan")
-    assert pictures.alone(np.array([1, nan, 2, 3, nan, 4])) == [0, 5]
+    assert alone(np.array([1, nan, 2, 3, nan, 4])) == [0, 5]
 
 
 @pytest.mark.parametrize(
-    "lines",
+    ("lines", "statistics"),
     [
-        searched(50, statistics="running"),
-        searched(1),
-        searched(6, kinds=("normal",)),
-        searched(3, statistics=None),
-        [line | {"skips_normal": 10, "changed_edges_normal": 100} for line in searched(601)],
+        (searched(50, statistics="running"), "running"),
+        (searched(1), "batch"),
+        (searched(6, kinds=("normal",)), "batch"),
+        (searched(3, statistics=None), None),
+        ([line | {"skips_normal": 10, "changed_edges_normal": 100} for line in searched(601)],
+         "batch"),
     ],
     ids=["two kinds", "one epoch", "only normal", "no cuts", "large numbers"],
-)
-def test_measures_draw_what_is_given_and_nothing_overlaps(lines):
-    with rc_context(pictures.STYLE):
-        figure = pictures.measures_figure(lines)
-        nothing_overlaps(figure)
-    drawn = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-    others = {"epoch", "train_loss", "train_top1", "valid_loss", "cut_statistics"}
-    keys = {key for line in lines for key, value in line.items() if value is not None} - others
-    assert drawn.keys() == keys
-    for key, line in drawn.items():
-        given = np.array([epoch[key] for epoch in lines], float)
-        assert np.array_equal(line.get_ydata(), given, equal_nan=True)
-        assert np.array_equal(line.get_xdata(), [epoch["epoch"] for epoch in lines])
-        assert set(pictures.alone(given)) <= set(line.get_markevery())
+)  # fmt: skip
+def test_measures_draw_all_values_and_nothing_overlaps(lines, statistics):
+    figure = measures_figure(lines)
+    nothing_overlaps(figure)
+    accuracy, entropy, *_ = figure.axes
+    cuts = [f"{what} ({statistics} statistics)" for what in (
+        "supernet", "each edge cut to its best", "derived cell only"
+    )]  # fmt: skip
+    expected = ["supernet (running statistics)", *(cuts if statistics else [])]
+    assert legend_texts(accuracy) == expected
+    kinds = [kind for kind in ("normal", "reduction") if f"entropy_{kind}" in lines[0]]
+    assert legend_texts(entropy) == [f"{kind} cell" for kind in kinds]
+    drawn = [line for axes in figure.axes for line in axes.lines]
+    keys = [key for key in lines[0] if key.endswith(("normal", "reduction", "_top1"))]
+    given = [np.array([line[key] for line in lines], float) for key in keys if key != "train_top1"]
+    given = {values.tobytes() for values in given if np.isfinite(values).any()}
+    assert {np.array(line.get_ydata(), float).tobytes() for line in drawn} == given
+    for line in drawn:
+        assert line.get_xdata().tolist() == [epoch["epoch"] for epoch in lines]
         low, high = line.axes.get_ylim()
-        assert low <= np.nanmin(given) and np.nanmax(given) <= high
+        assert low <= np.nanmin(line.get_ydata()) and np.nanmax(line.get_ydata()) <= high
 
 
-def nothing_overlaps(figure):
-    """Panels with all their labels, and legends, are clear of each other and in the picture."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    figure.draw_without_rendering()
-    boxes = [axes.get_legend().get_window_extent() for axes in figure.axes if axes.get_legend()]
-    for axes in figure.axes:
-        labels = [axis.get_tightbbox(renderer) for axis in (axes.xaxis, axes.yaxis)]
-        boxes.append(Bbox.union([axes.bbox, *(box for box in labels if box is not None)]))
-        low, high = axes.get_ylim()
-        ticks = [text for text in axes.get_yticklabels() if low <= text.get_position()[1] <= high]
-        for text in ticks:
-            assert not text.get_window_extent().overlaps(axes.yaxis.label.get_window_extent())
-    for one, other in combinations(boxes, 2):
-        assert not one.overlaps(other)
-    for box in boxes:
-        assert figure.bbox.x0 < box.x0 and box.x1 < figure.bbox.x1
-        assert figure.bbox.y0 < box.y0 and box.y1 < figure.bbox.y1
-
-
-def test_measures_have_gaps_where_nothing_was_measured():
-    drawn = {line.get_label(): line for line in pictures.measures_figure(searched(6)).axes[0].lines}
-    for key in ("cut_top1", "derived_top1"):
-        assert np.flatnonzero(np.isfinite(drawn[key].get_ydata())).tolist() == [0, 2, 4, 5]
-        assert set(drawn[key].get_markevery()) == {0, 2, 5}  # those alone and the last
-
-
-def test_measures_name_the_statistics_and_what_is_there():
-    figure = pictures.measures_figure(searched(2, kinds=("normal",), statistics="running"))
-    legends = [axes.get_legend() for axes in figure.axes[:2]]
-    accuracies, kinds = ([text.get_text() for text in one.texts] for one in legends)
-    assert [("running statistics" in label) for label in accuracies] == [True] * 4
-    assert kinds == ["normal cell"]
-    legend = pictures.measures_figure(searched(2, statistics=None)).axes[0].get_legend()
-    assert [text.get_text() for text in legend.texts] == ["supernet (running statistics)"]
+def legend_texts(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 12, 50])
 def test_epochs_and_counts_have_whole_ticks(epochs):
-    accuracy, entropy, *counts = pictures.measures_figure(searched(epochs)).axes
+    accuracy, entropy, *counts = measures_figure(searched(epochs)).axes
     ticks = [axes.get_yticks() for axes in counts]
     ticks += [axes.get_xticks() for axes in (accuracy, entropy, *counts)]
     assert all(np.array_equal(one, np.round(one)) for one in ticks)
@@ -313,31 +302,30 @@ def test_epochs_and_counts_have_whole_ticks(epochs):
     [sampled(24), sampled(1), sampled(2), sampled(5, valid_top1=91.25, params=3_300_000)],
     ids=["many", "one", "two", "equal"],
 )
-def test_spread_draws_every_cell_their_mean_and_deviation(cells):
-    with rc_context(pictures.STYLE):
-        figure = pictures.spread_figure(cells)
-        nothing_overlaps(figure)
+def test_spread_shows_every_cell_the_mean_and_the_deviation(cells):
+    figure = spread_figure(cells)
+    nothing_overlaps(figure)
     (axes,) = figure.axes
-    dots, best, mean = axes.lines
     top1 = [cell["valid_top1"] for cell in cells]
-    first = cells[top1.index(max(top1))]
-    unit = 1e6 if cells[0]["params"] > 1e6 else 1e3
-    assert dots.get_ydata().tolist() == top1
-    assert dots.get_xdata() == pytest.approx([cell["params"] / unit for cell in cells])
-    assert best.get_ydata() == max(top1) and best.get_xdata() == first["params"] / unit
-    assert f"cell {first['number']}," in best.get_label()
-    assert mean.get_ydata() == pytest.approx([np.mean(top1)] * 2)
-    assert len(axes.patches) == (len(cells) > 1)
-    for band in axes.patches:
+    best = cells[top1.index(max(top1))]
+    expected = [f"cells: {len(cells)}", f"best: cell {best['number']}, {max(top1):.2f} %",
+                f"mean: {np.mean(top1):.2f} %"]  # fmt: skip
+    if len(cells) > 1:
         deviation = np.std(top1, ddof=1)
-        ends = (np.mean(top1) - deviation, np.mean(top1) + deviation)
-        assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx(ends)
-        assert axes.get_ylim()[0] < ends[0] and ends[1] < axes.get_ylim()[1]
+        expected.append(f"\u00b1 one standard deviation: {deviation:.2f}")
+        low, high = axes.get_ylim()
+        assert low < np.mean(top1) - deviation and np.mean(top1) + deviation < high
+    assert legend_texts(axes) == expected
+    unit, units = (1e6, "millions") if cells[0]["params"] > 1e6 else (1e3, "thousands")
+    assert axes.get_xlabel() == f"parameters ({units})"
+    dots, diamond, _ = axes.lines
+    assert dots.get_ydata().tolist() == top1 and max(diamond.get_ydata()) == max(top1)
+    assert dots.get_xdata() == pytest.approx([cell["params"] / unit for cell in cells])
 
 
 def test_of_equally_accurate_cells_the_least_loss_is_best():
     cells = [cell | {"valid_loss": abs(cell["number"] - 2)} for cell in sampled(4, valid_top1=90)]
-    assert "cell 2," in pictures.spread_figure(cells).axes[0].lines[1].get_label()
+    assert any("cell 2," in text for text in legend_texts(spread_figure(cells).axes[0]))
 
 
 def test_a_random_search_has_a_spread_instead_of_curves(tmp_path):
@@ -358,9 +346,12 @@ def test_a_result_without_cells_is_no_run(tmp_path, result):
         pictures.run(tmp_path)
 
 
-def test_architecture_of_one_epoch_without_edge_weights(tmp_path):
-    pictures.architecture(history(1, edge=False), tmp_path)
-    assert "edge's weight" not in (tmp_path / "architecture_normal.svg").read_text()
+@pytest.mark.parametrize(("epochs", "edge"), [(1, False), (3, True)])
+def test_the_legend_names_candidates_and_edge_weights(epochs, edge):
+    figure = architecture_figure(history(epochs, edge), "normal")
+    nothing_overlaps(figure)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == [*CANDIDATES, *(["edge's weight"] if edge else [])]
 
 
 def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):
@@ -369,7 +360,7 @@ def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):
 
 
 def drawn(*words):
-    """What the command draws, and what it says."""
+    """Run the command with these words."""
     tyro.cli(pictures.of, args=list(map(str, words)))
 
 

@@ -1,16 +1,14 @@
-"""EDAS' pictures: Fig. 5, changes of first rank; Fig. 3, accuracies of several runs."""
+"""EDAS' pictures: alphas and changes of the best operation (Fig. 5), cut accuracies (Fig. 3)."""
 
 import json
 
 import numpy as np
 import pytest
-from matplotlib import rc_context
 
-from common.draw.cell import STYLE
 from common.errors import InputError
 from common.networks.genotype import CANDIDATES as CANDIDATES8
 from edas import figures
-from test_draw import nothing_overlaps
+from picture_checks import nothing_overlaps
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 NAMES = [f"alpha_{kind}_{i}-{j}" for kind in ("normal", "reduction") for i, j in EDGES]
@@ -23,8 +21,8 @@ def write(folder, alpha, variant="edas", method="edas", cut=True, candidates=CAN
     config = {"method": method, "seed": 2} | ({"variant": variant} if method == "edas" else {})
     (folder / "config.json").write_text(json.dumps(config))
     names = NAMES if method == "edas" else ["alpha_normal", "alpha_reduction"]
-    for epoch, values in enumerate(alpha):
-        top1 = {"uncut_top1": 20.0 + epoch, "cut_top1": 10.0 + epoch if cut else None}
+    for epoch, values in enumerate(alpha, 1):
+        top1 = {"uncut_top1": 19.0 + epoch, "cut_top1": 9.0 + epoch if cut else None}
         top1["cut_statistics"] = "batch" if cut else None
         parameters = dict(zip(names, np.asarray(values).tolist(), strict=False))
         line = {"epoch": epoch, "candidates": candidates, "parameters": parameters}
@@ -35,7 +33,7 @@ def write(folder, alpha, variant="edas", method="edas", cut=True, candidates=CAN
 
 
 def alphas(leaders):
-    """[epochs, edges, candidates] in which `leaders[epoch][edge]` lead, but for `none`."""
+    """[epochs, edges, candidates]; `leaders[epoch][edge]` is the best operation but for `none`."""
     alpha = np.full((len(leaders), len(NAMES), 3), 0.1)
     alpha[..., 0] = 9
     for epoch, row in enumerate(leaders):
@@ -48,18 +46,17 @@ MOVING = alphas([[1] * 10, [2] + [1] * 9, [1, 2] + [1] * 8])
 STILL = alphas([[1] * 10] * 3)
 
 
-def test_changes_of_first_rank_are_counted_without_none(tmp_path):
+def test_changes_of_the_best_operation_ignore_none(tmp_path):
     record = figures.Record.of(write(tmp_path / "run", MOVING))
     assert record.changes().tolist() == [[True] + [False] * 9, [True, True] + [False] * 8]
     assert figures.Record.of(write(tmp_path / "still", STILL)).changes().sum() == 0
 
 
-def test_a_row_a_search_a_column_an_edge_a_mark_a_change(tmp_path):
+def test_alphas_have_a_row_per_search_and_a_mark_per_change(tmp_path):
     runs = [("alpha-max", STILL), ("edas", MOVING)]
     records = [figures.Record.of(write(tmp_path / label, a, label)) for label, a in runs]
-    with rc_context(STYLE):
-        figure = figures.alphas_figure(records, figures._most_changed(records)[:3])
-        nothing_overlaps(figure)
+    figure = figures.alphas_figure(records, figures.most_changed(records)[:3])
+    nothing_overlaps(figure)
     grid = np.array(figure.axes).reshape(2, 3)
     assert [a.get_title() for a in grid[0]] == [
         "1: normal 0 → 2", "2: normal 1 → 2", "3: normal 0 → 3",
@@ -68,7 +65,7 @@ def test_a_row_a_search_a_column_an_edge_a_mark_a_change(tmp_path):
         "alpha-max, seed 2\n0 changes in all", "edas, seed 2\n3 changes in all",
     ]  # fmt: skip
     marks = [[a.lines[-1].get_xdata().tolist() for a in row] for row in grid]
-    assert marks == [[[], [], []], [[1, 2], [2], []]]
+    assert marks == [[[], [], []], [[2, 3], [3], []]]
     assert grid[1, 0].lines[-1].get_ydata().tolist() == [0.2, 0.2]  # on the one that leads
     for k, line in enumerate(grid[1, 0].lines[:3]):
         assert line.get_ydata().tolist() == MOVING[:, 0, k].tolist()
@@ -78,10 +75,10 @@ def test_edges_with_most_changes_are_chosen(tmp_path):
     leaders = np.ones((4, 10), int)
     leaders[1::2, 7] = leaders[3, 4] = 2
     record = figures.Record.of(write(tmp_path / "run", alphas(leaders)))
-    assert figures._most_changed([record]) == [1, 2, 3, 4, 5, 8]
+    assert figures.most_changed([record]) == [1, 2, 3, 4, 5, 8]
 
 
-def test_several_runs_stand_in_one_picture(tmp_path):
+def test_several_runs_share_a_picture(tmp_path):
     ours, darts = write(tmp_path / "a", MOVING), write(tmp_path / "d", STILL, method="darts_1")
     figures.run((ours,))
     assert {p.name for p in (ours / "pictures").iterdir()} == {"alphas.svg", "alphas.png"}
@@ -90,9 +87,8 @@ def test_several_runs_stand_in_one_picture(tmp_path):
     words = ("darts_1, seed 2", "edas, seed 2", "supernet")
     assert all(f">{word}</text>" in text for word in words)
     records = [figures.Record.of(folder) for folder in (ours, darts)]
-    with rc_context(STYLE):
-        figure = figures.cuts_figure(records)
-        nothing_overlaps(figure)
+    figure = figures.cuts_figure(records)
+    nothing_overlaps(figure)
     assert figure.axes[1].lines[0].get_ydata().tolist() == [10, 11, 12]
 
 
@@ -104,7 +100,7 @@ def test_several_runs_stand_in_one_picture(tmp_path):
     (["run", "other"], (), "other: its edges or candidates are not those of the first run"),
     (["run", "off"], (), "was run without --cut-accuracy"),
 ])  # fmt: skip
-def test_what_is_wrong_is_named(tmp_path, folders, edges, named):
+def test_refusals_name_the_folder_or_flag(tmp_path, folders, edges, named):
     write(tmp_path / "run", MOVING)
     write(tmp_path / "other", MOVING, candidates=["skip_connect", "none", "sep_conv_3x3"])
     write(tmp_path / "off", MOVING, cut=False)
@@ -114,7 +110,7 @@ def test_what_is_wrong_is_named(tmp_path, folders, edges, named):
     assert not (tmp_path / "run" / "pictures").exists()
 
 
-def test_half_written_runs_and_single_epochs_are_drawn(tmp_path):
+def test_an_interrupted_run_with_one_epoch_is_drawn(tmp_path):
     run = write(tmp_path / "run", MOVING)
     lines = (run / "metrics.jsonl").read_text().splitlines(True)
     (run / "metrics.jsonl").write_text(lines[0])  # the architecture is two lines ahead
@@ -127,10 +123,4 @@ def test_legend_and_panels_stay_apart(tmp_path, edges):
     names = ["none", *CANDIDATES8[1:]]
     alpha = np.random.default_rng(0).normal(size=(4, len(NAMES), 8))
     record = figures.Record.of(write(tmp_path / "run", alpha, candidates=names))
-    with rc_context(STYLE):
-        figure = figures.alphas_figure([record], edges)
-        nothing_overlaps(figure)
-    legend = figure.legends[0].get_window_extent()
-    assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1
-    for axes in figure.axes:
-        assert not axes.title.get_window_extent().overlaps(legend)
+    nothing_overlaps(figures.alphas_figure([record], edges))

@@ -129,7 +129,7 @@ def test_a_run_within_another_is_of_the_same_commit_and_stands_on_its_own_config
     inner.save_checkpoint(0, 1, {"epoch": 0})
     path = inner.folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "learning_rate": 0.5}))
-    with pytest.raises(InputError, match=r"--resume .*000: its config\.json"):
+    with pytest.raises(InputError, match=r"--resume .*000: config\.json"):
         outer.inner("cells/000", RunConfig(), "inner")
 
 
@@ -228,3 +228,13 @@ def test_a_rewound_run_keeps_only_checkpoints_that_it_goes_on_from(tmp_path, acc
     names = {path.name for path in checkpoints.iterdir()}
     kept = "epoch-00000-step-0000001.pt"
     assert names == ({kept, f"{kept}.sha256"} if left == "a run" else set())
+
+
+def test_a_run_of_a_version_that_counted_epochs_from_0_is_refused(tmp_path, accelerator):
+    run = Run(tmp_path, "t", accelerator)
+    run.append("metrics.jsonl", {"epoch": 0})
+    run.save_checkpoint(1, 0, {"epoch": 1})
+    again = Run(tmp_path, "t", accelerator)
+    again.load_checkpoint()
+    with pytest.raises(InputError, match="--resume .*older version.*commit"):
+        again.rewind(1)

@@ -13,13 +13,13 @@ OTHER = "\u732b", "\u72ac\u79d1", "\udcff"  # cat, dogs, and a byte that is no U
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Sets which characters other fonts have, whatever is installed here."""
-    own = fonts._characters(fonts.OWN)
+    """Pretend that other fonts with these characters are installed, and no more."""
+    own = fonts.characters(fonts.OWN)
 
     def install(*texts):
         found = {fonts.OWN: own}
         found |= {fonts.OTHERS[k]: frozenset(map(ord, text)) for k, text in enumerate(texts)}
-        monkeypatch.setattr(fonts, "_characters", lambda font: found.get(font, frozenset()))
+        monkeypatch.setattr(fonts, "characters", lambda font: found.get(font, frozenset()))
 
     return install
 
@@ -36,7 +36,7 @@ def test_names_are_drawn_by_fonts_that_have_them_or_are_numbers(installed):
 
 
 @pytest.mark.parametrize("count", [3, 21])
-def test_pictures_of_foreign_names_come_without_warnings(installed, tmp_path, count, caplog):
+def test_names_in_unknown_scripts_give_no_warnings(installed, tmp_path, count, caplog):
     installed()
     names = [*OTHER, *(f"name {k}" for k in range(count - 3))]
     counts = 9 * np.eye(count, dtype=int) + np.eye(count, k=1, dtype=int)
@@ -50,7 +50,7 @@ def test_pictures_of_foreign_names_come_without_warnings(installed, tmp_path, co
     assert "as in test.json" in figure.axes[0].get_ylabel()
 
 
-def test_an_installed_font_is_the_labels(installed):
+def test_labels_use_an_installed_font(installed):
     installed("".join(OTHER[:2]))
     figure = confusion_figure(np.eye(2, dtype=int), OTHER[:2])
     (label, _) = figure.axes[0].get_xticklabels()

@@ -117,3 +117,15 @@ def test_no_file_beside_a_command_bears_another_modules_name(path):
 
 def test_nothing_touches_sys_path():
     assert not [p for p in FILES if "sys.path" in (ROOT / p).read_text()]
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS), ids=str)
+def test_a_command_imports_common_before_torch(path):
+    """OpenMP reads how threads wait when torch loads; `common/__init__.py` sets it."""
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            first = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            package = first.split(".")[0]
+            if package in ("common", *PAPERS):
+                return
+            assert package in sys.stdlib_module_names or package == "tyro", first

@@ -13,6 +13,7 @@ from itnas import figures as own_figures
 from itnas.config import PRESETS
 from itnas.search import search
 from itnas.supernet import ITNASSuperNet, triples
+from picture_checks import nothing_overlaps
 from test_baselines import calls_of, interrupt_after
 from test_resume import figures, identical, last_checkpoint
 
@@ -111,22 +112,27 @@ def test_pictures_show_the_recorded_values(epochs, nodes, scale):
     of_edge = own_figures.by_edge(weights["triples"])
     assert sum(map(len, of_edge.values())) == len(triples(nodes))
     maps = own_figures.transitions_figure(lines[-1], "normal")
+    attention = own_figures.attention_figure(lines, "normal")
+    inner = own_figures.inner_edges_figure(lines[-1], "normal")
+    for figure in (maps, attention, inner):
+        nothing_overlaps(figure)
     maps = [axes for axes in maps.axes if axes.images]
     entries = zip(maps, weights["triples"], weights["P"], weights["beta"], strict=True)
     for axes, (m, i, j), P, beta in entries:
         np.testing.assert_allclose(axes.images[0].get_array(), P, rtol=1e-6)
         title = axes.get_title()
         assert title.startswith(f"{m} → {i} → {j} ") and title.endswith(f"{beta:.2f}")
-    attention = own_figures.attention_figure(lines, "normal")
     drawn = [line.get_ydata()[-1] for axes in attention.axes for line in axes.lines]
     assert drawn == weights["beta"]
     Z = dict(zip(map(tuple, lines[-1]["edges"]), weights["op"], strict=True))
-    inner = own_figures.inner_edges_figure(lines[-1], "normal")
-    for axes, (i, j) in zip(inner.axes, of_edge, strict=True):
-        predecessors, bars = axes.child_axes
-        rows = [Z[m, i] for m in range(i)]
-        np.testing.assert_allclose(predecessors.images[0].get_array(), rows, rtol=1e-6)
-        tops = [bar.get_y() + bar.get_height() for bar in bars.patches[-7:]]
+    rows = [axes for axes in inner.axes if axes.images]
+    bars = [axes for axes in inner.axes if axes.patches]
+    titles = {axes.get_title(): n for n, axes in enumerate(rows)}
+    for i, j in of_edge:
+        n = titles[f"{i} → {j}"]
+        predecessors = [Z[m, i] for m in range(i)]
+        np.testing.assert_allclose(rows[n].images[0].get_array(), predecessors, rtol=1e-6)
+        tops = [bar.get_y() + bar.get_height() for bar in bars[n].patches[-7:]]
         assert tops == pytest.approx(Z[i, j], abs=1e-6)
 
 

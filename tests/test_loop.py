@@ -99,7 +99,7 @@ def test_metrics_are_of_an_epochs_own_images_and_resuming_starts_at_the_next_epo
         resumed.scripted(*STEPS[epoch])
         resumed.validate()
     lines = resumed.run.lines("metrics.jsonl")
-    assert [line["epoch"] for line in lines] == [0, 1]
+    assert [line["epoch"] for line in lines] == [1, 2]
     assert [line["train_loss"] for line in lines] == [1.75, 5.5]
     assert [line["train_top1"] for line in lines] == [100, 25]
 

@@ -1,4 +1,4 @@
-"""The recurrent cell over time, against loops written from the equations."""
+"""The recurrent cell and the LSTM against loops written from their equations."""
 
 import copy
 
@@ -7,7 +7,6 @@ import torch
 
 from common.errors import InputError
 from common.language.cell import RecurrentCell, recurrent_cell
-from common.language.fused import Plan
 from common.language.lstm import LSTM
 from common.language.model import Dropouts, LanguageModel
 from common.networks.genotype import Cell, Edge, FixedCell, Genotype, Op, load
@@ -55,7 +54,7 @@ def inputs(masked):
 
 
 def by_the_equations(name, cell, x, hidden, masks):
-    """Scalar by scalar in the batch, node by node: nothing of the cell's own code."""
+    """One column, one word, one node at a time; shares no code with the cell."""
     x_mask, h_mask = (torch.ones(B, D).double() if mask is None else mask for mask in masks)
     rows = []
     for b in range(B):
@@ -82,73 +81,55 @@ def outputs_and_gradients(states, last, of):
     return [states, last, *gradients]
 
 
+def assert_same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_both_loops_are_the_equations(name, masked):
+def test_cell_matches_its_equations(name, masked):
     cell = made(name)
     x, hidden, masks = inputs(masked)
     of = [x, hidden, *cell.parameters()]
     expected = by_the_equations(name, cell, x, hidden, masks)
     expected = outputs_and_gradients(expected, expected[-1:], of)
-    for loop in (cell, cell.plain_loop):
-        found = outputs_and_gradients(*loop(x, hidden, *masks), of)
-        for a, b in zip(found, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert_same(outputs_and_gradients(*cell(x, hidden, *masks), of), expected)
 
 
-def test_large_states_have_the_gradients_of_the_equations_too():
-    """They take another way back, whose operations are those within a step."""
-    columns, units = 130, 130
-    torch.manual_seed(0)
-    cell = RecurrentCell(load("darts_v2_rnn").cells["recurrent"], units).double()
-    x, hidden = torch.randn(3, columns, units).double(), torch.randn(1, columns, units).double()
-    mask = (torch.rand(columns, units) < 0.6).double() / 0.6
-    of = [x.requires_grad_(), hidden.requires_grad_(), *cell.parameters()]
-    expected = outputs_and_gradients(*cell.plain_loop(x, hidden, None, mask), of)
-    for a, b in zip(outputs_and_gradients(*cell(x, hidden, None, mask), of), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
-def test_a_node_of_none_has_the_state_0():
+def test_a_none_node_has_state_zero():
+    """Also as the source of node 3; nodes 1 and 4 compute as without it."""
     ops = (Edge(0, 1, Op("tanh")), Edge(1, 2, Op("none")), Edge(2, 3, Op("sigmoid")),
            Edge(1, 4, Op("relu")), Edge(0, 5, Op("none")))  # fmt: skip
+    without = (Edge(0, 1, Op("tanh")), Edge(1, 2, Op("relu")))
     torch.manual_seed(0)
-    genotype = Genotype("n", {"recurrent": Cell(1, ops, (1, 2, 3, 4))})
-    cell = RecurrentCell(recurrent_cell(genotype), D).double()
+    cell = RecurrentCell(Cell(1, ops, (1, 2, 4, 5)), D).double()
+    other = RecurrentCell(Cell(1, without, (1, 2)), D).double()
+    with torch.no_grad():
+        for own, copied in ((other.W0, cell.W0), (other.W[0], cell.W[0]), (other.W[1], cell.W[3])):
+            own.copy_(copied)
     x, hidden, masks = inputs(True)
-    silent = [cell.W[1], cell.W[2], cell.W[4]]  # of `none`, and of a node whose source is 0
-    of = [x, hidden, cell.W0, cell.W[0], cell.W[3]]
-    expected = outputs_and_gradients(*cell.plain_loop(x, hidden, *masks), of)
-    states, last = cell(x, hidden, *masks)
-    for a, b in zip(outputs_and_gradients(states, last, of), expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    states, _ = cell(x, hidden, *masks)
-    for gradient in torch.autograd.grad(states.sum(), silent):
-        assert torch.equal(gradient, torch.zeros_like(gradient))
-    nothing = Cell(1, (Edge(0, 1, Op("tanh")), Edge(1, 2, Op("none"))), (2,))
-    for loop in ((empty := RecurrentCell(nothing, D).double()), empty.plain_loop):
-        assert (loop(x, hidden, *masks)[0] == 0).all()
+    one_word = x[:1], hidden, *masks
+    assert_same([cell(*one_word)[0]], [other(*one_word)[0] / 2])
+    silent = Cell(1, (*ops[:2], Edge(2, 3, Op("sigmoid"))), (2,))
+    assert (RecurrentCell(silent, D).double()(x, hidden, *masks)[0] == 0).all()
 
 
-def test_the_compiled_step_is_one_graph_whatever_the_chunk():
-    cell = made("gdas_rnn")
-    cell.compile_steps(backend="aot_eager")
+def test_compiled_training_is_one_graph_for_all_chunks():
+    cell, eager = made("gdas_rnn"), made("gdas_rnn")
+    cell.compile_step(backend="aot_eager")
     x, hidden, masks = inputs(True)
-    of = [x, hidden, *cell.parameters()]
     counters = pytest.importorskip("torch._dynamo.utils").counters
     counters.clear()
     for length in (T, 2, 4):
-        expected = outputs_and_gradients(*cell.plain_loop(x[:length], hidden, *masks), of)
-        found = outputs_and_gradients(*cell(x[:length], hidden, *masks), of)
-        for a, b in zip(found, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    assert counters["stats"]["unique_graphs"] == 2  # a step forwards, a step backwards
-    assert not counters["graph_break"]
-    copy.deepcopy(cell).eval()(x[:, :1], hidden[:, :1])  # an average, scored in another width
-    assert counters["stats"]["unique_graphs"] == 2
+        given = x[:length], hidden.detach(), *masks
+        expected = outputs_and_gradients(*eager(*given), [x, *eager.parameters()])
+        assert_same(outputs_and_gradients(*cell(*given), [x, *cell.parameters()]), expected)
+    copy.deepcopy(cell).eval()(x[:, :1], hidden[:, :1])  # an average, evaluated at another width
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
-def test_a_chunk_may_be_cut_anywhere():
+def test_chunks_equal_one_pass():
     cell = made("darts_v2_rnn")
     x, hidden, masks = inputs(True)
     whole, _ = cell(x, hidden, *masks)
@@ -157,27 +138,8 @@ def test_a_chunk_may_be_cut_anywhere():
     torch.testing.assert_close(torch.cat([first, second]), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_the_fused_loop_leaves_its_inputs_alone():
-    cell = made("gdas_rnn")
-    x, hidden, masks = inputs(True)
-    before = [v.detach().clone() for v in (x, hidden, *masks, *cell.parameters())]
-    states, _ = cell(x, hidden, *masks)
-    kept = states.detach().clone()
-    states.sum().backward()
-    for a, b in zip((x, hidden, *masks, *cell.parameters()), before, strict=True):
-        assert torch.equal(a, b)
-    assert torch.equal(states, kept)
-
-
-def test_sources_share_a_product():
-    plan = Plan.of(load("gdas_rnn").cells["recurrent"])
-    assert [sorted(group.nodes) for group in plan.groups] == [[0, 1, 4], [2, 3], [5, 7], [6]]
-    assert plan.output == tuple(range(8))
-    assert len(Plan.of(load("enas_rnn").cells["recurrent"]).output) == 6
-
-
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_cells(name):
+def test_published_cells_match_the_papers(name):
     cell = load(name).cells["recurrent"]
     assert [(edge.op.name, edge.source) for edge in cell.edges] == listed(name)
     assert cell.output == tuple(PUBLISHED[name][1]) and cell.inputs == 1
@@ -188,7 +150,7 @@ def test_published_cells(name):
     ("words", "units", "count"), [(10_000, 850, 22_960_000), (33_278, 700, 33_127_878)]
 )
 @pytest.mark.parametrize("name", ["gdas_rnn", "darts_v1_rnn", "darts_v2_rnn"])
-def test_counts(name, words, units, count):
+def test_parameter_counts_match_the_papers(name, words, units, count):
     with torch.device("meta"):
         cell = RecurrentCell(recurrent_cell(load(name)), units)
         model = LanguageModel(words, units, cell, Dropouts())
@@ -207,12 +169,12 @@ def of(*edges):
     ),
     (of(Edge(0, 1, Op("tanh")), Edge(0, 1, Op("relu"))), "node 1 .* more than one edge"),
 ])  # fmt: skip
-def test_cells_that_make_no_model(genotype, named):
+def test_rejects_cells_that_are_not_recurrent(genotype, named):
     with pytest.raises(InputError, match=named):
         recurrent_cell(genotype)
 
 
-def test_lstm():
+def test_lstm_matches_its_equations():
     torch.manual_seed(0)
     cell = LSTM(D).double()
     x = torch.randn(T, B, D).double()
@@ -230,10 +192,8 @@ def test_lstm():
         h = o.sigmoid() * c.tanh()
         outputs.append(h)
     expected = outputs_and_gradients(torch.stack(outputs), torch.stack([h, c]), of)
-    for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-    assert cell(x, hidden)[0].shape == (T, B, D)
-    of_x, of_weights = cell.masks(B, 0.5, 0)
-    assert of_x is not None and of_weights is None
-    of_x, of_weights = cell.masks(B, 0, 0.5)
-    assert of_x is None and of_weights is not None
+    assert_same(found, expected)
+    assert torch.equal(cell(x, hidden)[0], cell.lstm(x, (hidden[:1], hidden[1:]))[0])
+    for p_input, p_hidden in ((0.5, 0), (0, 0.5)):
+        masks = cell.masks(B, p_input, p_hidden)
+        assert [mask is None for mask in masks] == [p_input == 0, p_hidden == 0]

@@ -178,7 +178,7 @@ def test_half_a_line_and_later_epochs_are_forgotten(finished_search, tmp_path, a
         file.write(line)
     run = Run(tmp_path, "test", accelerator)
     run.rewind(2)
-    assert [entry["epoch"] for entry in run.lines("metrics.jsonl")] == [0, 1]
+    assert [entry["epoch"] for entry in run.lines("metrics.jsonl")] == [1, 2]
 
 
 def test_other_classes_than_the_run_began_with(tmp_path, accelerator):

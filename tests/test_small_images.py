@@ -15,7 +15,7 @@ from common.data.datasets import Images
 from common.errors import InputError
 from common.networks.small_images import blank_share, fit_to_images
 from common.run.config import RunConfig
-from common.run.flags import Of32
+from common.run.flags import PresetInt
 from conftest import SEARCH
 from retraining.config import chosen_preset
 
@@ -66,16 +66,16 @@ def test_recipes_scale_to_small_images_and_blank_none(side, expected, recipe):
 def test_the_padding_of_a_search_scales_but_not_that_of_flags_or_a_resumed_run():
     config, _ = fitted(RunConfig(dataset="folder"), white(8, 8, 2))
     assert (config.crop_padding, config.cutout) == (1, 0)
-    config, said = fitted(RunConfig(crop_padding=2, cutout=Of32(16)), white(8, 8, 2))
+    config, said = fitted(RunConfig(crop_padding=2, cutout=PresetInt(16)), white(8, 8, 2))
     assert (config.crop_padding, config.cutout) == (2, 4) and "--crop-padding" not in said[0]
     config, said = fitted(RunConfig(resume="run", cutout=16), white(8, 8, 2))
     assert (config.crop_padding, config.cutout, said) == (4, 16, [])  # even a blanking one
 
 
 def test_a_recipes_number_equals_the_plain_one_but_hashes_apart():
-    assert Of32(4) == 4 and {4: "plain"}.get(Of32(4)) is None
+    assert PresetInt(4) == 4 and {4: "plain"}.get(PresetInt(4)) is None
     parsed = [tyro.cli(RunConfig, args=words) for words in ([], ["--crop-padding", "4"], [])]
-    assert [type(config.crop_padding) for config in parsed] == [Of32, int, Of32]
+    assert [type(config.crop_padding) for config in parsed] == [PresetInt, int, PresetInt]
 
 
 @pytest.mark.parametrize(("height", "width", "padding", "cutout"), [

@@ -6,6 +6,9 @@ CIFAR-10. --preset digits takes a minute or two on a laptop and downloads nothin
 
 from __future__ import annotations
 
+import common  # noqa: F401  before torch: sets how threads wait
+
+# isort: split
 import sys
 from dataclasses import dataclass
 from typing import Any, Literal

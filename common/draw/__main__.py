@@ -1,7 +1,7 @@
 """Draws the pictures of a run folder, or the cells of a published genotype or genotype file.
 
-    python -m common.draw RUN_FOLDER
-    python -m common.draw gdas --output FOLDER
+python -m common.draw RUN_FOLDER
+python -m common.draw gdas --output FOLDER
 """
 
 import tyro

@@ -1,4 +1,4 @@
-"""Names in pictures whose characters the pictures' own font lacks: another font, or a number."""
+"""Fonts for names whose characters the pictures' own font lacks; without a font, a number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import cache
 
 from matplotlib import font_manager
 
-OWN = "DejaVu Sans"  # which comes with matplotlib
-# Fonts with Chinese, Japanese, Korean and other scripts, as systems name them.
+OWN = "DejaVu Sans"  # comes with matplotlib
+# Fonts with Chinese, Japanese, Korean and other scripts, by their names on common systems.
 OTHERS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC",
     "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC",
@@ -19,9 +19,9 @@ OTHERS = (
 
 
 def drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names as they can be drawn, and the fonts that have their characters.
+    """The names as installed fonts can draw them, and these fonts.
 
-    A name that no font here has is "number K", counted from 1 in the order of the names.
+    A name that no font can draw becomes "number K", counted from 1 in the order of the names.
     """
     families, texts = [OWN], []
     for number, name in enumerate(names, 1):
@@ -32,16 +32,16 @@ def drawable(names: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def family_of(families: list[str]) -> dict[str, list[str]]:
-    """The argument of a text in these fonts; none where the picture's own is enough."""
+    """Text arguments for these fonts; none for the pictures' own font."""
     return {} if families == [OWN] else {"fontfamily": families}
 
 
 def _fonts_of(name: str) -> list[str] | None:
-    """Which others draw what the own font lacks; None: no font here does."""
+    """The other fonts that a name needs; None: no installed font has a character."""
     needed: list[str] = []
     for character in sorted(set(name)):
-        if not any(ord(character) in _characters(font) for font in (OWN, *needed)):
-            font = next((font for font in OTHERS if ord(character) in _characters(font)), None)
+        if not any(ord(character) in characters(font) for font in (OWN, *needed)):
+            font = next((font for font in OTHERS if ord(character) in characters(font)), None)
             if font is None:
                 return None
             needed.append(font)
@@ -49,8 +49,8 @@ def _fonts_of(name: str) -> list[str] | None:
 
 
 @cache
-def _characters(font: str) -> frozenset[int]:
-    """The codes that an installed font draws; none of one that is not installed."""
+def characters(font: str) -> frozenset[int]:
+    """Code points of a font; none if it is not installed."""
     for entry in font_manager.fontManager.ttflist:
         if entry.name == font:
             return frozenset(font_manager.get_font(entry.fname).get_charmap())

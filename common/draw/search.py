@@ -1,230 +1,243 @@
-"""The figures of a search: its architecture over epochs; of a random one, the cells it drew."""
+"""Figures over the epochs of a run; and the accuracies of a random search's cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common.draw.cell import FAMILIES, INK, OTHER, family, tint
+from common.draw.cell import FAMILIES, INK, OTHER, STYLE, family, tint
 
-MANY = 9  # more candidates than a legend can name or the eye can tell apart
-EDGE = {"lw": 0.8, "ls": (0, (4, 2))}  # the line of an edge's weight
-LOOKS = {  # of each kind of cell; the thin one lies on the thick one, both show where they agree
+MANY = 9  # with more candidates, families share a colour
+EDGE = {"lw": 0.8, "ls": (0, (4, 2)), "color": INK}  # the line of an edge's weight
+LOOKS = {  # the thin line is drawn on the thick one: where they agree, both are seen
     "normal": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
     "reduction": {"color": OTHER, "lw": 1.1, "ms": 2.6},
 }
+PARTS = {"train": FAMILIES["sep_conv"], "valid": FAMILIES["skip"], "test": INK}
 ACCURACIES = {
-    "valid_top1": ("supernet", FAMILIES["skip"]),  # the colour that it has among the curves
-    "uncut_top1": ("supernet", tint(FAMILIES["skip"], 0.45)),
+    "valid_top1": ("supernet", PARTS["valid"]),
+    "uncut_top1": ("supernet", tint(PARTS["valid"], 0.45)),
     "cut_top1": ("each edge cut to its best", FAMILIES["dil_conv"]),
     "derived_top1": ("derived cell only", INK),
 }
+STEPS = (1, 2, 5, 10)  # of ticks
+ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}  # a legend
 
 
-# --------------------------------------------------------------------------------- architecture
+@rc_context(STYLE)
+def curves_figure(metrics: Sequence[dict]) -> Figure:
+    """Loss and top-1 accuracy (average precision, perplexity) over epochs.
 
-
-def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
-    """The mixing weights of every edge over epochs: nodes are rows, sources columns."""
-    epochs = [line["epoch"] for line in history]
-    edge = np.array([line["weights"][kind]["edge"] for line in history], float)
-    # edge: [epochs, E], [epochs] without any
-    names, op = _by_name(history, kind)
-    edges, colours = history[-1]["edges"], palette(names)
-    first = min(target for _, target in edges)
-    size = max(target for _, target in edges) - first + 1  # nodes: a row each
-    columns = max(source for source, _ in edges) + (1 if size > 3 else 2)  # a corner for the legend
-    figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * size))
-    width, height = figure.get_size_inches()
-    grid = figure.add_gridspec(
-        size, columns, left=0.6 / width, right=1 - 0.1 / width, bottom=0.45 / height,
-        top=1 - 0.25 / height, wspace=0.12, hspace=0.35,
-    )  # fmt: skip
-    top = 1.05 * np.nanmax([np.nanmax(op), edge.max() if edge.ndim == 2 else 0])
-    for n, (source, target) in enumerate(edges):
-        axes = figure.add_subplot(grid[target - first, source])
-        for name, weight in zip(names, op[:, n].T, strict=True):
-            last = {"marker": "o", "ms": 2.5, "markevery": [*alone(weight), len(weight) - 1]}
-            axes.plot(epochs, weight, color=colours[name], lw=1.3, **last)
-        if edge.ndim == 2:
-            axes.plot(epochs, edge[:, n], color=INK, marker=".", markevery=[-1], ms=3, **EDGE)
-        axes.set_title(f"{source} \u2192 {target}", fontsize=8.5, pad=3)
-        axes.set_ylim(0, top)
-        axes.yaxis.set_major_locator(MaxNLocator(3))
-        epoch_axis(axes, epochs, ticks=3)
-        axes.tick_params(
-            length=2, labelsize=7.5, labelleft=source == 0, labelbottom=target == first + size - 1
-        )
-    shown = colours
-    if len(names) > MANY:
-        shown = {of: FAMILIES.get(of, OTHER) for of in dict.fromkeys(map(family, names))}
-    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in shown.items()]
-    if edge.ndim == 2:
-        handles.append(Line2D([], [], color=INK, **EDGE, label="edge's weight"))
-    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(1, 1))
-    figure.supxlabel("epoch", x=0.5, y=0.06 / height, fontsize=8.5, va="bottom")
-    figure.supylabel("mixing weight", x=0.1 / width, fontsize=8.5, ha="left")
+    Args:
+        metrics: a line an epoch, with `epoch` and any of `_loss`, `_top1` and `_AP` (percent) and
+            `_perplexity` for `train`, `valid` and `test`. A missing value or None is a gap.
+    """
+    quantities = {"loss": "loss", "top1": "top-1 accuracy (%)"}
+    if any("valid_AP" in line for line in metrics):
+        quantities = {"loss": "loss", "AP": "average precision (%)"}
+    if any("train_perplexity" in line for line in metrics):
+        quantities = {"loss": "loss (nats a word)", "perplexity": "perplexity"}
+    figure = Figure((7.2, 2.7), layout="constrained")
+    shown = {}
+    for axes, (what, label) in zip(figure.subplots(1, 2), quantities.items(), strict=True):
+        for part, colour in PARTS.items():
+            if line := plot_values(axes, metrics, f"{part}_{what}", color=colour, ms=3):
+                shown[part] = line
+        axes.set(xlabel="epoch", ylabel=label, yscale="log" if what == "perplexity" else "linear")
+        epoch_axis(axes, [line["epoch"] for line in metrics], ticks=6)
+    figure.legend(shown.values(), shown, loc="outside upper center", ncols=len(PARTS))
     return figure
 
 
-def _by_name(history: Sequence[dict], kind: str) -> tuple[list[str], np.ndarray]:
-    """Names and their weights [epochs, E, names]; a gap where an edge has no such candidate.
+@rc_context(STYLE)
+def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
+    """The mixing weights of every edge over epochs; a row a node, a column a source.
 
-    A line's candidates are those of all edges, or by kind those of each edge.
+    Args:
+        history: a line an epoch: `epoch`, `candidates` (K names; or for each kind E lists of
+            them), `edges` (E pairs of source and target, the same in every line) and for each kind
+            in `weights` its `op` [E, K] (or as many as the edge has names) and `edge` [E] or None.
+        kind: of the cell.
     """
-    count = len(history[-1]["edges"])
-    rows = [
-        line["candidates"][kind] if isinstance(line["candidates"], dict)
-        else [line["candidates"]] * count
-        for line in history
-    ]  # fmt: skip
+    epochs = [line["epoch"] for line in history]
+    edge = np.array([line["weights"][kind]["edge"] for line in history], float)
+    # edge: [epochs, E], or [epochs] without edge weights
+    names, op = weights_by_name(history, kind)
+    edges, colours = history[-1]["edges"], palette(names)
+    targets = [target for _, target in edges]
+    rows = max(targets) - min(targets) + 1
+    columns = max(targets) + (0 if rows > 2 else 1)  # a corner for the legend
+    figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for n, (source, target) in enumerate(edges):
+        axes = panels[target - min(targets), source]
+        for name, weight in zip(names, op[:, n].T, strict=True):
+            marks = [*alone(weight), len(weight) - 1]
+            axes.plot(epochs, weight, "o-", color=colours[name], lw=1.3, ms=2.5, markevery=marks)
+        if edge.ndim == 2:
+            axes.plot(epochs, edge[:, n], marker=".", markevery=[-1], ms=3, **EDGE)
+        axes.set_title(f"{source} \u2192 {target}")
+        axes.tick_params(length=2, labelsize=7.5)
+    for axes in panels.flat:
+        if not axes.lines:
+            axes.remove()
+    axes = figure.axes[0]  # all share its axes
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    epoch_axis(axes, epochs, ticks=3)
+    if len(names) > MANY:
+        families = dict.fromkeys(map(family, names))
+        colours = {name: FAMILIES.get(name, OTHER) for name in families}
+    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in colours.items()]
+    if edge.ndim == 2:
+        handles.append(Line2D([], [], **EDGE, label="edge's weight"))
+    figure.legend(handles=handles, loc="upper right")
+    figure.supxlabel("epoch")
+    figure.supylabel("mixing weight")
+    return figure
+
+
+def weights_by_name(history: Sequence[dict], kind: str) -> tuple[list[str], np.ndarray]:
+    """Names of candidates and their weights [epochs, E, names]; NaN where an edge has none."""
+    rows = []
+    for line in history:
+        of_edges = line["candidates"]
+        same = [of_edges] * len(line["edges"])
+        rows.append(of_edges[kind] if isinstance(of_edges, dict) else same)
     names = list(dict.fromkeys(name for line in rows for row in line for name in row))
-    op = np.full((len(history), count, len(names)), np.nan)
+    op = np.full((len(history), len(history[-1]["edges"]), len(names)), np.nan)
     for t, (line, candidates) in enumerate(zip(history, rows, strict=True)):
         for n, row in enumerate(candidates):
             op[t, n, [names.index(name) for name in row]] = line["weights"][kind]["op"][n]
     return names, op
 
 
-def palette(names: Sequence[str]) -> dict[str, tuple]:
-    """A colour a name: that of its family, the later ones of a family lighter, if they are few."""
+def palette(names: Sequence[str]) -> dict[str, str | tuple]:
+    """A colour for each name: its family's; of few names, later ones of a family are lighter."""
     families = [family(name) for name in names]
-    if len(names) > MANY:
-        return {name: FAMILIES.get(of, OTHER) for name, of in zip(names, families, strict=True)}
+    strength = 1 if len(names) > MANY else 0.6
     return {
-        name: tint(FAMILIES.get(family, OTHER), 0.6 ** families[:n].count(family))
-        for n, (name, family) in enumerate(zip(names, families, strict=True))
+        name: tint(FAMILIES.get(of, OTHER), strength ** families[:n].count(of))
+        for n, (name, of) in enumerate(zip(names, families, strict=True))
     }
 
 
-# ------------------------------------------------------------------------------------- measures
-
-
+@rc_context(STYLE)
 def measures_figure(metrics: Sequence[dict]) -> Figure:
-    """Over epochs: accuracies, entropy, skips and pools derived, edges that changed."""
-    figure = Figure((7.2, 4.7))
-    grid = figure.add_gridspec(
-        2, 2, left=0.1, right=0.985, bottom=0.095, top=0.81, wspace=0.28, hspace=0.17
-    )
-    halves = grid[1, 0].subgridspec(2, 1, hspace=0.2)
-    accuracy, entropy, skips, pools, changed = (
-        figure.add_subplot(place) for place in (grid[0, 0], grid[0, 1], *halves, grid[1, 1])
-    )
-    kinds = [kind for kind in LOOKS if any(f"entropy_{kind}" in line for line in metrics)]
-    _legend(accuracy, _accuracies(accuracy, metrics))
-    _legend(entropy, [Line2D([], [], **LOOKS[kind], label=f"{kind} cell") for kind in kinds])
-    for axes, key, label, least, ticks in (
-        (entropy, "entropy", "entropy of alpha\n(nats)", 0.1, 5),
-        (skips, "skips", "derived\nskips", 8, 3),
-        (pools, "pools", "derived\npools", 8, 3),
-        (changed, "changed_edges", "edges whose best\noperation changed", 1, 5),
-    ):
-        for kind in kinds:
-            _line(axes, metrics, f"{key}_{kind}", **LOOKS[kind])
-        top = 1.06 * max([least, *(np.nanmax(line.get_ydata()) for line in axes.lines)])
-        axes.set(ylabel=label, ylim=(-0.06 * top, top))
-        whole = key != "entropy"
-        axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=whole, steps=[1, 2, 4, 5, 10]))
-    for axes in figure.axes:
-        lowest = axes in (pools, changed)
-        axes.set_xlabel("epoch" if lowest else "")
-        axes.tick_params(labelbottom=lowest)
-        axes.yaxis.set_label_coords(-0.125, 0.5)
-        epoch_axis(axes, [line["epoch"] for line in metrics], ticks=6)
+    """What a search recorded of its architecture over epochs.
+
+    Args:
+        metrics: a line an epoch: `epoch`, `valid_top1`, `cut_top1` and `derived_top1` (percent),
+            `cut_statistics`, and for each searched kind of cell `entropy_`, `skips_`, `pools_` and
+            `changed_edges_`. A missing value or None is a gap.
+    """
+    figure = Figure((7.2, 4.7), layout="constrained")
+    panels = figure.subplot_mosaic(
+        [["accuracy", "entropy"], ["skips", "changed_edges"], ["pools", "changed_edges"]],
+        sharex=True, height_ratios=(2, 1, 1),
+    )  # fmt: skip
+    epochs = [line["epoch"] for line in metrics]
+    accuracy = panels.pop("accuracy")
+    accuracy.set_ylabel("validation top-1 (%)")
+    accuracy.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=STEPS))
+    statistics = "/".join(sorted({line.get("cut_statistics") for line in metrics} - {None}))
+    for key, (label, colour) in ACCURACIES.items():
+        if line := plot_values(accuracy, metrics, key, last=True, color=colour, lw=1.5, ms=3.5):
+            used = "running" if key == "valid_top1" else statistics
+            line.set_label(f"{label} ({used} statistics)")
+    accuracy.legend(**ABOVE)
+    labels = {
+        "entropy": ("entropy of alpha\n(nats)", 0.1), "skips": ("derived\nskips", 8),
+        "pools": ("derived\npools", 8),
+        "changed_edges": ("edges whose best\noperation changed", 1),
+    }  # fmt: skip
+    for key, axes in panels.items():
+        label, least = labels[key]
+        for kind, look in LOOKS.items():
+            if line := plot_values(axes, metrics, f"{key}_{kind}", last=True, **look):
+                line.set_label(f"{kind} cell")
+        axes.set_ylabel(label)
+        axes.update_datalim([(epochs[-1], 0), (epochs[-1], least)])  # the least range of the axis
+        axes.margins(y=0.08)
+        ticks = 3 if key in ("skips", "pools") else 5
+        axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=key != "entropy", steps=STEPS))
+    panels["entropy"].legend(**ABOVE)
+    for key in ("pools", "changed_edges"):
+        panels[key].set_xlabel("epoch")
+    epoch_axis(accuracy, epochs, ticks=6)  # all share it
+    figure.align_ylabels()
     return figure
 
 
-def _accuracies(axes: Axes, metrics: Sequence[dict]) -> list[Line2D]:
-    """Draw them; what the legend shows, with the statistics that normalised the cut ones."""
-    axes.set_ylabel("validation top-1 (%)")
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))  # short labels
-    statistics = "/".join(sorted({line.get("cut_statistics") for line in metrics} - {None}))
-    handles = []
-    for key, (label, colour) in ACCURACIES.items():
-        if _line(axes, metrics, key, color=colour, lw=1.5, ms=3.5):
-            label += f" ({'running' if key == 'valid_top1' else statistics} statistics)"
-            handles.append(Line2D([], [], color=colour, label=label))
-    return handles
-
-
-def _line(axes: Axes, metrics: Sequence[dict], key: str, **look) -> bool:
-    """Draw what there is of a quantity, its last value marked; whether there is any."""
-    values = np.array([line.get(key) for line in metrics], float)
-    there = np.flatnonzero(np.isfinite(values))
-    if there.size:
-        epochs = [line["epoch"] for line in metrics]
-        marked = [*alone(values), there[-1]]
-        axes.plot(epochs, values, marker="o", markevery=marked, label=key, **look)
-    return bool(there.size)
-
-
-def _legend(axes: Axes, handles: Sequence[Line2D], columns: int = 1) -> None:
-    """Above the axes, where no data is."""
-    axes.legend(
-        handles=handles, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3
-    )
-
-
-# --------------------------------------------------------------------------------------- spread
-
-
+@rc_context(STYLE)
 def spread_figure(cells: Sequence[dict]) -> Figure:
-    """The accuracy of every cell over its parameters; their mean and standard deviation."""
-    figure = Figure((5.4, 3.3))
+    """The accuracies of a random search's cells over their parameters; mean and deviation.
+
+    Args:
+        cells: at least one, with `number`, `valid_top1` (percent), `params` and maybe
+            `valid_loss`, which decides on the best of equally accurate cells.
+    """
+    figure = Figure((5.4, 3.3), layout="constrained")
     axes = figure.subplots()
-    figure.subplots_adjust(left=0.13, right=0.98, bottom=0.13, top=0.845)
     params = np.array([cell["params"] for cell in cells], float)
-    top1 = np.array([cell["valid_top1"] for cell in cells], float)
     unit, units = (1e6, "millions") if params.max() >= 1e6 else (1e3, "thousands")
-    mean = top1.mean()
+    params /= unit
+    top1 = np.array([cell["valid_top1"] for cell in cells], float)
     best = min(range(len(cells)), key=lambda n: (-top1[n], cells[n].get("valid_loss", 0)))
-    dot = {"ls": "", "mec": "white", "mew": 0.6}
-    handles = [
-        *axes.plot(
-            params / unit, top1, marker="o", ms=6, color=FAMILIES["sep_conv"], **dot,
-            label=f"cells: {len(cells)}",
-        ),
-        *axes.plot(
-            params[best] / unit, top1[best], marker="D", ms=7.5, color=FAMILIES["skip"], **dot,
-            label=f"best: cell {cells[best]['number']}, {top1[best]:.2f} %",
-        ),
-        axes.axhline(mean, color=INK, lw=1, zorder=1.5, label=f"mean: {mean:.2f} %"),
-    ]  # fmt: skip
+    dot = {"mec": "white", "mew": 0.6}
+    axes.plot(
+        params, top1, "o", ms=6, color=FAMILIES["sep_conv"], label=f"cells: {len(cells)}", **dot
+    )
+    label = f"best: cell {cells[best]['number']}, {top1[best]:.2f} %"
+    axes.plot(params[best], top1[best], "D", ms=7.5, color=FAMILIES["skip"], label=label, **dot)
+    mean = top1.mean()
+    axes.axhline(mean, color=INK, lw=1, zorder=1.5, label=f"mean: {mean:.2f} %")
     if len(cells) > 1:  # one alone has no deviation
         deviation = top1.std(ddof=1)
         low, high = mean - deviation, mean + deviation
-        band = axes.axhspan(low, high, lw=0, zorder=0)
-        at = params[best] / unit
-        axes.update_datalim([(at, low), (at, high)])  # matplotlib 3.9 leaves a band out
-        band.set(fc=tint(FAMILIES["sep_conv"], 0.13))
-        band.set_label(f"\u00b1 one standard deviation: {deviation:.2f}")
-        handles.append(band)
-    _legend(axes, handles, columns=2)
+        axes.axhspan(
+            low, high, lw=0, zorder=0, fc=tint(FAMILIES["sep_conv"], 0.13),
+            label=f"\u00b1 one standard deviation: {deviation:.2f}",
+        )  # fmt: skip
+        axes.update_datalim([(params[best], low), (params[best], high)])  # matplotlib 3.9 omits it
+    axes.legend(ncols=2, **ABOVE)
     axes.set(xlabel=f"parameters ({units})", ylabel="validation top-1 (%)")
     axes.ticklabel_format(useOffset=False)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     return figure
 
 
-# ------------------------------------------------------------------------------------ both axes
+def plot_values(
+    axes: Axes, metrics: Sequence[dict], key: str, last: bool = False, **look
+) -> Line2D | None:
+    """Plot a quantity over epochs with marks at values between gaps and maybe at the last.
+
+    Returns:
+        the line, None without a value.
+    """
+    values = np.array([line.get(key) for line in metrics], float)
+    found = np.flatnonzero(np.isfinite(values))
+    if not found.size:
+        return None
+    marks = [*alone(values), *(found[-1:] if last else [])]
+    epochs = [line["epoch"] for line in metrics]
+    return axes.plot(epochs, values, marker="o", markevery=marks, **look)[0]
 
 
 def alone(values: np.ndarray) -> list[int]:
-    """The indices of values between gaps: a line would not show them."""
-    there = np.pad(np.isfinite(values), 1)
-    return np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:]).tolist()
+    """The indices of values between gaps, which a line does not show."""
+    found = np.pad(np.isfinite(values), 1)
+    return np.flatnonzero(found[1:-1] & ~found[:-2] & ~found[2:]).tolist()
 
 
 def epoch_axis(axes: Axes, epochs: Sequence[int], ticks: int) -> None:
-    """Whole epochs, with a margin."""
+    """Set the limits of the x axis, with a margin, and at most so many ticks at integers."""
     first, last = min(epochs, default=0), max(epochs, default=0)
     margin = max(0.5, 0.03 * (last - first))
     axes.set_xlim(first - margin, last + margin)
-    locator = MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1, steps=STEPS))

@@ -1,25 +1,23 @@
-"""The recurrent cell that a genotype describes (DARTS 2.1, GDAS 4.3), one layer over time.
+"""The recurrent cell that a genotype describes (DARTS 2.1, GDAS 4.3), unrolled over time.
 
-State 0 is made of the word x and the state h before it; node j takes its state from an earlier one
-by a gate c and an activation f, both from one matrix W_j::
+State 0 combines the word x and the previous hidden state h. Node j reads the state of one earlier
+node i through a gate c and an activation f; one matrix W_j gives both::
 
     c, a = [x, h] W_0           s_0 = h + sigmoid(c) (tanh(a) - h)
     c, a = s_i W_j              s_j = s_i + sigmoid(c) (f(a) - s_i)
-    h'   = the mean of the output nodes
+    h'   = mean of the output nodes
 
-A node whose activation is `none` has the state 0, as in a search.
-
-`plain_loop` is these equations, step by step; the cell itself runs `fused_loop`, which gives the
-same numbers sooner.
+A node whose activation is `none` has state 0, as in a search.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from common.language.fused import Plan, Steps, fused_loop
 from common.networks.genotype import Cell, FixedCell, Genotype
 
 ACTIVATIONS = {
@@ -28,14 +26,14 @@ ACTIVATIONS = {
     "sigmoid": torch.sigmoid,
     "identity": lambda a: a,
 }
-SPREAD = 0.04  # of initial weights: uniform in +- this (authors' code)
+SPREAD = 0.04  # initial weights are uniform in [-SPREAD, SPREAD] (authors' code)
 
 
 def recurrent_cell(genotype: Genotype) -> Cell:
     """The recurrent cell of a genotype.
 
     Raises:
-        InputError: it has none, or one that no equation above describes.
+        InputError: the genotype has none, or one that the equations above do not describe.
     """
     cell = genotype.cells.get("recurrent")
     if cell is None:
@@ -53,29 +51,34 @@ def recurrent_cell(genotype: Genotype) -> Cell:
     if twice:
         raise InputError(
             f"genotype {genotype.name}: node {twice[0]} of the recurrent cell has more than one "
-            "edge; it takes its state from one earlier node"
+            "edge; each node reads one earlier node"
         )
     return cell
 
 
 def dropout_mask(p: float, *shape: int, like: Tensor) -> Tensor | None:
-    """Zeros with probability p, 1 / (1 - p) elsewhere; None where nothing is dropped."""
+    """0 with probability p, 1 / (1 - p) elsewhere; None if p is 0."""
     return like.new_empty(shape).bernoulli_(1 - p) / (1 - p) if p > 0 else None
 
 
+def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """x times a dropout mask; None: x itself."""
+    return x if mask is None else x * mask
+
+
 class GatedNodes(nn.Module):
-    """The weights of a recurrent cell: one matrix a node, shared by all edges into it.
+    """The weights of a recurrent cell: one matrix per node, shared by all edges into it.
 
     Args:
-        units: d, of the word vectors and of every state.
-        nodes: N computed ones, state 0 apart.
+        units: d, the size of word vectors and states.
+        nodes: N, computed nodes without state 0.
 
     Attributes:
-        W0: [2d, 2d], rows for x and then h, columns for c and then a.
-        W: N of [d, 2d].
+        W0: [2d, 2d]; rows for x and then h, columns for c and then a.
+        W: N matrices [d, 2d].
     """
 
-    hidden_states = 1  # that one time step hands to the next
+    hidden_states = 1  # passed from one time step to the next
 
     def __init__(self, units: int, nodes: int):
         super().__init__()
@@ -88,9 +91,9 @@ class GatedNodes(nn.Module):
     def masks(
         self, columns: int, p_input: float, p_hidden: float
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Variational dropout of a chunk: of every x, and of every state that meets a matrix.
+        """Variational dropout for one chunk: masks of every x and of every state before a matrix.
 
-        Each is [B, d], or None where nothing is dropped.
+        Each is [B, d], or None if its probability is 0.
         """
         return tuple(
             dropout_mask(p, columns, self.units, like=self.W0) for p in (p_input, p_hidden)
@@ -98,7 +101,7 @@ class GatedNodes(nn.Module):
 
 
 class RecurrentCell(GatedNodes):
-    """A derived cell over time.
+    """A derived cell, unrolled over time.
 
     Args:
         cell: see `recurrent_cell`.
@@ -108,12 +111,11 @@ class RecurrentCell(GatedNodes):
     def __init__(self, cell: Cell, units: int):
         super().__init__(units, cell.nodes)
         self.cell = cell
-        self.steps = self.training_steps = Steps(Plan.of(cell))
+        self.training_step = time_step
 
-    def compile_steps(self, backend: str = "inductor") -> None:
-        """Compile the time step while training; a text is scored in other widths, and without."""
-        self.training_steps = Steps(self.steps.plan)
-        self.training_steps.compile(backend)
+    def compile_step(self, backend: str = "inductor") -> None:
+        """Compile the time step for training; evaluation has other batch sizes and stays eager."""
+        self.training_step = torch.compile(time_step, dynamic=False, backend=backend)
 
     def forward(
         self, x: Tensor, hidden: Tensor, x_mask: Tensor | None = None, h_mask: Tensor | None = None
@@ -127,35 +129,40 @@ class RecurrentCell(GatedNodes):
             h_mask: see `masks`.
 
         Returns:
-            The state after each word [T, B, d] and the last of them [1, B, d].
+            The state after each word, [T, B, d], and the last of them, [1, B, d].
         """
-        x = x if x_mask is None else x * x_mask
-        from_x = x @ self.W0[: self.units]  # [T, B, 2d]
-        steps = self.training_steps if self.training else self.steps
-        states = fused_loop(
-            steps, from_x, hidden[0], h_mask, self.W0[self.units :], list(self.W)
-        )
-        return states, states[-1:]
+        step = self.training_step if self.training else time_step
+        from_x = masked(x, x_mask) @ self.W0[: self.units]  # [T, B, 2d]
+        W0, W = self.W0[self.units :], list(self.W)
+        h, states = hidden[0], []
+        if self.training:
+            h.requires_grad_()  # like all later states: one compiled graph
+        for word in from_x:
+            h = step(self.cell, word, h, h_mask, W0, W)
+            states.append(h)
+        return torch.stack(states), h[None]
 
-    def plain_loop(
-        self, x: Tensor, hidden: Tensor, x_mask: Tensor | None = None, h_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The same by the equations, one node of one time step after another."""
 
-        def masked(state: Tensor, mask: Tensor | None) -> Tensor:
-            return state if mask is None else state * mask
+def time_step(
+    cell: Cell, from_x: Tensor, h: Tensor, mask: Tensor | None, W0: Tensor, W: Sequence[Tensor]
+) -> Tensor:
+    """The next hidden state h', [B, d].
 
-        h, outputs = hidden[0], []
-        for word in x:
-            c, a = (torch.cat([masked(word, x_mask), masked(h, h_mask)], 1) @ self.W0).chunk(2, 1)
-            states = [h + c.sigmoid() * (a.tanh() - h)]
-            for edge, weight in zip(self.cell.edges, self.W, strict=True):
-                s = states[edge.source]
-                if edge.op.name == "none":
-                    states.append(torch.zeros_like(s))
-                    continue
-                c, a = (masked(s, h_mask) @ weight).chunk(2, 1)
-                states.append(s + c.sigmoid() * (ACTIVATIONS[edge.op.name](a) - s))
-            h = sum(states[node] for node in self.cell.output) / len(self.cell.output)
-            outputs.append(h)
-        return torch.stack(outputs), h[None]
+    Args:
+        cell: its edges in node order.
+        from_x: x W_0 of this word, [B, 2d].
+        h: the previous hidden state, [B, d].
+        mask: multiplies every state before a matrix, [B, d]; None: no dropout.
+        W0: the rows of W_0 for h, [d, 2d].
+        W: one matrix per node, [d, 2d].
+    """
+    c, a = torch.addmm(from_x, masked(h, mask), W0).chunk(2, 1)
+    states = [torch.lerp(h, a.tanh(), c.sigmoid())]
+    for edge, weight in zip(cell.edges, W, strict=True):
+        s = states[edge.source]
+        if edge.op.name == "none":
+            states.append(torch.zeros_like(s))
+            continue
+        c, a = (masked(s, mask) @ weight).chunk(2, 1)
+        states.append(torch.lerp(s, ACTIVATIONS[edge.op.name](a), c.sigmoid()))
+    return torch.stack([states[node] for node in cell.output]).mean(0)

@@ -1,4 +1,4 @@
-"""The loop of a language model: columns whose hidden states are carried, perplexities."""
+"""The training loop of a language model: carries hidden states, reports perplexities."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ DROPOUTS = ("output", "hidden", "input", "embedding", "word")
 
 @dataclass(frozen=True)
 class TextConfig(LoopConfig):
-    """What a search and a retraining of a recurrent cell ask for."""
+    """Flags of both search and retraining of a recurrent cell."""
 
     dataset: TextSource = "folder"
     """A folder with train.txt, valid.txt and test.txt, or a small language that needs no file."""
     data_root: str = "data/ptb"
-    """The folder; PTB's and WikiText's own file names are known, too."""
+    """Folder of the text; PTB's and WikiText's own file names work, too."""
     units: Annotated[int, Between(1, 65_536)] = 300
-    """Of word vectors and hidden states."""
+    """Size of word vectors and hidden states."""
     bptt: Annotated[int, Between(1, 10_000)] = 35
-    """Words of a chunk, through which gradients flow; sometimes half as many."""
+    """Backpropagation through time: words per chunk; 5 % of chunks have half as many."""
     bptt_deviation: Annotated[float, Between(0, 1000)] = 0.0
-    """Standard deviation of a chunk's length."""
+    """Standard deviation of the chunk length."""
     learning_rate: float = 20.0
-    """Of the weights' SGD for a chunk of --bptt words; of a shorter one in proportion."""
+    """Of SGD for a chunk of --bptt words; proportional to the chunk length."""
     grad_clip: float = 0.25
-    """Largest norm of the weights' gradient; 0: no limit."""
+    """Clip the weights' gradient to this norm; 0: no clipping."""
     slowness: Annotated[float, Between(0, 1e6)] = 1e-3
-    """Weight of the mean squared change of the hidden state from word to word."""
+    """Temporal activation regularisation: weight of the hidden state's squared change per word."""
     dropout_output: Annotated[float, Between(0, 1, below=True)] = 0.75
-    """Of the states that the decoder reads (AWD-LSTM's and DARTS' dropout)."""
+    """Dropout of the states that the decoder reads (AWD-LSTM's and DARTS' dropout)."""
     dropout_hidden: Annotated[float, Between(0, 1, below=True)] = 0.25
-    """Of the states within the cell (dropouth)."""
+    """Dropout of the states within the cell (dropouth)."""
     dropout_input: Annotated[float, Between(0, 1, below=True)] = 0.75
-    """Of the word vectors where the cell reads them (dropoutx)."""
+    """Dropout of the word vectors that the cell reads (dropoutx)."""
     dropout_embedding: Annotated[float, Between(0, 1, below=True)] = 0.2
-    """Of the word vectors before that (dropouti)."""
+    """Dropout of the word vectors before that (dropouti)."""
     dropout_word: Annotated[float, Between(0, 1, below=True)] = 0.0
-    """Of whole words of the vocabulary (dropoute)."""
+    """Dropout of words of the vocabulary (dropoute)."""
 
     @property
     def dropouts(self) -> Dropouts:
-        """All five."""
+        """The five dropout flags."""
         return Dropouts(**{name: getattr(self, f"dropout_{name}") for name in DROPOUTS})
 
     def check(self) -> None:
@@ -70,24 +70,24 @@ class TextConfig(LoopConfig):
             )
 
     def check_memory(self, words: int, nodes: int) -> None:
-        """Refuse a model that no training could hold.
+        """Check that training fits in memory.
 
         Args:
-            words: of the vocabulary.
+            words: vocabulary size.
             nodes: of the recurrent cell.
 
         Raises:
-            InputError: naming the flags that make it smaller.
+            InputError: it cannot; names the flags to reduce.
         """
         needed = of_language_model(words, self.units, nodes, self.bptt, self.batch_size)
         flags = f"--units {self.units}, --bptt {self.bptt}, --batch-size {self.batch_size}"
         check_memory(f"{flags}: a model of {words} words", needed)
 
     def check_precision(self, precision: str) -> None:
-        """See `LoopConfig.check_precision`; the time loop is written for one precision.
+        """Language models are trained in float32.
 
         Raises:
-            InputError: it is not full precision.
+            InputError: `precision` is another.
         """
         if precision != "no":
             raise InputError(
@@ -97,28 +97,28 @@ class TextConfig(LoopConfig):
 
     @property
     def source(self) -> str:
-        """What a genotype's provenance calls the text."""
+        """The text's name in a genotype's provenance."""
         return "small" if self.dataset == "small" else self.data_root.rstrip("/").split("/")[-1]
 
 
 def corpus(config: TextConfig, accelerator: Accelerator) -> Corpus:
-    """The texts that the flags name.
+    """Load the texts that the flags name.
 
     Raises:
-        InputError: see `text.load_corpus`; on every process.
+        InputError: see `load_corpus`; raised on every process.
     """
     return main_first(accelerator, lambda: load_corpus(config.dataset, config.data_root))
 
 
 class LanguageLoop(Loop):
-    """Trains a language model, chunk by chunk; what an epoch leaves, subclasses say.
+    """Trains a language model chunk by chunk; subclasses order the steps and report an epoch.
 
     Args:
         config: the run's flags.
         run: its folder.
         model: on its device.
         corpus: on the CPU.
-        optimizers: the weights' SGD, whose rate is constant (4.3), and others of the state.
+        optimizers: SGD of the weights, whose learning rate is constant (4.3), then any others.
 
     Attributes:
         hidden: of this process' columns of the training text, [S, B, d].
@@ -132,12 +132,11 @@ class LanguageLoop(Loop):
     ):
         accelerator = run.accelerator
         self.model, self.corpus = model, corpus
-        self.network = model
         self.valid_text = corpus.valid.to(accelerator.device)
         self.test_text = corpus.test.to(accelerator.device)
         self.hidden = model.initial(config.batch_size // accelerator.num_processes)
         train = self.columns(config, run, corpus.train, "training")
-        super().__init__(config, run, self.network, optimizers[0], None, train, *optimizers[1:])
+        super().__init__(config, run, model, optimizers[0], None, train, *optimizers[1:])
 
     @staticmethod
     def columns(config: TextConfig, run: Run, text: Tensor, named: str) -> Columns:
@@ -148,11 +147,11 @@ class LanguageLoop(Loop):
             accelerator.process_index, accelerator.num_processes,
         )
 
-    # ------------------------------------------------------------------- the epoch in its chunks
+    # -------------------------------------------------------------------------------- chunks
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """Where this epoch's chunks begin, and its end."""
+        """The first time step of each chunk of this epoch, and the epoch's length."""
         config = self.config
         return chunk_starts(
             len(self.train_batches), config.bptt, config.bptt_deviation,
@@ -160,39 +159,39 @@ class LanguageLoop(Loop):
         )
 
     def next_items(self) -> int:
-        """See `Loop.next_items`: words of the next chunk."""
+        """Words of the next chunk; 0: the epoch is over."""
         if self.step == len(self.starts) - 1:
             return 0
         start, end = self.starts[self.step : self.step + 2]
         return (end - start) * self.config.batch_size
 
     def chunks(self) -> Iterator[Chunk]:
-        """The epoch's chunks of the training text still to come."""
-        # Epochs differ in their number of chunks; steps are numbered as if each chunk were a word.
+        """The remaining chunks of this epoch."""
+        # Epochs differ in their number of chunks; leave a step number for each word.
         self.global_step = self.epoch * len(self.train_batches) + self.step
         for _ in self.steps():
             start, end = self.starts[self.step : self.step + 2]
             yield self.train_batches.chunk(start, end - start)
 
-    # --------------------------------------------------------------------------------- its steps
+    # ---------------------------------------------------------------------------------- steps
 
-    def training_loss(self, chunk: Chunk, *drawn: Any) -> tuple[Tensor, Tensor]:
-        """What a weight step descends, and of it the mean NLL; the hidden state moves on.
+    def training_loss(self, chunk: Chunk, *draw: Any) -> tuple[Tensor, Tensor]:
+        """The loss of a weight step with its regulariser, and the mean NLL alone.
 
-        The state is carried from chunk to chunk, its gradient is not.
+        The hidden state is carried to the next chunk, its gradient is not.
 
         Args:
             chunk: of the training text.
-            *drawn: see `LanguageModel.forward`.
+            *draw: see `LanguageModel.forward`.
         """
         before = torch.zeros_like(self.hidden) if chunk.first else self.hidden
-        reading = self.network(chunk.words, before, *drawn)
+        reading = self.network(chunk.words, before, *draw)
         self.hidden = reading.hidden.detach()
         loss = chunk_loss(reading, chunk.targets)
         return loss + self.config.slowness * slowness(reading.states), loss.detach()
 
     def descend(self, gradients: list[Tensor | None], length: int) -> None:
-        """One clipped step of SGD, in proportion to the chunk's length."""
+        """One clipped step of SGD; its learning rate is proportional to the chunk's length."""
         (group,) = self.optimizer.param_groups
         rate = group["lr"]
         group["lr"] = rate * length / self.config.bptt
@@ -200,17 +199,17 @@ class LanguageLoop(Loop):
         group["lr"] = rate
 
     def record(self, loss: Tensor, chunk: Chunk) -> None:
-        """Count a training step's loss, on the device."""
+        """Add a training step's loss to the epoch's mean, without waiting for the device."""
         self.meters["loss"].update(loss, chunk.targets.numel())
         self.watch(loss)
 
-    # ------------------------------------------------------------------------------- its metrics
+    # -------------------------------------------------------------------------------- metrics
 
     def exact(self, model: LanguageModel, text: Tensor) -> float:
         """See `exact_loss`.
 
         Raises:
-            NotFinite: it is not.
+            NotFinite: the loss is not finite.
         """
         loss = exact_loss(
             self.accelerator, model.eval(), text, self.config.batch_size, self.config.bptt
@@ -218,28 +217,27 @@ class LanguageLoop(Loop):
         return self.finite(loss)
 
     def finite(self, loss: float) -> float:
-        """This loss on a text held out.
+        """The loss itself.
 
         Raises:
             NotFinite: it is not finite.
         """
         if not math.isfinite(loss):
             raise NotFinite(
-                f"the loss on a text held out was not finite after epoch {self.epoch + 1}; {FIX}"
+                f"the validation or test loss was not finite after epoch {self.epoch + 1}; {FIX}"
             )
         return loss
 
     def train_metrics(self, means: dict[str, float]) -> dict[str, float]:
-        """See `Loop.train_metrics`; with the perplexity."""
         return with_perplexity({"train_loss": means["loss"]})
 
     def in_words(self, split: str, metrics: dict[str, Any]) -> str:
         return f"perplexity {metrics[f'{split}_perplexity']:.2f}"
 
-    # -------------------------------------------------------------------------------- its state
+    # ---------------------------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
-        """See `Loop.state`; with the hidden states of all columns, whichever process has them."""
+        """See `Loop.state`; adds the hidden states of all processes' columns."""
         return {**super().state(), "hidden": self.everyones(self.hidden)}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -247,17 +245,17 @@ class LanguageLoop(Loop):
         self.hidden = self.my_share(state["hidden"])
 
     def everyones(self, hidden: Tensor) -> Tensor:
-        """[S, B, d] of every process -> of all columns."""
+        """Gather this process' [S, B, d] to the hidden states of all columns."""
         return self.accelerator.gather(hidden.transpose(0, 1).contiguous()).transpose(0, 1)
 
     def my_share(self, hidden: Tensor) -> Tensor:
-        """The inverse."""
+        """This process' columns; the inverse of `everyones`."""
         parts = hidden.to(self.accelerator.device).chunk(self.accelerator.num_processes, 1)
         return parts[self.accelerator.process_index].contiguous()
 
 
 def with_perplexity(losses: dict[str, float | None]) -> dict[str, float | None]:
-    """Losses in nats a word, each with its perplexity beside it."""
+    """Losses in nats per word, each followed by its perplexity."""
     metrics: dict[str, float | None] = {}
     for name, loss in losses.items():
         metrics[name] = loss

@@ -1,4 +1,4 @@
-"""An LSTM in the place of a searched cell: the yardstick of language models."""
+"""An LSTM in place of a searched cell: the baseline of language models."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from common.language.cell import SPREAD, dropout_mask
+from common.language.cell import SPREAD, dropout_mask, masked
 
-NAME = "lstm"  # in the place of a genotype
+NAME = "lstm"  # --genotype lstm
 
 
 class LSTM(nn.Module):
-    """One layer of PyTorch's LSTM, called as a `RecurrentCell` is.
+    """One layer of PyTorch's LSTM with the interface of `RecurrentCell`.
 
     Args:
-        units: of the word vectors, the state and the cell state.
+        units: size of word vectors, hidden state and cell state.
     """
 
     hidden_states = 2  # h and c
@@ -31,8 +31,8 @@ class LSTM(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None]:
         """Variational dropout of every x, [B, d], and of the recurrent weights, [4d, d].
 
-        The state meets its matrix inside PyTorch's LSTM, out of reach of a mask; AWD-LSTM drops
-        that matrix's elements instead (Merity et al. 2018, 2).
+        PyTorch's LSTM gives no access to the state before its matrix; like AWD-LSTM, this drops
+        elements of the matrix instead (Merity et al. 2018, 2).
         """
         weight = self.lstm.weight_hh_l0
         units = weight.shape[1]
@@ -45,11 +45,9 @@ class LSTM(nn.Module):
         self, x: Tensor, hidden: Tensor, x_mask: Tensor | None = None, w_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """See `RecurrentCell.forward`; the hidden states are h and c, [2, B, d]."""
-        if x_mask is not None:
-            x = x * x_mask
-        dropped = {}
-        if w_mask is not None:
-            dropped["weight_hh_l0"] = self.lstm.weight_hh_l0 * w_mask
+        weights = {"weight_hh_l0": masked(self.lstm.weight_hh_l0, w_mask)}
         before = hidden[:1].contiguous(), hidden[1:].contiguous()
-        states, after = functional_call(self.lstm, dropped, (x, before))
+        states, after = functional_call(
+            self.lstm, weights, (masked(x, x_mask), before)
+        )
         return states, torch.cat(after)

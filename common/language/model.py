@@ -1,4 +1,4 @@
-"""A language model around a recurrent cell, and how well it predicts a text."""
+"""A language model with a recurrent cell, and its perplexity on a text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.language.cell import SPREAD, dropout_mask
+from common.language.cell import SPREAD, dropout_mask, masked
 
-IGNORED = -100  # a target that is not scored
+IGNORED = -100  # target of padding
 
 
 @dataclass(frozen=True)
 class Dropouts:
-    """Probabilities; each mask holds for a whole chunk (in brackets: AWD-LSTM's and DARTS' names).
+    """Dropout probabilities; a mask is constant over a chunk (in brackets: AWD-LSTM's names).
 
     Attributes:
         output: of the states that the decoder reads (dropout).
         hidden: of states within the cell, see `GatedNodes.masks` (dropouth).
         input: of the word vectors that the cell reads (dropoutx).
         embedding: of the word vectors before that (dropouti).
-        word: of whole words of the vocabulary (dropoute).
+        word: of words of the vocabulary (dropoute).
     """
 
     output: float = 0.0
@@ -35,12 +35,12 @@ class Dropouts:
 
 
 class Reading(NamedTuple):
-    """What a language model makes of a chunk.
+    """What a language model computes from a chunk.
 
     Attributes:
         logits: of the next word, [T, B, words].
-        hidden: the states it ends in, [S, B, d].
-        states: after each word, before any dropout, [T, B, d].
+        hidden: the last hidden states, [S, B, d].
+        states: after each word, before dropout, [T, B, d].
     """
 
     logits: Tensor
@@ -49,13 +49,13 @@ class Reading(NamedTuple):
 
 
 class LanguageModel(nn.Module):
-    """Word vectors, a cell over time, a decoder whose weights are the word vectors again.
+    """Word vectors, a recurrent cell, and a decoder that shares its weights with the vectors.
 
     Args:
-        words: size of the vocabulary.
-        units: d, of word vectors and states.
-        cell: a `RecurrentCell`, or what is called like one.
-        dropouts: while training.
+        words: vocabulary size.
+        units: d, the size of word vectors and states.
+        cell: a `RecurrentCell`, or a module with the same interface.
+        dropouts: applied in training mode.
     """
 
     def __init__(self, words: int, units: int, cell: nn.Module, dropouts: Dropouts):
@@ -66,46 +66,45 @@ class LanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(words))
 
     def initial(self, columns: int) -> Tensor:
-        """The state before a text, [S, B, d]."""
+        """The hidden state before a text, zeros of [S, B, d]."""
         return self.vectors.new_zeros(self.cell.hidden_states, columns, self.units)
 
-    def forward(self, words: Tensor, hidden: Tensor, *drawn: Any) -> Reading:
-        """[T, B] words and the state before them -> what follows each.
+    def forward(self, words: Tensor, hidden: Tensor, *draw: Any) -> Reading:
+        """Predict the word after each.
 
         Args:
-            words: of a chunk.
-            hidden: [S, B, d].
-            *drawn: what a searched cell's edges do in this chunk.
+            words: a chunk, [T, B].
+            hidden: the state before it, [S, B, d].
+            *draw: a searched cell's sampled operations for this chunk.
 
-        Deviation: in several processes, each draws masks for its own columns, those of words too.
+        Deviation: with several processes, each draws masks for its own columns, word masks too.
         """
         p = self.dropouts if self.training else Dropouts()
         columns = words.shape[1]
         x = F.embedding(words, self.vectors)  # [T, B, d]
-        kept = dropout_mask(p.word, len(self.vectors), 1, like=x)
-        if kept is not None:
-            x = x * kept[words]
-        x = self._locked(x, p.embedding)
+        word_mask = dropout_mask(p.word, len(self.vectors), 1, like=x)
+        if word_mask is not None:
+            x = x * word_mask[words]
+        x = locked_dropout(x, p.embedding)
         states, hidden = self.cell(
-            x, hidden, *self.cell.masks(columns, p.input, p.hidden), *drawn
+            x, hidden, *self.cell.masks(columns, p.input, p.hidden), *draw
         )
-        logits = F.linear(self._locked(states, p.output), self.vectors, self.bias)
+        logits = F.linear(locked_dropout(states, p.output), self.vectors, self.bias)
         return Reading(logits, hidden, states)
 
-    @staticmethod
-    def _locked(x: Tensor, p: float) -> Tensor:
-        """Dropout whose mask is the same at every time step of [T, B, d]."""
-        mask = dropout_mask(p, *x.shape[1:], like=x)
-        return x if mask is None else x * mask
+
+def locked_dropout(x: Tensor, p: float) -> Tensor:
+    """Dropout with one mask for all time steps of x, [T, B, d]."""
+    return masked(x, dropout_mask(p, *x.shape[1:], like=x))
 
 
 def chunk_loss(reading: Reading, targets: Tensor) -> Tensor:
-    """Mean negative log-likelihood of a chunk, nats a word; exp of it is the perplexity."""
+    """Mean negative log-likelihood in nats per word; its exponential is the perplexity."""
     return F.cross_entropy(reading.logits.flatten(0, 1), targets.flatten())
 
 
 def slowness(states: Tensor) -> Tensor:
-    """Mean squared change of the state from word to word, [T, B, d] (temporal activation reg.)."""
+    """Temporal activation regularisation: mean squared change of the states [T, B, d] over time."""
     return states.diff(dim=0).square().mean() if len(states) > 1 else states.new_zeros(())
 
 
@@ -113,31 +112,30 @@ def slowness(states: Tensor) -> Tensor:
 def exact_loss(
     accelerator: Accelerator, model: LanguageModel, text: Tensor, columns: int, chunk: int
 ) -> float:
-    """Mean negative log-likelihood of a text in nats a word, read from its start in one go.
+    """Mean negative log-likelihood of a text in nats per word, independent of batch and chunks.
 
-    Every word but the first is scored once, given all words before it. The text is read in columns
-    side by side, each at first from an empty state; then each again from the state in which the
-    column before it ends, until its states are those of the reading before, from where on nothing
-    can differ. A recurrent state forgets, so that is soon; the number depends on neither the
-    columns nor the chunks (but for rounding), nor on the number of processes.
+    Every word but the first is scored once, given all words before it. The text is read as parallel
+    columns, first from zero states. Each column is then read again from the final state of the
+    column before it, until its states equal those of the previous pass; no later word can differ.
+    A recurrent state forgets, so this takes few words.
 
     Args:
-        accelerator: whose processes share the columns.
-        model: as it is, in eval mode: without draws and dropout.
+        accelerator: its processes share the columns.
+        model: in eval mode.
         text: [N], N > 1.
-        columns: how many, over all processes; a multiple of these.
+        columns: in total; a multiple of the number of processes.
         chunk: time steps in memory at once.
     """
     share = columns // accelerator.num_processes
     first = accelerator.process_index * share
     mine = slice(first, first + share)
     length = -(-(len(text) - 1) // columns)
-    padding = (0, columns * length - (len(text) - 1))  # of the last columns, never scored
+    padding = (0, columns * length - (len(text) - 1))  # at the end, never scored
     words = F.pad(text[:-1], padding).view(columns, length)[mine].t()  # [length, share]
     targets = F.pad(text[1:], padding, value=IGNORED).view(columns, length)[mine].t()
     pieces = list(zip(words.split(chunk), targets.split(chunk), strict=True))
     sums: list[Tensor | None] = [None] * len(pieces)
-    after: list[Tensor | None] = [None] * len(pieces)  # the states at each piece's end
+    after: list[Tensor | None] = [None] * len(pieces)  # the states after each piece
     start = model.initial(columns)  # [S, columns, d]
     while True:
         hidden = start[:, mine]
@@ -160,5 +158,5 @@ def exact_loss(
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal but for a few roundings; states that have overflowed are, too."""
+    """Equal up to a few roundings; NaN equals NaN."""
     return torch.allclose(a, b, rtol=0, atol=8 * torch.finfo(a.dtype).eps, equal_nan=True)

@@ -1,7 +1,7 @@
-"""Text: where it comes from, its vocabulary, and how it is cut into columns and chunks.
+"""Text: its source, its vocabulary, and its columns and chunks.
 
-A text is one long row of words. Training reads it in `batch_size` columns side by side, a chunk of
-each at a time, and carries every column's hidden state from chunk to chunk.
+A text is one sequence of words. Training splits it into `batch_size` parallel columns and reads a
+chunk of every column per step; each column's hidden state is carried to the next chunk.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ END, UNKNOWN = "<eos>", "<unk>"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Three texts in numbers.
+    """Three texts as word indices.
 
     Attributes:
-        words: the vocabulary, in the order in which the training text brings it.
+        words: the vocabulary, in order of first use in the training text.
         train: int64 [N], indices into `words`.
-        valid: the same.
-        test: the same.
+        valid: likewise.
+        test: likewise.
     """
 
     words: tuple[str, ...]
@@ -43,23 +43,19 @@ class Corpus:
     test: Tensor
 
     def digests(self) -> dict[str, Any]:
-        """What tells this corpus from another."""
-        words = hashlib.sha256(json.dumps(self.words).encode()).hexdigest()
-        return {
-            "words": len(self.words), "vocabulary_sha256": words,
-            **{
-                f"{part}_sha256": hashlib.sha256(getattr(self, part).numpy()).hexdigest()
-                for part in PARTS
-            },
-        }
+        """The vocabulary's size, and SHA-256 of vocabulary and texts; a resumed run checks them."""
+        bytes_of = {"vocabulary": json.dumps(self.words).encode()}
+        bytes_of |= {part: getattr(self, part).numpy() for part in PARTS}
+        sums = {f"{name}_sha256": hashlib.sha256(of).hexdigest() for name, of in bytes_of.items()}
+        return {"words": len(self.words), **sums}
 
     @classmethod
     def of(cls, lines: dict[str, list[list[str]]]) -> Corpus:
-        """From the lines of each part; every line, an empty one too, ends in one `<eos>`.
+        """Number the words of each part's lines; every line, empty ones too, ends in one `<eos>`.
 
-        The vocabulary is the training text's alone; what else the others hold is `<unk>`.
-        Deviation: the authors' code takes the words of all three; on PTB and WikiText-2, which have
-        `<unk>` in place, the two are the same.
+        The vocabulary is that of the training text; other words become `<unk>`.
+        Deviation: the authors' code uses the words of all three texts; PTB and WikiText-2 contain
+        `<unk>` already, so there it makes no difference.
         """
         rows = {
             part: [
@@ -72,23 +68,22 @@ class Corpus:
         if any(word not in words for part in PARTS for word in rows[part]):
             words.setdefault(UNKNOWN)
         number = {word: n for n, word in enumerate(words)}
-        parts = {
-            part: torch.tensor([number.get(word, number.get(UNKNOWN)) for word in row])
-            for part, row in rows.items()
-        }
-        return cls(tuple(words), **parts)
+        unknown = number.get(UNKNOWN)
+        return cls(
+            tuple(words),
+            *(torch.tensor([number.get(word, unknown) for word in rows[part]]) for part in PARTS),
+        )
 
 
 def load_corpus(source: TextSource, root: str | Path) -> Corpus:
-    """The three texts of a source.
+    """Read the three texts.
 
     Args:
-        source: "small", which needs no file, or "folder".
-        root: a folder with a text for each of `PARTS`, in a file of one of the `NAMES`: a line a
-            paragraph or sentence, words split by spaces.
+        source: "small" needs no files; "folder" reads them.
+        root: a folder with one file per part, see `NAMES`; words are separated by spaces.
 
     Raises:
-        InputError: a text is missing, empty or not a text.
+        InputError: a text is missing, empty or not UTF-8.
     """
     if source == "small":
         return Corpus.of(small_text())
@@ -104,13 +99,14 @@ def _read(root: Path, part: str) -> list[list[str]]:
                 f"--data-root {root}: no {part} text there (one of {', '.join(names)}); "
                 "--preset text needs no files"
             )
-        with path.open(encoding="utf-8-sig") as file:  # a byte-order mark is no part of a word
-            lines = [line.split() for line in file]  # str.splitlines knows more ends of lines
+        with path.open(encoding="utf-8-sig") as file:  # skips a byte-order mark
+            lines = [line.split() for line in file]  # str.splitlines splits at more characters
     except UnicodeDecodeError:
         raise InputError(f"--data-root: {path} is not UTF-8 text") from None
     except OSError as error:
-        said = f"the {part} text cannot be read ({error.strerror})"
-        raise InputError(f"--data-root {root}: {said}") from None
+        raise InputError(
+            f"--data-root {root}: the {part} text cannot be read ({error.strerror})"
+        ) from None
     if not any(lines):
         raise InputError(f"--data-root: {path} is empty; it must hold words split by spaces")
     return lines
@@ -121,12 +117,12 @@ def _read(root: Path, part: str) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of each column.
+    """Consecutive words of each column.
 
     Attributes:
         words: [T, B].
         targets: the word after each, [T, B].
-        first: whether the columns begin here; if not, the hidden state goes on from the last chunk.
+        first: whether it starts the columns; otherwise the hidden state is carried over.
     """
 
     words: Tensor
@@ -135,16 +131,16 @@ class Chunk:
 
 
 class Columns:
-    """A text in columns of equal length, read chunk by chunk.
+    """A text as parallel columns of equal length, read chunk by chunk.
 
-    What is left over at the text's end (less than a word a column) is not trained on.
+    The remainder of the text, fewer words than columns, is dropped.
 
     Args:
         text: [N], on its device.
-        columns: B, over all processes together.
-        named: the text, for an error message.
-        rank: of this process, which has its equal share of the columns.
-        processes: how many; divides the columns.
+        columns: B, over all processes.
+        named: which text, for the error message.
+        rank: this process; it gets an equal share of the columns.
+        processes: how many; must divide the columns.
 
     Raises:
         InputError: the text is too short for so many columns.
@@ -157,13 +153,11 @@ class Columns:
                 f"--batch-size {columns}: the {named} text has {len(text)} words, and each column "
                 f"needs two or more; at most {len(text) // 2}"
             )
-        share = columns // processes
         rows = text[: length * columns].view(columns, length).t()  # [length, B]
-        self.rows = rows[:, rank * share : (rank + 1) * share].contiguous()
-        self.columns = columns
+        self.rows = rows.chunk(processes, 1)[rank].contiguous()
 
     def __len__(self) -> int:
-        """Time steps: words of a column that have a successor to predict."""
+        """Time steps: words per column that have a next word."""
         return len(self.rows) - 1
 
     def chunk(self, start: int, length: int) -> Chunk:
@@ -176,16 +170,16 @@ class Columns:
 def chunk_starts(
     total: int, bptt: int, deviation: float, *key: str | int
 ) -> tuple[int, ...]:
-    """Where the chunks of one pass begin, and at last `total` (AWD-LSTM 5.1, DARTS' code).
+    """The first time step of each chunk of an epoch, and then `total` (AWD-LSTM 5.1, DARTS' code).
 
-    A chunk is around `bptt` long, or with probability 0.05 around half of it; so that epochs are
-    not cut at the same places.
+    Chunk lengths vary around `bptt`, or with probability 0.05 around half of it, so that epochs
+    are split at different places.
 
     Args:
         total: time steps.
         bptt: the usual length.
-        deviation: standard deviation of a length; 0: exactly `bptt` or half of it.
-        *key: of the draws, see `seed_of`.
+        deviation: standard deviation of the length; 0: exactly `bptt` or half of it.
+        *key: seeds the random lengths, see `seed_of`.
     """
     generator = generator_of(*key)
     starts, shortest = [0], 5 if deviation else 1

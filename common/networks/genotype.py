@@ -183,17 +183,17 @@ def load(what: str | Path) -> Genotype:
         return parse((resources.files("common.networks") / "genotypes" / name).read_text(), name)
     try:
         path = Path(what)
-        if path.is_dir():
-            path = path / "genotype.json"
-            if not path.exists():
-                raise InputError(
-                    f"--genotype {what}: the folder holds no genotype.json (has its search "
-                    f"finished? `--resume {what}` continues it)"
-                )
-        if not path.is_file():
+        if (path / "config.json").exists() and not (path / "genotype.json").exists():
             raise InputError(
-                f"--genotype {what}: no published genotype, file or run folder of that name.\n"
-                f"Published: {', '.join(published())}"
+                f"--genotype {what}: the search has not finished; continue it with --resume {what}"
+            )
+        path = path / "genotype.json" if path.is_dir() else path
+        if not path.is_file():
+            alike = [name for name in published() if name.startswith(str(what).rstrip("/"))]
+            raise InputError(
+                f"--genotype {what}: no published genotype, file or run folder of that name\n"
+                + (f"Did you mean {' or '.join(alike)}?" if alike
+                   else f"Published: {', '.join(published())}")
             )
         return parse(path.read_text(encoding="utf-8-sig"), str(path))
     except UnicodeDecodeError:

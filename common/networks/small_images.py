@@ -1,7 +1,8 @@
-"""Crop padding and cutout for images smaller than the papers'.
+"""Crop padding, cutout and batch size for images smaller or fewer than the papers'.
 
 The recipes' padding of 4 and cutout of 16 are for 32 pixels and could blank smaller images. So a
-recipe's values are scaled to the image size, and flags that blank images are refused.
+preset's values are scaled to the image size, and flags that blank images are refused. A preset's
+batch larger than all images becomes a quarter of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from common.data.images import Images, LabelledImages
 from common.errors import InputError
 from common.run.config import ConfigT
-from common.run.flags import Of32, flag
+from common.run.flags import PresetInt, flag
 
 SCALED = ("crop_padding", "cutout")
 
@@ -38,7 +39,7 @@ def scaled(config: ConfigT, shape: tuple[int, int, int], accelerator: Accelerato
     side = min(shape[1:])
     changes = {
         name: round(getattr(config, name) * side / 32) for name in SCALED
-        if side < 32 and isinstance(getattr(config, name), Of32)
+        if side < 32 and isinstance(getattr(config, name), PresetInt)
     }  # fmt: skip
     told = [f"{flag(name)} {now}" for name, now in changes.items() if now != getattr(config, name)]
     if told:
@@ -46,6 +47,26 @@ def scaled(config: ConfigT, shape: tuple[int, int, int], accelerator: Accelerato
             f"note: {', '.join(told)}: the recipe's for 32 pixels, scaled to {side} pixels"
         )
     return dataclasses.replace(config, **changes)
+
+
+def fit_batch(config: ConfigT, images: int, accelerator: Accelerator) -> ConfigT:
+    """Lower a preset's batch size if it exceeds the number of images, with a note.
+
+    Args:
+        config: of a new run.
+        images: number of images in the smallest part that batches are taken from.
+        accelerator: its processes share each batch, at least two images each.
+    """
+    if config.resume is not None or not isinstance(config.batch_size, PresetInt):
+        return config
+    if config.batch_size <= images:
+        return config
+    processes = accelerator.num_processes
+    size = max(2, images // 4 // processes) * processes
+    accelerator.print(
+        f"note: --batch-size {size}: the preset's {config.batch_size} exceeds the {images} images"
+    )
+    return dataclasses.replace(config, batch_size=size)
 
 
 def check_not_blank(config: ConfigT, images: LabelledImages) -> None:

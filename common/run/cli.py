@@ -13,7 +13,7 @@ from tyro.constructors import MISSING_NONPROP
 
 from common.errors import InputError, is_main_process
 from common.run.config import ConfigT, saved
-from common.run.flags import flag
+from common.run.flags import PresetInt, flag
 from common.run.help import boxes, flat
 
 # Flags that name files or folders. A leading `~` is expanded; shells leave --output=~/runs alone.
@@ -58,6 +58,8 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
                 f"{said}: the run {resume} has {was}; leave the flag out, or start a new run "
                 "without --resume"
             )
+    if resume is None and given(argv, "--batch-size") is None:
+        config = dataclasses.replace(config, batch_size=PresetInt(config.batch_size))
     try:
         config.check()
     except TypeError:  # a value of the wrong type; only a damaged file has one

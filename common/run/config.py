@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.files import digest
-from common.run.flags import Between, Of32, check_bounds
+from common.run.flags import Between, PresetInt, check_bounds
 
 MOST_EDGES = 10_000  # in a supernet, over all cells; EDAS' 20 cells have 280
 
@@ -115,7 +115,7 @@ class RunConfig(LoopConfig):
     """Epochs."""
     batch_size: int = 64
     """Batch size, over all processes together."""
-    crop_padding: Annotated[int, Between(0, 1024)] = Of32(4)
+    crop_padding: Annotated[int, Between(0, 1024)] = PresetInt(4)
     """Pad by this many pixels, then crop at random. Images read from disk get a random resized
     crop instead."""
     flip: bool = True

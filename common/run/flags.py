@@ -65,15 +65,15 @@ def bounds_of(kind: type) -> dict[str, Between]:
     return found
 
 
-class Of32(int):
-    """Pixels for images of 32 x 32, scaled for smaller ones (`common/networks/small_images.py`).
+class PresetInt(int):
+    """A preset's number, which gives way to small images or few of them.
 
-    A number that a user types is a plain int and is not scaled.
+    A number that a user types is a plain int and is never changed.
     """
 
     def __hash__(self) -> int:
         """Differs from the plain int's, so that tyro's caches keep them apart."""
-        return hash((Of32, int(self)))
+        return hash((PresetInt, int(self)))
 
 
 def flag(field: str) -> str:

@@ -244,13 +244,18 @@ class Run:
     def _until(self, name: str, epoch: int) -> bytes:
         """The lines of a file before this epoch."""
         path, known = self.folder / name, self.stands_on.get("lines", {})
+        if name == "metrics.jsonl" and [x.get("epoch") for x in self.lines(name)[:1]] == [0]:
+            raise InputError(
+                f"--resume {self.folder}: an older version began this run and counted epochs from "
+                f"0; resume with the code of commit {self.commit}"
+            )
         if name in known:  # already compared
             return first_lines(path, known[name][0])
         if epoch == 0 or (name != "metrics.jsonl" and not os.path.lexists(path)):
             return b""
         if name not in EPOCH_FILES or [
             line.get("epoch") for line in self.lines(name)[:epoch]
-        ] != list(range(epoch)):
+        ] != list(range(1, epoch + 1)):
             raise InputError(
                 f"--resume {self.folder}: {name} lacks lines of the {epoch} epochs so far; restore "
                 "it, or start a new run"

@@ -33,14 +33,15 @@ from common.draw import pictures
 from common.errors import InputError
 from common.networks.fits import check_images
 from common.networks.genotype import Genotype, parse, save
-from common.networks.small_images import fit_to_images
+from common.networks.small_images import fit_batch, fit_to_images
 from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
-from common.training.collapse import dominated_by_skips, epoch_before
+from common.training.collapse import dominated_by_skips, epoch_before, verdict
+from common.training.duration import in_words, seconds_per_image
 from common.training.hessian import dominant_eigenvalue
 from common.training.images import ImageLoop
 from common.training.loop import prepare
@@ -50,6 +51,7 @@ from common.training.steps import descend, frozen
 from common.training.unrolled import second_order
 
 CUTS = ("uncut_top1", "cut_top1", "derived_top1")
+SHORT = 10  # epochs of the retraining that a search proposes
 
 
 def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Split]:
@@ -63,7 +65,9 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     config = fit_to_images(config, images, accelerator)
     check_images(config, images)
     split = split_of(config, images)
-    least, largest = min(len(split.train), len(split.valid)), getattr(config, config.largest_batch)
+    least = min(len(split.train), len(split.valid))
+    config = fit_batch(config, least, accelerator)
+    largest = getattr(config, config.largest_batch)
     if largest > least:
         raise InputError(
             f"{flag(config.largest_batch)} {largest}: the smaller part of the {len(images)} "
@@ -173,7 +177,7 @@ class BilevelTrainer(ImageLoop):
             )
             if self.config.cut_steps and (step + 1) % self.config.cut_steps == 0:
                 cut = self._cut_accuracies(("cut_top1", "derived_top1"))
-                self.run.append("iterations.jsonl", {"epoch": self.epoch, "step": step, **cut})
+                self.run.append("iterations.jsonl", {"epoch": self.epoch + 1, "step": step, **cut})
                 self.network.train()
 
     def arch_step(self, batch: Batch, move_idle: bool = True, **given: Any) -> None:
@@ -259,7 +263,7 @@ class BilevelTrainer(ImageLoop):
                 self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
-            "genotypes.jsonl", {"epoch": self.epoch, "genotype": self.genotype().to_json()}
+            "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
         )
         return metrics
 
@@ -350,7 +354,7 @@ class BilevelTrainer(ImageLoop):
         if collapsed is not None:
             before = self.run.lines("genotypes.jsonl")[collapsed]["genotype"]
             genotype = parse(json.dumps(before))
-            found = {**found, "collapsed": True, "cells_of_epoch": collapsed}
+            found = {**found, "collapsed": True, "cells_of_epoch": collapsed + 1}
             self.run.say(f"stopped on collapse; the cells are those after epoch {collapsed + 1}")
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
@@ -367,9 +371,33 @@ class BilevelTrainer(ImageLoop):
             "search_seconds": round(sum(line["seconds"] for line in epochs), 1),
             "peak_memory_mib": max(line["peak_memory_mib"] for line in epochs),
         })
-        self.run.say(f"\n{genotype}\n\nrun folder: {folder} (pictures of both cells inside)")
-        command = shlex.join(["python", "evaluate/train.py", "--genotype", str(folder)])
-        self.run.say(f"next: {command}")
+        self.run.say(f"\n{genotype}\n")
+        weights = self.architecture()["weights"]
+        for kind, cell in genotype.cells.items():
+            for line in verdict(kind, cell, weights[kind]["op"]) if kind in weights else ():
+                self.run.say(line)
+        self.run.say(f"\nrun folder: {folder} (pictures of both cells inside)")
+        self._say_next(genotype)
+
+    def _say_next(self, genotype: Genotype) -> None:
+        """Print the command of a short retraining at the search's scale, and its time here."""
+        config = self.config
+        if not self.accelerator.is_main_process:
+            return
+        images, labels = next(self.valid_batches.evaluate())
+        each = seconds_per_image(
+            genotype, config.channels, config.cells, self.supernet.classifier.out_features,
+            images, labels,
+        )
+        count = len(self.split.train) + len(self.split.valid)
+        command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
+        scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
+        paper = " --preset cifar10" if config.dataset == "digits" else ""
+        self.run.say(
+            f"next: {shlex.join(command)} {scale}\n"
+            f"      (about {in_words(each * count * SHORT)} here)\n"
+            f"or, by the paper's recipe: {shlex.join(command)}{paper}"
+        )
 
     @torch.no_grad()
     def architecture(self) -> dict[str, Any]:
@@ -382,7 +410,7 @@ class BilevelTrainer(ImageLoop):
                 "op": mix.op.tolist(), "edge": edge, **self.supernet.recorded(kind)
             }
         return {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             "candidates": list(self.supernet.candidates),
             "edges": self.supernet.edges,
             "parameters": {name: p.tolist() for name, p in self.supernet.arch.items()},

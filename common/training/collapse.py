@@ -1,26 +1,60 @@
-"""Detect collapse to skip connections, and choose when to stop.
+"""Detect undecided and collapsed searches, and choose when to stop.
 
-A search reports it, and stops early only with `--stop-on-collapse`.
+A search reports both, and stops early only with `--stop-on-collapse`.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 from common.networks.genotype import Cell, FixedCell
+from common.networks.ops import POOLS
 
 Rule = Literal["off", "skips", "eigenvalue"]
 WINDOW, BACK, RATIO = 5, 5, 0.75  # epochs, epochs, and the limit of Zela et al. (4.3)
+UNDECIDED = 0.98  # share of the entropy of uniform weights
 
 
 def dominated_by_skips(cell: Cell | FixedCell) -> bool:
     """Whether at least half of a cell's edges are skip connections."""
+    return _dominated_by(cell, {"skip_connect"})
+
+
+def _dominated_by(cell: Cell | FixedCell, operations: Collection[str]) -> bool:
     if isinstance(cell, FixedCell):
         return False
-    skips = sum(edge.op.name == "skip_connect" for edge in cell.edges)
-    return 2 * skips >= len(cell.edges)
+    return 2 * sum(edge.op.name in operations for edge in cell.edges) >= len(cell.edges)
+
+
+def verdict(kind: str, cell: Cell | FixedCell, weights: Sequence[Sequence[float]]) -> list[str]:
+    """How decided a searched cell is, in one line, and warnings, a line each.
+
+    Args:
+        kind: of cell.
+        cell: the derived one.
+        weights: mixing weights of each edge's candidates; their number may differ.
+    """
+    rows = [row for row in weights if len(row) > 1]
+    if not rows:
+        return [f"{kind} cell: decided, one candidate per edge"]
+    entropy = statistics.fmean(-sum(w * math.log(w) for w in row if w > 0) for row in rows)
+    uniform = statistics.fmean(math.log(len(row)) for row in rows)
+    lines = [
+        f"{kind} cell: entropy {entropy:.2f} ({uniform:.2f} undecided, 0 decided), largest weight "
+        f"{max(map(max, rows)):.2f} ({1 / max(map(len, rows)):.2f} uniform)"
+    ]
+    if entropy > UNDECIDED * uniform:
+        lines.append(
+            f"warning: the {kind} cell is nearly undecided, chance decides it; search for more "
+            "--epochs, or with a larger --arch-learning-rate"
+        )
+    for name, operations in (("skip connections", {"skip_connect"}), ("pools", POOLS)):
+        if _dominated_by(cell, operations):
+            lines.append(f"warning: {name} dominate the {kind} cell")
+    return lines
 
 
 def epoch_before(rule: Rule, lines: Sequence[dict[str, Any]], nodes: int) -> int | None:

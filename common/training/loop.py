@@ -24,9 +24,12 @@ from common.distributed import average, seed_of
 from common.errors import InputError, NotFinite
 from common.run.config import LoopConfig
 from common.run.folder import Run
+from common.training.duration import in_words
 from common.training.running_statistics import average_statistics
 from common.training.schedules import LearningRate
 
+ESTIMATE_AFTER = 15  # seconds of steps
+LONG = 3_600  # seconds
 FIX = "no checkpoint was written after it. A smaller --learning-rate usually helps."
 
 
@@ -74,6 +77,7 @@ class Loop:
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
         self.averaged = [network]  # networks with running statistics to average
         self.bar = self.arriving = None
+        self.estimated = False
         self.validated = False
         self._resume()
 
@@ -136,6 +140,7 @@ class Loop:
         """Yield the remaining steps of the epoch, numbered from the start of the run."""
         self.network.train()
         shown = time.perf_counter()
+        first, seen = shown, self.seen  # of the steps that `_estimate` times
         while (items := self.next_items()) > 0:
             torch.manual_seed(
                 seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
@@ -147,6 +152,8 @@ class Loop:
                 shown = time.perf_counter()
                 self._show()
             self.bar.update(items)
+            if not self.estimated and time.perf_counter() - first > ESTIMATE_AFTER:
+                self._estimate((time.perf_counter() - first) / (self.seen - seen))
             if self.step % self.config.checkpoint_steps == 0 and self.next_items() > 0:
                 self.seconds = time.perf_counter() - self.started
                 self._save()
@@ -161,7 +168,7 @@ class Loop:
         trained = time.perf_counter() - self.started
         means = {name: float(meter.avg) for name, meter in self.meters.items()}
         metrics = {
-            "epoch": self.epoch,
+            "epoch": self.epoch + 1,
             **self.train_metrics(means),
             **self.held_out_metrics(**given),
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
@@ -170,7 +177,7 @@ class Loop:
             "peak_memory_mib": round(self.peak_memory_mib(), 1),
         }
         self.run.append("metrics.jsonl", metrics)
-        self.accelerator.log(metrics, step=self.epoch)
+        self.accelerator.log(metrics, step=self.epoch + 1)
         self._say(metrics)
         for meter in self.meters.values():
             meter.reset()
@@ -184,6 +191,17 @@ class Loop:
         """Record the first step whose loss is not finite, without waiting for the device."""
         bad = ~loss.detach().isfinite() & (self.first_bad_step < 0)
         self.first_bad_step = torch.where(bad, self.global_step, self.first_bad_step)
+
+    def _estimate(self, seconds: float) -> None:
+        """Print the time that a long run will take, given that of an item, once per process."""
+        self.estimated = True
+        items = len(self.train_batches) * self.config.batch_size
+        left = seconds * (items * (self.config.epochs - self.epoch) - self.seen)
+        if left > LONG and self.accelerator.is_main_process:
+            self.bar.write(
+                f"about {in_words(left)} to go at this speed ({in_words(seconds * items)} per "
+                "epoch); Ctrl-C and --resume lose nothing but the steps since a checkpoint"
+            )
 
     def _say(self, metrics: dict[str, Any]) -> None:
         parts = [f"epoch {self.epoch + 1:>3}/{self.config.epochs}"]

@@ -25,7 +25,7 @@ from common.errors import InputError
 from common.networks import fits
 from common.networks.genotype import Genotype, parse
 from common.networks.network import Network, build
-from common.networks.small_images import fit_to_images
+from common.networks.small_images import fit_batch, fit_to_images
 from common.networks.trained import METHOD
 from common.run.folder import Run
 from common.run.start import start, test_images, training_images
@@ -51,6 +51,7 @@ def retrain(config: RetrainConfig) -> None:
         images, held_out = images.subset(split.train), images.subset(split.valid)
     else:
         held_out = test_images(config, accelerator, images)
+    config = fit_batch(config, len(images), accelerator)
     check_images(config, images)
     run = Run.open(config, METHOD, accelerator)
     train(config, run, genotype_of(run, config.genotype), images, held_out)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from common.data.images import LARGE
 from common.errors import InputError
 from common.networks.genotype import FixedCell, Genotype
-from common.run.flags import Of32
+from common.run.flags import PresetInt
 
 Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts"]
 Preset = Literal["cifar10", "cifar100", "svhn", "cinic10", "imagenet", "digits"]
@@ -25,7 +25,7 @@ CIFAR: Settings = {
     "learning_rate_warmup": 0,
     "momentum": 0.9, "weight_decay": 3e-4, "grad_clip": 5.0,
     "drop_path": 0.2, "auxiliary_weight": 0.4, "label_smoothing": 0.0,
-    "crop_padding": Of32(4), "flip": True, "cutout": Of32(16), "color_jitter": 0.0,
+    "crop_padding": PresetInt(4), "flip": True, "cutout": PresetInt(16), "color_jitter": 0.0,
 }  # fmt: skip
 
 # DARTS on ImageNet: 250 epochs at batch 128; the rate falls by 3 % per epoch.

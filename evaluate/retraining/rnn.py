@@ -1,7 +1,7 @@
-"""Trains a language model of a recurrent cell from scratch (`evaluate/train_rnn.py` runs it).
+"""Trains a language model with a recurrent cell from scratch; see `evaluate/train_rnn.py`.
 
-Defaults are GDAS' recipe on PTB (4.3; chunks, dropouts and the switch to averaging from DARTS' and
-AWD-LSTM's code, which it follows).
+The defaults are GDAS' recipe on PTB (4.3). Chunks, dropouts and the switch to averaging are those
+of DARTS' and AWD-LSTM's code, which it follows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import torch
-from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from common.distributed import average, seed_of
@@ -43,24 +42,24 @@ class RNNTrainConfig(TextConfig):
     preset: Literal["ptb", "wikitext2", "text"] = "ptb"
     """ptb, wikitext2: the paper's recipes (4.3); text: minutes on two CPU cores, no download."""
     genotype: str | None = None
-    """What to train: a published name, a genotype file, a search's run folder, or `lstm`."""
+    """A published name, a genotype file, a search's run folder, or `lstm`."""
     trigger: Annotated[int, Between(0, 10**6)] = 5
-    """Average the weights from the epoch on whose validation loss is above the lowest before, the
-    last so many epochs not counted."""
+    """NT-ASGD patience, in epochs: averaging starts when the validation loss is above the lowest
+    one before the last so many epochs."""
     epochs: int = 2000
     """Passes over the training text."""
     batch_size: int = 64
-    """Columns that the training text is read in, over all processes together."""
+    """Parallel columns of the training text, over all processes."""
     units: int = 850
-    """Of word vectors and hidden states."""
+    """Size of word vectors and hidden states."""
     bptt_deviation: float = 5.0
-    """Standard deviation of a chunk's length."""
+    """Standard deviation of the chunk length."""
     weight_decay: float = 8e-7
-    """Of the weights."""
+    """Weight decay."""
     dropout_word: float = 0.1
-    """Of whole words of the vocabulary (dropoute)."""
+    """Dropout of words of the vocabulary (dropoute)."""
     compile: bool = False
-    """Compile the cell's time step by torch.compile: up to a minute at first, then faster steps."""
+    """Compile the cell's time step with torch.compile; the first step takes a minute or two."""
 
     def check(self) -> None:
         super().check()
@@ -72,7 +71,7 @@ class RNNTrainConfig(TextConfig):
             )
         if self.compile and self.genotype == LSTM_NAME:
             raise InputError("--compile: the LSTM's time loop is PyTorch's own; leave it out")
-        if self.resume is None and self.genotype != LSTM_NAME:  # a run holds its own
+        if self.resume is None and self.genotype != LSTM_NAME:  # a run has its own genotype
             recurrent_cell(load(self.genotype))
 
 
@@ -90,7 +89,7 @@ PRESETS = {
 
 
 def chosen_preset(argv: list[str]) -> dict[str, RNNTrainConfig]:
-    """The presets for `parse`; the text of the search first, where --genotype is its folder."""
+    """The presets for `parse`; if --genotype is a search's folder, only the one for its text."""
     what = given(argv, "--genotype")
     named = given(argv, "--preset") or given(argv, "--dataset") or given(argv, "--resume")
     if named or what is None or not (Path(what) / "config.json").is_file():
@@ -104,10 +103,10 @@ def chosen_preset(argv: list[str]) -> dict[str, RNNTrainConfig]:
 
 
 def retrain_rnn(config: RNNTrainConfig) -> None:
-    """Train the language model of a genotype's cell; validation and test perplexity."""
+    """Train a language model; report validation and test perplexity."""
     config, accelerator = start(config)
     texts = corpus(config, accelerator)
-    Columns(texts.train, config.batch_size, "training")  # or it says what does not fit
+    Columns(texts.train, config.batch_size, "training")  # checks the batch size
     config.check_memory(len(texts.words), 1)
     run = Run.open(config, METHOD, accelerator)
     run.pin_text(texts.digests())
@@ -115,7 +114,7 @@ def retrain_rnn(config: RNNTrainConfig) -> None:
     if config.genotype != LSTM_NAME:
         genotype = genotype_of(run, config.genotype)
         pin_genotype(run, genotype)
-    torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
+    torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     trainer = LanguageTrainer(config, genotype, run, texts)
     for _ in trainer.epochs():
         for chunk in trainer.batches():
@@ -125,27 +124,18 @@ def retrain_rnn(config: RNNTrainConfig) -> None:
     run.close()
 
 
-def cell_of(genotype: Genotype | None, units: int) -> nn.Module:
-    """The cell that a genotype describes; None: an LSTM."""
-    if genotype is None:
-        return LSTM(units)
-    return RecurrentCell(recurrent_cell(genotype), units)
-
-
 class LanguageTrainer(LanguageLoop):
-    """The loop of a derived cell: SGD, and from a trigger on the average of its weights.
-
-    That is averaged SGD (Polyak and Juditsky) as AWD-LSTM runs it (its 3, NT-ASGD).
+    """Trains by NT-ASGD: SGD, and after a trigger the average of its weights (AWD-LSTM 3).
 
     Args:
         config: the retraining's flags.
         genotype: None: an LSTM.
         run: its folder.
-        texts: to train on, to decide by, to report on.
+        texts: training, validation (decides when to average) and test text.
 
     Attributes:
         average: of the weights since the trigger; None before it.
-        valid_losses: of all epochs before the trigger.
+        valid_losses: of all epochs up to the trigger.
     """
 
     def __init__(
@@ -154,9 +144,12 @@ class LanguageTrainer(LanguageLoop):
         self.genotype = genotype
         self.average: AveragedModel | None = None
         self.valid_losses: list[float] = []
-        cell = cell_of(genotype, config.units)
+        if genotype is None:
+            cell = LSTM(config.units)
+        else:
+            cell = RecurrentCell(recurrent_cell(genotype), config.units)
         if config.compile:
-            cell.compile_steps()
+            cell.compile_step()
         model = LanguageModel(len(texts.words), config.units, cell, config.dropouts)
         model = prepare(run.accelerator, model)
         self.weights = list(model.parameters())
@@ -168,9 +161,10 @@ class LanguageTrainer(LanguageLoop):
         return self.chunks()
 
     def weight_step(self, chunk: Chunk) -> None:
-        """One step of SGD, and of the average once it has begun."""
+        """One step of SGD; updates the average once it has started."""
         total, loss = self.training_loss(chunk)
-        gradients = torch.autograd.grad(total, self.weights)
+        # A node whose activation is `none` has zeros.
+        gradients = torch.autograd.grad(total, self.weights, materialize_grads=True)
         self.descend(average(self.accelerator, gradients), len(chunk.words))
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -178,10 +172,10 @@ class LanguageTrainer(LanguageLoop):
         self.watch(total)
 
     def held_out_metrics(self) -> dict[str, Any]:
-        """Both perplexities, of the average where there is one; whether it begins now.
+        """Validation and test perplexity, of the average if there is one; may start the average.
 
-        Deviation: the authors' code uses `torch.optim.ASGD`, whose rate lags a step behind the
-        chunk's length, and leaves the first step's weights out of the average.
+        Deviation: the authors' code uses `torch.optim.ASGD`, whose learning rate follows the chunk
+        length one step late, and which leaves the first step's weights out of the average.
         """
         model = self.model if self.average is None else self.average.module
         losses = {
@@ -207,10 +201,9 @@ class LanguageTrainer(LanguageLoop):
             self.average.load_state_dict(state["average"])
 
     def finish(self) -> None:
-        """Draw the run, write its result and say it.
+        """Draw pictures, write and print the result.
 
-        Beside the last epoch's stand the perplexities of the epoch with the lowest validation loss,
-        by which papers choose; the test text chooses nothing.
+        Reports the last epoch and the epoch of lowest validation loss, which papers report.
         """
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
@@ -234,11 +227,11 @@ class LanguageTrainer(LanguageLoop):
         })
         self.run.say(
             f"\n{name}: test perplexity {last['test_perplexity']:.2f} after {len(epochs)} epochs, "
-            f"{best['test_perplexity']:.2f} after epoch {best['epoch'] + 1}, the best by "
+            f"{best['test_perplexity']:.2f} after epoch {best['epoch']}, the best by "
             f"validation; {parameters:,} parameters\nrun folder: {folder}"
         )
 
 
 def triggered(loss: float, before: list[float], patience: int) -> bool:
-    """Whether this validation loss is above the lowest of all but the last `patience` before it."""
+    """Whether a validation loss is above the lowest of `before` without its last `patience`."""
     return len(before) > patience and loss > min(before[: len(before) - patience])
