@@ -42,7 +42,7 @@ MATCHED = {
 TRAIN = {"digits": {"--epochs": "10"}, "cifar10": {"--recipe": "darts"}}
 # Why a method gets other flags than the shared ones.
 WHY = {
-    "pc_darts": "its warm-up is 30 % of the epochs, as the paper's 15 of 50",
+    "pc_darts": "its warm-up is 30 % of the epochs, rounded down (the paper: 15 of 50)",
     "pr_darts": "its epochs are shared out among cycles as in the paper's Table I, or among three "
     "cycles below nine epochs; the batch size is constant, where the paper's grows",
     "random": "as many passes over the images as in a search",
