@@ -39,7 +39,7 @@ def begin(folder, method, seed, **config):
 
 def epoch(folder, number, skips=0, name="found"):
     with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps({"epoch": number + 1}) + "\n")
+        file.write(json.dumps({"epoch": number + 1, "valid_top1": 50 + number}) + "\n")
     with open(folder / "genotypes.jsonl", "a") as file:
         file.write(json.dumps({"epoch": number + 1, "genotype": genotype(name, skips)}) + "\n")
 
@@ -65,6 +65,8 @@ def training(
     })
     own = of / "genotype.json" if of.is_dir() else of
     (folder / "genotype.json").write_text(own.read_text())
+    lines = [{"epoch": n + 1, "test_top1": top1 - 2 + n} for n in range(3)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     write(folder, "result.json", {
         "test_top1": top1, "train_seconds": 3.0, "params": 1000, "peak_memory_mib": 50.0,
     })

@@ -60,8 +60,9 @@ def test_a_comparison_runs_everything_once(faked, tmp_path, capsys):
     names += [f"random-cell-{seed}-0.train" for seed in (0, 1)]
     assert starts(tmp_path) == sorted(f"{name} new" for name in names)
     found = report(tmp_path)
-    pc_darts, darts = found["rows"]
+    pc_darts, darts, cells = found["rows"]
     assert pc_darts["label"] == "pc_darts" and darts["label"] == "darts"
+    assert cells["label"] == "average random cell" and cells["accuracy"]["mean"] == 70
     assert pc_darts["accuracy"]["mean"] == 90.5
     assert pc_darts["accuracy"]["sd"] == pytest.approx(0.5**0.5)
     assert pc_darts["accuracy"]["values"] == {"0": 90, "1": 91}
@@ -73,6 +74,9 @@ def test_a_comparison_runs_everything_once(faked, tmp_path, capsys):
     assert "| pc_darts | 90.50 \u00b1 0.71 (2) | +20.50 \u00b1 0.71 (2) | 6 s |" in text
     assert "pc_darts vs darts: no significant difference" in text
     assert "10 of 10 runs done" in capsys.readouterr().out
+    said = "pc_darts gets --warmup-epochs 2: its warm-up is 30 % of the epochs, rounded down"
+    assert found["budget_changes"][0].startswith(said) and said in text
+    assert said in (tmp_path / "report.html").read_text()
 
     compare(config(tmp_path, seeds=3))  # one more seed
     assert len(starts(tmp_path)) == 5
@@ -176,8 +180,10 @@ def test_a_failed_random_cell_is_reported(faked, tmp_path, monkeypatch):
     compare(config(tmp_path, methods=("darts",)))
     found = report(tmp_path)
     assert list(found["rows"][0]["gain"]["values"]) == ["0"]
-    (note,) = found["notes"]
-    assert note.startswith("random-cell-1-0.train failed, so gains are over fewer random cells: er")
+    (left,) = found["left_out"]
+    assert left["what"] == "random-cell-1-0.train"
+    assert left["why"].startswith("failed, so gains are over fewer random cells\n")
+    assert "error: the loss was not finite at step 7" in left["why"]
 
 
 def test_missing_cells_fail_a_job_and_those_that_need_it_and_free_its_place(tmp_path):

@@ -8,7 +8,7 @@ from common.baselines import darts
 from common.networks.genotype import load, save
 from common.run.cli import parse
 from comparison import published
-from comparison.budget import NINE, budget_of, search_flags, shared_out, words
+from comparison.budget import NINE, budget_of, changed, search_flags, shared_out, words
 from comparison.methods import METHODS, known, name_of
 from comparison.planned import jobs_of
 from comparison.settings import CompareConfig
@@ -49,6 +49,18 @@ def test_matched_searches_have_one_budget(preset):
     assert parsed("pc_darts", search_flags("pc_darts", budget, {})).warmup_epochs == 3
     grace = parsed("pr_darts", search_flags("pr_darts", budget, {})).grace_epochs
     assert len(grace) == 9 and sum(grace) == 0
+
+
+def test_a_matched_budget_names_what_it_changes_in_a_method():
+    """Flags besides the shared ones."""
+    budget = budget_of("cifar10", True, {"epochs": 20, "arch_learning_rate": 6e-3})
+    assert changed("pc_darts", budget).startswith("pc_darts gets --warmup-epochs 6: ")
+    assert "--cycle-epochs 3 3 2 2 2 2 2 2 2 " in changed("pr_darts", budget)
+    assert changed("random", budget).startswith("random gets --epochs 5 --samples 8: ")
+    assert changed("edas", budget) == "edas keeps its own --arch-learning-rate"
+    assert not changed("gdas", budget) and not changed("darts", budget)
+    for name in METHODS:
+        assert not changed(name, budget_of("cifar10", False, {}))
 
 
 def test_budget_paper_keeps_each_methods_own_settings():

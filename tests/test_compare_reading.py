@@ -1,10 +1,13 @@
 """Reports of existing run folders: fairness, metrics, significance and the page."""
 
+import csv
 import dataclasses
 import json
 import re
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -14,9 +17,11 @@ import fake_run
 from common.errors import InputError
 from common.networks.complexity import Setting, complexity
 from common.networks.genotype import FixedCell, Genotype, load
+from comparison.charts import looks
 from comparison.conduct import compare
 from comparison.paired import holm, pairs, preamble, seeds_needed, sentence, sign_flip_p
-from comparison.rows import both_adds_of, cell_counts, changes, mean_of
+from comparison.report import Plan, Report, headline
+from comparison.rows import Summary, both_adds_of, cell_counts, changes, mean_of
 from comparison.run_folders import run_folder
 from comparison.settings import CompareConfig
 
@@ -69,28 +74,93 @@ def test_two_searches_with_equal_cells_keep_their_own_retrainings(read, tmp_path
     assert table == {"itnas pruning=False": 81, "itnas pruning=True": 82}
 
 
-def test_unfinished_runs_are_rows_without_a_result(read, tmp_path):
+def left_out(report):
+    return {Path(one["what"]).name: one["why"] for one in report["left_out"]}
+
+
+def test_finished_runs_are_compared_and_all_others_named(read, tmp_path):
+    runs = tmp_path / "runs"
     pair(tmp_path, "a", "darts", 0, 80)
-    fake_run.begin(tmp_path / "runs" / "b", "gdas", 0)
-    (tmp_path / "runs" / "b.log").write_text("epoch 1\rerror: killed\n")
-    pair(tmp_path, "c", "edas", 0, 80)
-    (tmp_path / "runs" / "c.train" / "result.json").unlink()
-    fake_run.begin(tmp_path / "runs" / "e.train", "retrain", 0)  # reads its images
-    table = {row["label"]: row for row in read()["rows"]}
-    assert table["gdas"]["failures"]["0"] == "its search has not finished\nerror: killed"
-    assert table["edas"]["failures"]["0"] == "its retraining has not finished"
+    fake_run.training(runs / "again.train", runs / "a", 80, 0)  # a second time
+    fake_run.begin(runs / "b", "gdas", 0, epochs=99)
+    fake_run.write(runs / "b", "split.json", {"sha256": "another"})  # needs no equal split
+    (runs / "b.log").write_text("epoch 1\rerror: killed\n")
+    pair(tmp_path, "c", "edas", 0, 80, skips=(2,))
+    (runs / "c.train" / "result.json").unlink()
+    fake_run.search(runs / "d", "itnas", 0, skips=(3,))
+    fake_run.begin(runs / "e.train", "retrain", 0)  # reads its images
+    fake_run.training(runs / "f.train", runs / "a", 81, seed=7)  # of no search with seed 7
+    (runs / "g.log").write_text("error: no such data set\n")
+    (runs / "g.time").write_text("1\n")
+    report = read()
+    table = {row["label"]: row for row in report["rows"]}
+    assert set(table) == {"darts", "edas", "itnas"}
     assert table["darts"]["accuracy"]["mean"] == 80 and table["edas"]["accuracy"] is None
+    assert table["edas"]["search_seconds"]["mean"] == 6  # its search has finished
+    why = left_out(report)
+    assert set(why) == {
+        "again.train", "b", "edas, seed 0", "itnas, seed 0", "e.train", "f.train", "g",
+    }  # fmt: skip
+    assert why["b"] == "has not finished\nerror: killed"
+    assert "c.train, has not finished" in why["edas, seed 0"]
+    assert why["itnas, seed 0"] == "no retraining of its cells with seed 0"
+    assert why["again.train"] == "another retraining of the same cells is used"
+    assert why["f.train"] == "retrains the cells of no finished search here"
+    assert why["g"].endswith("error: no such data set")
+    for file in ("comparison.md", "report.html"):
+        text = (tmp_path / "report" / file).read_text()
+        assert all(name in text and why[name].splitlines()[0] in text for name in why)
 
 
-def test_gains_are_over_the_random_cells_among_the_runs(read, tmp_path):
+def test_a_finished_retraining_is_preferred(read, tmp_path):
+    """One was killed; the cells were retrained again under another name."""
+    pair(tmp_path, "a", "darts", 0, 80)
+    (tmp_path / "runs" / "a.train" / "result.json").unlink()
+    fake_run.training(tmp_path / "runs" / "again", tmp_path / "runs" / "a", 81, 0)
+    report = read()
+    assert report["rows"][0]["accuracy"]["mean"] == 81 and set(left_out(report)) == {"a.train"}
+
+
+def test_without_a_finished_search_the_reasons_are_told(read, tmp_path):
+    fake_run.begin(tmp_path / "runs" / "b", "gdas", 0)
+    with pytest.raises(InputError, match="no folder of a finished search.*\n.*b: has not finished"):
+        read()
+
+
+def test_a_random_cell_that_a_random_search_chose_stays_in_the_baseline(read, tmp_path):
+    """The random search draws the baseline's cells among others."""
+    pair(tmp_path, "s", "random_search", 0, 75, skips=(2,))
+    for folder in ("s", "s.train"):
+        file = tmp_path / "runs" / folder / "genotype.json"
+        chosen = json.loads(file.read_text())
+        chosen["provenance"] = {"method": "random_search", "number": 1, "of": 4}
+        file.write_text(json.dumps(chosen))
+    for number, top1 in enumerate((70, 74)):
+        cell = tmp_path / f"cell{number}.json"
+        cell.write_text(json.dumps(fake_run.genotype("random_search", skips=number + 2)))
+        fake_run.training(tmp_path / "runs" / f"r{number}.train", cell, top1)
+    search, average = read()["rows"]
+    assert search["accuracy"]["mean"] == 75
+    assert average["accuracy"]["values"] == {"0": 70, "1": 74}
+
+
+def test_the_average_random_cell_is_a_row(read, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80)
     for number, top1 in enumerate((70, 74)):
         cell = tmp_path / f"cell{number}.json"
         cell.write_text(json.dumps(fake_run.genotype("random_search", skips=number + 2)))
         fake_run.training(tmp_path / "runs" / f"r{number}.train", cell, top1)
     report = read()
-    assert report["rows"][0]["gain"]["mean"] == 8
-    assert report["random_cells"]["mean"] == 72
+    darts, average = report["rows"]
+    assert darts["gain"]["mean"] == 8
+    assert average["label"] == "average random cell" and average["accuracy"]["mean"] == 72
+    assert average["accuracy"]["sd"] == pytest.approx(8**0.5) and average["gain"] is None
+    assert average["params"]["mean"] == 1000 and average["skips"]["normal"]["mean"] == 2.5
+    assert not report["pairs"]  # it is compared by the gain, not by a test
+    assert "| average random cell | 72.00 \u00b1 2.83 (2) |" in markdown(tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "average random cell: 72.00 %" in page  # the line in the chart
+    assert "seed 0, epoch 3\ndarts: 80\naverage random cell: 72" in page  # and in the curves
 
 
 # --------------------------------------------------------------------------------------- fairness
@@ -265,19 +335,26 @@ def test_conclusions_are_no_stronger_than_the_test():
 # ---------------------------------------------------------------------------------------- the page
 
 
+def markdown(tmp_path):
+    return (tmp_path / "report" / "comparison.md").read_text()
+
+
 class Tags(HTMLParser):
-    """Checks that every element is closed; collects the sort keys and links."""
+    """Checks that every element is closed; collects sort keys, links, texts and titles."""
 
     void = {"meta", "br", "path", "use", "rect", "stop"}
 
     def __init__(self):
         super().__init__()
-        self.open, self.keys, self.links = [], [], []
+        self.open, self.keys, self.links, self.texts, self.titles = [], [], [], [], []
+        self.sorted = []
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
         self.keys += [given["data-value"]] if "data-value" in given else []
+        self.titles += [given["title"]] if "title" in given else []
         self.links += [v for k, v in attributes if k in ("src", "href") and not v.startswith("#")]
+        self.sorted += [given["aria-sort"]] if "aria-sort" in given else []
         if tag not in self.void:
             self.open.append(tag)
 
@@ -285,8 +362,123 @@ class Tags(HTMLParser):
         if tag not in self.void:
             assert self.open.pop() == tag
 
+    def handle_data(self, data):
+        kind = self.titles if self.open[-2:] == ["g", "title"] else self.texts
+        kind += [data] if data.strip() else []
 
-def test_the_report_is_one_page_with_the_runs_own_pictures(read, tmp_path):
+
+@pytest.fixture
+def page(read, tmp_path):
+    """Report the folder's runs; returns the page's tags."""
+    def reading():
+        read()
+        tags = Tags()
+        tags.feed((tmp_path / "report" / "report.html").read_text())
+        assert not tags.open
+        return tags
+
+    return reading
+
+
+def test_the_conclusion_comes_first(page, tmp_path):
+    for seed in range(2):
+        pair(tmp_path, f"a{seed}", "darts", seed, 80 + seed)
+        pair(tmp_path, f"b{seed}", "gdas", seed, 90 + seed)
+    first = "Highest mean: gdas, 90.50 \u00b1 0.71 % (2 seeds)."
+    second = "No difference between methods is significant; with 2 seeds none can be: it takes 6"
+    texts = page().texts
+    after = texts[texts.index("Comparison of methods", texts.index("Comparison of methods") + 1) :]
+    assert after[1] == first and after[2].startswith(second)
+    assert markdown(tmp_path).splitlines()[2] == first
+    report = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    assert report["conclusions"][0] == first
+
+
+def test_significant_differences_are_in_the_conclusion():
+    values = {"darts": dict.fromkeys(range(6), 80), "gdas": {n: 90 + n for n in range(6)}}
+    rows = [Summary(k, {"accuracy": mean_of(v)}, {}, [], []) for k, v in values.items()]
+    made = Report("", "", Plan(""), {}, [], rows, pairs(values), [], [], {})
+    assert headline(made)[1].startswith("darts is worse than gdas: -12.50")
+
+
+def test_rows_are_sorted_by_accuracy_and_the_page_shows_it(page, tmp_path):
+    for n, (method, top1) in enumerate({"darts": 80, "gdas": 92, "edas": 85}.items()):
+        pair(tmp_path, f"{n}", method, 0, top1)
+    fake_run.search(tmp_path / "runs" / "x", "itnas", 0, skips=(2,))  # without accuracy
+    tags = page()
+    assert tags.sorted == ["descending"]
+    labels = [key for key in tags.keys if key in ("darts", "gdas", "edas", "itnas")]
+    assert labels[:4] == ["gdas", "edas", "darts", "itnas"]
+
+
+def test_each_seed_has_a_row_with_links_to_its_runs_and_logs(page, tmp_path):
+    for seed in (0, 3):
+        pair(tmp_path, f"a #{seed}", "darts", seed, 80 + seed)
+    (tmp_path / "runs" / "a #3.log").write_text("epoch")
+    tags = page()
+    targets = [(tmp_path / "report" / unquote(link)).resolve() for link in tags.links]
+    names = "a #0", "a #0.train", "a #3", "a #3.log", "a #3.train"
+    assert targets == [tmp_path / "runs" / name for name in names]
+    assert {"0", "3"} <= set(tags.keys)
+    assert "seed 0: 80\nseed 3: 83" in tags.titles  # of the mean
+    assert {"seed 0", "seed 3"} <= set(tags.texts)  # the rows of curves
+
+
+def test_curves_have_values_for_each_seed_and_epoch(page, tmp_path):
+    for seed in (0, 1):
+        pair(tmp_path, f"a{seed}", "darts", seed, 80 + seed)
+        pair(tmp_path, f"b{seed}", "gdas", seed, 90 + seed)
+    titles = page().titles
+    for seed, epoch in ((0, 1), (0, 3), (1, 2)):
+        shift = seed + epoch - 3
+        retraining = f"darts: {80 + shift}\ngdas: {90 + shift}"
+        assert f"seed {seed}, epoch {epoch}\n{retraining}" in titles
+        search = f"darts: {49 + epoch}\ngdas: {49 + epoch}"
+        assert f"seed {seed}, epoch {epoch}\n{search}" in titles
+    assert "darts, seed 1\n81.00 % after a search of 6 s" in titles
+
+
+def test_methods_have_distinct_colours_that_the_legends_share(read, tmp_path):
+    every = looks([str(n) for n in range(24)])
+    assert len({look["color"] for look in [*every.values()][:12]}) == 12
+    assert len({tuple(look.values()) for look in every.values()}) == 24
+    methods = ("darts", "gdas", "edas", "itnas", "pc_darts", "pr_darts")
+    for n, method in enumerate(methods):
+        pair(tmp_path, f"{n}", method, 0, 80 + n)
+    read()
+    pictures = (tmp_path / "report" / "report.html").read_text().split("<svg")[1:]
+    for picture in pictures:  # cost, retraining, search
+        for look in looks(methods).values():
+            assert picture.count(look["color"]) >= 2  # its marks and its legend
+
+
+def test_provenance_is_in_page_and_json(page, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80, commit="1234567", versions={"torch": "2.99"})
+    texts = page().texts
+    report = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    about = report["provenance"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", about["date"])
+    assert about["runs"]["commit"] == ["1234567", "c"] and about["runs"]["torch"] == ["2.99"]
+    assert about["runs"]["machine"] == ["m"] and len(about["finished"]) == 2
+    assert {"1234567, c", "2.99", "m"} <= set(texts)
+    assert any(text.startswith(about["date"]) for text in texts)
+    assert report["command"] in texts
+
+
+def test_csv_has_a_line_for_each_seed(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80.25)
+    pair(tmp_path, "b", "darts", 1, 81)
+    fake_run.search(tmp_path / "runs" / "c", "gdas", 0, skips=(2,))
+    read()
+    with open(tmp_path / "report" / "comparison.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    found = [(line["method"], line["seed"], line["accuracy"]) for line in lines]
+    assert found == [("darts", "0", "80.25"), ("darts", "1", "81"), ("gdas", "0", "")]
+    assert lines[0]["skips_normal"] == "1" and lines[0]["search_seconds"] == "6.0"
+    assert lines[0]["retraining"] == str(tmp_path / "runs" / "a.train")
+
+
+def test_the_report_is_one_page_with_the_runs_own_pictures(page, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80, skips=(0, 4, 5))
     pair(tmp_path, "b", "gdas", 0, 90, order="<&>")
     pair(tmp_path, "c", "gdas", 1, 91, order="<&>")
@@ -302,18 +494,14 @@ def test_the_report_is_one_page_with_the_runs_own_pictures(read, tmp_path):
         file = tmp_path / "runs" / run / "pictures" / f"{name}.svg"
         file.write_text(start.format(f"{run}-{name}") + end)
     metrics = tmp_path / "runs" / "b" / "metrics.jsonl"
-    metrics.write_text('{"epoch": 0, "hessian_eigenvalue": 0.5}\n')
-    read()
-    page = (tmp_path / "report" / "report.html").read_text()
-    tags = Tags()
-    tags.feed(page)
-    assert not tags.open and not tags.links
-    assert not re.search(r"@import|url\((?!#)", page)
-    assert tags.keys[:2] == ["darts", "80"] and "90.5" in tags.keys
-    assert "<b>not" not in page and "why &lt;b&gt;not" in page
-    shown = re.findall(r'<svg id="(.*?)"><g style="fill: none"/></svg>', page)
+    metrics.write_text('{"epoch": 1, "hessian_eigenvalue": 0.5}\n')
+    tags = page()
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert all(link.startswith("../runs/") for link in tags.links)
+    assert not re.search(r"@import|url\((?!#)", text)
+    assert "<b>not" not in text and "why &lt;b&gt;not" in text
+    shown = re.findall(r'<svg id="(.*?)"><g style="fill: none"/></svg>', text)
     assert sorted(shown) == ["a-cycles", "a.train-normal", "b-curves", "c-curves"]
-    assert page.count("<svg") == 4 + 2  # accuracy over time, eigenvalues of gdas
-    assert "prefers-color-scheme: dark" in page and "width=device-width" in page
-    assert '<p class="warn">darts, seed 0: skip connections on half' in page
-    assert "edas <span" in page  # the mark of failed runs
+    assert "seed 0, epoch 1\ngdas: 0.5" in tags.titles  # the eigenvalue
+    assert "prefers-color-scheme: dark" in text and "width=device-width" in text
+    assert '<p class="warn">darts, seed 0: skip connections on half' in text

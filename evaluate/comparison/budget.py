@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,6 +40,13 @@ MATCHED = {
 # Retraining flags. Pin one recipe so that all methods share one budget: by default
 # evaluate/train.py takes the recipe of the cells' own paper.
 TRAIN = {"digits": {"--epochs": "10"}, "cifar10": {"--recipe": "darts"}}
+# Why a method gets other flags than the shared ones.
+WHY = {
+    "pc_darts": "its warm-up is 30 % of the epochs, rounded down (the paper: 15 of 50)",
+    "pr_darts": "its epochs are shared out among cycles as in the paper's Table I, or among three "
+    "cycles below nine epochs; the batch size is constant, where the paper's grows",
+    "random": "as many passes over the images as in a search",
+}
 Flags = Mapping[str, str | tuple[str, ...]]  # "": a flag without a value
 
 
@@ -72,6 +80,17 @@ def search_flags(method: str, budget: Budget, own: Flags, hessian: bool = False)
     if hessian and method != "random":
         flags["--hessian"] = ""
     return {**flags, **own}
+
+
+def changed(method: str, budget: Budget) -> str:
+    """What a matched budget changes in a method besides the shared settings; empty: nothing."""
+    if not budget.matched:
+        return ""
+    if method == "edas" and budget.arch_learning_rate is not None:
+        return "edas keeps its own --arch-learning-rate"
+    shared = "--epochs", str(budget.epochs)
+    own = dict(item for item in _epochs(method, budget).items() if item != shared)
+    return f"{method} gets {shlex.join(words(own))}: {WHY[method]}" if own else ""
 
 
 def words(flags: Flags) -> list[str]:

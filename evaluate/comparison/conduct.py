@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError
-from comparison.budget import words
+from comparison.budget import changed, words
 from comparison.fairness import check
 from comparison.jobs import Job
 from comparison.methods import METHODS
@@ -17,9 +17,10 @@ from comparison.paired import pairs
 from comparison.pinned import pin
 from comparison.planned import RANDOM, jobs_of, results_of_jobs
 from comparison.progress import View
-from comparison.report import Report, rendered, write
-from comparison.rows import mean_of, summaries
-from comparison.run_folders import Result, RunFolder, found, results_of
+from comparison.provenance import provenance
+from comparison.report import Plan, Report, rendered, write
+from comparison.rows import AVERAGE, measure, summaries
+from comparison.run_folders import LeftOut, Result, RunFolder, found, results_of
 from comparison.running import devices, disk_full, run_all, threads_each
 from comparison.settings import CompareConfig
 
@@ -62,32 +63,34 @@ def read(config: CompareConfig) -> None:
     Raises:
         InputError: they cannot be compared.
     """
-    results, left = results_of(found(config.runs))
+    runs, left = found(config.runs)
+    results, random, unused = results_of(runs)
+    left += unused
     if not results:
-        raise InputError(f"--runs {' '.join(config.runs)}: no folder of a search among them")
-    random = [run for run in left if run.genotype.provenance.get("method") == "random_search"]
-    notes = [
-        f"{run.folder}: retrains the cells of no search in --runs; ignored."
-        for run in left if run not in random
-    ]  # fmt: skip
-    budget = "Existing run folders; every search with its own settings."
+        reasons = "".join(f"\n{one.what}: {one.why.splitlines()[0]}" for one in left)
+        raise InputError(
+            f"--runs {' '.join(config.runs)}: no folder of a finished search among them{reasons}"
+        )
+    budget = "Existing run folders; the settings of each run are in its config.json."
     folder = Path(config.output).resolve() if config.output else None
-    report(budget, results, random, notes, folder)
+    report(Plan(budget), results, random, left, folder)
 
 
 def report_jobs(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
     """Report what the jobs of a comparison have finished so far."""
     results, random = results_of_jobs(jobs)
-    notes = [
-        f"{job.name} failed, so gains are over fewer random cells: {job.why.splitlines()[-1]} "
-        f"(log: {job.log})"
-        for job in jobs if job.label == RANDOM and job.state == "failed"
+    left = [
+        LeftOut(
+            job.name,
+            f"{job.state}, so gains are over fewer random cells\n{job.why}\n(log: {job.log})",
+        )
+        for job in jobs if job.label == RANDOM and not job.finished()
     ]  # fmt: skip
-    report(_budget_text(config), results, random, notes, folder)
+    report(plan_of(config), results, random, left, folder)
 
 
 def report(
-    budget: str, results: Sequence[Result], random: Sequence[RunFolder], notes: Sequence[str],
+    plan: Plan, results: Sequence[Result], random: Sequence[RunFolder], left: Sequence[LeftOut],
     folder: Path | None,
 ) -> None:  # fmt: skip
     """Print the report, and write it where there is a folder.
@@ -95,21 +98,33 @@ def report(
     Raises:
         InputError: the runs cannot be compared.
     """
-    notes = [*notes, *check(results, random)]
-    rows = summaries(results, random)
-    baseline = mean_of({n: run.result["test_top1"] for n, run in enumerate(random) if run.result})
-    accuracies = {row.label: row.means["accuracy"] for row in rows}
+    notes = check(results, random)
+    measured = measure(results, random)
+    rows = summaries(measured)
+    accuracies = {row.label: row.means["accuracy"] for row in rows if row.label != AVERAGE}
     tested = pairs({label: mean.values for label, mean in accuracies.items() if mean})
     printed = {row.label: METHODS[row.label].printed for row in rows if row.label in METHODS}
     command = shlex.join(["python", "evaluate/compare.py", *sys.argv[1:]])
+    failed = [
+        LeftOut(f"{row.label}, seed {seed}", why)
+        for row in rows for seed, why in row.failures.items()
+    ]  # fmt: skip
     made = Report(
-        "Comparison of methods", command, budget, printed, results, rows, baseline, tested, notes
-    )
+        "Comparison of methods", command, plan, printed, measured, rows, tested,
+        [*failed, *left], notes, provenance(measured),
+    )  # fmt: skip
     print(f"\n{rendered(made, 'report.md.jinja')}")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         write(made, folder)
-        print(f"{folder}: comparison.json, comparison.md, report.html")
+        print(f"{folder}: comparison.json, comparison.csv, comparison.md, report.html")
+
+
+def plan_of(config: CompareConfig) -> Plan:
+    """What the flags ask for, in words."""
+    budget = config.search_budget()
+    changes = [text for name in config.names() if (text := changed(name, budget))]
+    return Plan(_budget_text(config), changes)
 
 
 def _budget_text(config: CompareConfig) -> str:

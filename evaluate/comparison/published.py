@@ -29,7 +29,6 @@ class Printed:
         of: what mean and best are of.
         params: in millions.
         cost: of the search, as printed.
-        text: of what has no number of its own, as a curve that only a picture shows.
     """
 
     where: str
@@ -39,7 +38,6 @@ class Printed:
     of: str = ""
     params: str = ""
     cost: str = ""
-    text: str = ""
 
     def mean_text(self) -> str:
         """The mean, or that there is none."""

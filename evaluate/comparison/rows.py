@@ -1,4 +1,4 @@
-"""The rows of the table: a method's metrics over seeds, as mean, standard deviation and number."""
+"""The metrics of each seed, and the rows of the table: a method's mean, deviation and number."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from common.networks.ops import POOLS
 from common.training.collapse import dominated_by_skips
 from comparison.run_folders import Result, RunFolder
 
+CELL = "random cell"  # label of a retrained random cell
+AVERAGE = "average random cell"  # the row of all of them
 LAST = 3  # final epochs of a search over which changes of the genotype are counted
 KINDS = ("normal", "reduction")
 METRICS = (
@@ -32,7 +34,7 @@ class Mean:
 
     Attributes:
         sd: sample standard deviation; None for one value.
-        values: by seed.
+        values: by seed; of random cells by their number among all.
     """
 
     mean: float
@@ -51,6 +53,19 @@ def mean_of(values: Mapping[int, float | None]) -> Mean | None:
         return None
     sd = statistics.stdev(there.values()) if len(there) > 1 else None
     return Mean(statistics.fmean(there.values()), sd, there)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One seed of a method, or one random cell, whose label is CELL.
+
+    Attributes:
+        result: its run folders.
+        metrics: by name, see `Summary`; those that are unknown are None or left out.
+    """
+
+    result: Result
+    metrics: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -77,41 +92,54 @@ class Summary:
     remarks: list[str]
 
 
-def summaries(results: Sequence[Result], random: Sequence[RunFolder]) -> list[Summary]:
-    """A row per label.
+def measure(results: Sequence[Result], random: Sequence[RunFolder]) -> list[Measured]:
+    """The metrics of each result, then of each random cell.
 
     Args:
         results: of all labels and seeds.
-        random: retrainings of random cells.
+        random: finished retrainings of random cells.
     """
     baseline = {
-        seed: statistics.fmean(
-            run.result["test_top1"] for run in random if run.seed == seed and run.result
-        )
-        for seed in {run.seed for run in random if run.result}
+        seed: statistics.fmean(run.result["test_top1"] for run in random if run.seed == seed)
+        for seed in {run.seed for run in random}
     }
-    rows = []
-    for label in dict.fromkeys(result.label for result in results):
-        own = [result for result in results if result.label == label]
-        metrics = {result.seed: _metrics(result, baseline) for result in own}
+    cells = [Result(CELL, run.seed, None, run) for run in random]
+    return [
+        *(Measured(result, _metrics(result, baseline)) for result in results),
+        *(Measured(cell, _metrics(cell, {})) for cell in cells),
+    ]
 
-        def mean(name: str, metrics: dict = metrics) -> Mean | None:
-            return mean_of({seed: values.get(name) for seed, values in metrics.items()})
 
-        means = {name: mean(name) for name in METRICS}
-        for name in ("skips", "pools"):
-            means[name] = {kind: mean(f"{name}_{kind}") for kind in KINDS}
-        means["changed"] = mean("changed")
-        failures = {result.seed: result.failure for result in own if result.training is None}
-        told = [events(result) for result in own]
-        rows.append(Summary(
-            label, means, failures, sum((w for w, _ in told), []), sum((r for _, r in told), [])
-        ))  # fmt: skip
-    return rows
+def summaries(measured: Sequence[Measured]) -> list[Summary]:
+    """A row per method, then the average random cell, if there is one."""
+    rows: dict[str, list[Measured]] = {}
+    for one in measured:
+        label = AVERAGE if one.result.label == CELL else one.result.label
+        rows.setdefault(label, []).append(one)
+    return [summary(label, own) for label, own in rows.items()]
+
+
+def summary(label: str, own: Sequence[Measured]) -> Summary:
+    """The row of one label's seeds, or of one seed."""
+    results = [one.result for one in own]
+    keys = range(len(own)) if label == AVERAGE else [result.seed for result in results]
+
+    def mean(name: str) -> Mean | None:
+        return mean_of({key: one.metrics.get(name) for key, one in zip(keys, own, strict=True)})
+
+    means = {name: mean(name) for name in METRICS}
+    for name in ("skips", "pools"):
+        means[name] = {kind: mean(f"{name}_{kind}") for kind in KINDS}
+    means["changed"] = mean("changed")
+    failures = {result.seed: result.failure for result in results if result.training is None}
+    told = [events(result) for result in results]
+    return Summary(
+        label, means, failures, sum((w for w, _ in told), []), sum((r for _, r in told), [])
+    )
 
 
 def _metrics(result: Result, baseline: Mapping[int, float]) -> dict[str, float | None]:
-    """The metrics of one seed; those that are unknown are None or left out."""
+    """The metrics of one seed, see `Measured`."""
     metrics: dict[str, float | None] = {}
     if result.search is not None:
         metrics["changed"] = changes(result.search)

@@ -57,6 +57,11 @@ class RunFolder:
     def seed(self) -> int:
         return self.config["seed"]
 
+    @property
+    def log(self) -> Path:
+        """The output of its command, if evaluate/compare.py started it."""
+        return self.folder.with_name(self.folder.name + ".log")
+
     def wall_seconds(self) -> float | None:
         """Wall time of its command over all starts; None where it was not recorded."""
         return wall_seconds(self.folder) or None
@@ -86,6 +91,19 @@ class Result:
         return [run for run in (self.search, self.training) if run is not None]
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Something of a comparison that its report does not use.
+
+    Attributes:
+        what: a run folder, or a method and seed.
+        why: in words, and the last lines of its log if it has not finished.
+    """
+
+    what: str
+    why: str
+
+
 def run_folder(folder: Path) -> RunFolder | None:
     """Read a run folder; None where it has no config.json.
 
@@ -100,56 +118,109 @@ def run_folder(folder: Path) -> RunFolder | None:
     return RunFolder(folder, config)
 
 
-def found(folders: Sequence[str]) -> list[RunFolder]:
+def found(folders: Sequence[str]) -> tuple[list[RunFolder], list[LeftOut]]:
     """The runs in these folders: each a run folder, or a folder of run folders.
 
+    Returns:
+        The run folders, and those that have a log but no config.json.
+
     Raises:
-        InputError: a folder holds none.
+        InputError: a folder holds no run folder.
     """
     runs: dict[Path, RunFolder] = {}
+    left = []
     for name in folders:
         folder = Path(name)
         if not folder.is_dir():
             raise InputError(f"--runs {name}: no such folder")
         inside = folder / "runs" if (folder / "runs").is_dir() else folder
         places = [folder] if (folder / "config.json").exists() else sorted(inside.iterdir())
-        here = [run for place in places if place.is_dir() and (run := run_folder(place))]
+        here = []
+        for place in places:
+            if run := run_folder(place):
+                here.append(run)
+            elif place.suffix == ".log" and _never_began(place):
+                why = "ended before it wrote its config.json"
+                left.append(LeftOut(str(place.with_suffix("")), _with_log(why, place)))
         if not here:
             raise InputError(f"--runs {name}: no run folder there (it would hold a config.json)")
         runs |= {run.folder.resolve(): run for run in here}
-    return list(runs.values())
+    return list(runs.values()), left
 
 
-def results_of(runs: Sequence[RunFolder]) -> tuple[list[Result], list[RunFolder]]:
-    """Each search with the retraining of its cells, and the retrainings of no search.
+def results_of(runs: Sequence[RunFolder]) -> tuple[list[Result], list[RunFolder], list[LeftOut]]:
+    """Each finished search with the retraining of its cells.
 
     A retraining belongs to the search with its seed and its cells.
+
+    Returns:
+        The results, the finished retrainings of random cells, and the runs that are in neither.
     """
-    trainings = [
-        run for run in runs  # one that still reads its images has no genotype.json
-        if run.config["method"] == RETRAIN and (run.folder / "genotype.json").exists()
-    ]  # fmt: skip
-    searches = [run for run in runs if run.config["method"] != RETRAIN]
-    results, left = [], trainings
+    trainings = [run for run in runs if run.config["method"] == RETRAIN]
+    searches = [run for run in runs if run.config["method"] != RETRAIN and run.result is not None]
+    results, told = [], []
     for search, label in zip(searches, _labels(searches), strict=True):
-        training = None
-        if search.result is None:
-            log = search.folder.with_name(search.folder.name + ".log")
-            failure = "\n".join(["its search has not finished", *tail(log)])
+        own = [run for run in trainings if not _of_a_random_cell(run) and _retrains(run, search)]
+        # Two searches can find the same cells: prefer the retraining that names this one.
+        own.sort(key=lambda t: Path(str(t.config.get("genotype"))).name != search.folder.name)
+        own.sort(key=lambda t: t.result is None)
+        if not own:
+            training, failure = None, f"no retraining of its cells with seed {search.seed}"
+        elif own[0].result is None:
+            why = f"its retraining, {own[0].folder}, has not finished"
+            training, failure = None, _with_log(why, own[0].log)
+            told.append(own[0])
         else:
-            cells = search.genotype.cells
-            own = [t for t in trainings if t.seed == search.seed and t.genotype.cells == cells]
-            left = [t for t in left if t not in own]
-            # Two searches can find the same cells: prefer the retraining that names this one.
-            own.sort(key=lambda t: Path(str(t.config.get("genotype"))).name != search.folder.name)
-            if not own:
-                failure = f"no retraining of its cells with seed {search.seed}"
-            elif own[0].result is None:
-                failure = "its retraining has not finished"
-            else:
-                training, failure = own[0], ""
+            training, failure = own[0], ""
         results.append(Result(label, search.seed, search, training, failure))
-    return results, left
+    left = [
+        LeftOut(str(run.folder), _with_log("has not finished", run.log))
+        for run in runs if run.result is None and run not in told
+    ]  # fmt: skip
+    used = [result.training for result in results]
+    random = []
+    for run in trainings:
+        if run.result is None or run in used:
+            continue
+        if _of_a_random_cell(run):
+            random.append(run)
+        elif any(_retrains(run, search) for search in searches):
+            left.append(LeftOut(str(run.folder), "another retraining of the same cells is used"))
+        else:
+            left.append(LeftOut(str(run.folder), "retrains the cells of no finished search here"))
+    return results, random, left
+
+
+def _retrains(training: RunFolder, search: RunFolder) -> bool:
+    """Whether it trains a search's cells."""
+    return (
+        training.seed == search.seed and _has_cells(training)
+        and training.genotype.cells == search.genotype.cells
+    )  # fmt: skip
+
+
+def _of_a_random_cell(training: RunFolder) -> bool:
+    """Whether its cells were drawn, not chosen: the choice of a random search says of how many.
+
+    A random search draws the same cells as the baseline with its seed, so cells do not tell.
+    """
+    provenance = training.genotype.provenance if _has_cells(training) else {}
+    return provenance.get("method") == "random_search" and "of" not in provenance
+
+
+def _has_cells(training: RunFolder) -> bool:
+    """A retraining that still reads its images has none."""
+    return (training.folder / "genotype.json").exists()
+
+
+def _never_began(log: Path) -> bool:
+    """Whether this is the log of a job of evaluate/compare.py without a run folder."""
+    is_job = any(log.with_suffix(end).exists() for end in (".time", ".pid"))
+    return is_job and run_folder(log.with_suffix("")) is None
+
+
+def _with_log(why: str, log: Path) -> str:
+    return "\n".join([why, *tail(log)])
 
 
 def _labels(searches: Sequence[RunFolder]) -> list[str]:
