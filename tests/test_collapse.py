@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from common.errors import InputError
 from common.networks.genotype import FixedCell, cell_from_pairs, load
 from common.supernet.supernet import SuperNet
-from common.training.collapse import dominated_by_skips, epoch_before
+from common.training.collapse import dominated_by_skips, epoch_before, verdict
 from common.training.hessian import dominant_eigenvalue
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
@@ -148,3 +148,34 @@ def test_pr_darts_refuses_to_stop(command):
     flags = ["--preset", "digits", "--stop-on-collapse", "skips"]
     status, _, err = command("pr_darts/search.py", *flags)
     assert status == 2 and "--stop-on-collapse skips" in err
+
+
+# ---------------------------------------------------------------------------------------- verdicts
+
+
+def verdict_of(ops, weights):
+    cell = cell_from_pairs([(name, k % 2) for k, name in enumerate(ops)])
+    return verdict("normal", cell, weights)
+
+
+MIXED = ["sep_conv_3x3", "skip_connect", "dil_conv_3x3", "max_pool_3x3"] * 2
+
+
+def test_a_verdict_gives_entropy_and_the_largest_weight():
+    decided, uniform = [0.9, *[0.1 / 7] * 7], [1 / 8] * 8
+    (line,) = verdict_of(MIXED, [decided] * 14)
+    assert "entropy 0.52" in line and "2.08" in line and "0.90" in line
+    lines = verdict_of(MIXED, [uniform] * 14)
+    assert len(lines) == 2 and lines[1].startswith("warning: the normal cell is nearly undecided")
+    (line,) = verdict_of(MIXED, [[1.0]] * 14)  # PR-DARTS' last pools
+    assert "decided" in line
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("skip_connect", "skip connections"), ("max_pool_3x3", "pools"), ("avg_pool_3x3", "pools"),
+])  # fmt: skip
+def test_a_verdict_warns_of_skips_and_pools(name, said):
+    weights = [[0.9, *[0.1 / 7] * 7]] * 14
+    half = [name] * 4 + ["sep_conv_3x3"] * 4
+    assert verdict_of(half, weights)[1:] == [f"warning: {said} dominate the normal cell"]
+    assert len(verdict_of(half[1:] + ["sep_conv_5x5"], weights)) == 1

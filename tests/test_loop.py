@@ -18,6 +18,7 @@ from common.run.folder import Run
 from common.supernet.supernet import SuperNet
 from common.training import bilevel
 from common.training.bilevel import BilevelTrainer
+from common.training.duration import in_words
 from common.training.loop import peak_memory_mib
 from pr_darts.trainer import CycleTrainer
 from retraining import loop
@@ -278,3 +279,20 @@ def test_result_of_a_search_is_of_its_last_epoch(tmp_path, accelerator, monkeypa
         "genotype": "test-digits-seed2", "epochs": 7, "valid_loss": 0.75, "valid_top1": 10,
         "more": 1, "search_seconds": 35, "peak_memory_mib": 9,
     }
+
+
+@pytest.mark.parametrize(("long", "said"), [(0, True), (3600, False)])
+def test_a_long_run_says_how_long_with_its_first_steps(scripted, capsys, monkeypatch, long, said):
+    monkeypatch.setattr("common.training.loop.ESTIMATE_AFTER", 0)
+    monkeypatch.setattr("common.training.loop.LONG", long)
+    trainer = scripted()
+    for _ in trainer.epochs(until=1):
+        trainer.scripted(*STEPS[0])
+        trainer.validate()
+    assert ("to go at this speed" in capsys.readouterr().out) == said
+
+
+def test_durations_in_words():
+    assert [in_words(s) for s in (20, 100, 4000, 9000, 90_000, 9 * 86_400, 30 * 86_400)] == [
+        "20 s", "2 min", "67 min", "2.5 hours", "25 hours", "9.0 days", "30 days",
+    ]  # fmt: skip

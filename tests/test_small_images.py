@@ -13,10 +13,12 @@ from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import Images
 from common.errors import InputError
-from common.networks.small_images import blank_share, fit_to_images
+from common.networks.small_images import blank_share, fit_batch, fit_to_images
+from common.run.cli import parse
 from common.run.config import RunConfig
 from common.run.flags import PresetInt
 from conftest import SEARCH
+from pc_darts.config import PRESETS
 from retraining.config import chosen_preset
 
 TRAIN = "evaluate/train.py"
@@ -126,3 +128,21 @@ def test_the_command_printed_by_a_search_trains_on_small_images(tmp_path, comman
     )
     assert status == 2 and "--cutout 16: with --crop-padding 1" in err
     assert not (tmp_path / "typed").exists()
+
+
+@pytest.mark.parametrize(("batch", "images", "processes", "expected"), [
+    (PresetInt(256), 90, 1, 22), (PresetInt(256), 90, 2, 22), (PresetInt(96), 7, 2, 4),
+    (PresetInt(64), 90, 1, 64), (256, 90, 1, 256),
+])  # fmt: skip
+def test_a_presets_batch_gives_way_to_few_images(batch, images, processes, expected):
+    said = []
+    accelerator = SimpleNamespace(num_processes=processes, print=said.append)
+    config = fit_batch(RunConfig(batch_size=batch), images, accelerator)
+    assert config.batch_size == expected
+    assert [f"--batch-size {expected}" in line for line in said] == [True] * (expected != batch)
+
+
+def test_a_typed_batch_size_is_no_presets():
+    words = ["--preset", "digits"]
+    assert type(parse(PRESETS, "pc_darts", words, "").batch_size) is PresetInt
+    assert type(parse(PRESETS, "pc_darts", [*words, "--batch-size", "9"], "").batch_size) is int

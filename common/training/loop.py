@@ -223,6 +223,8 @@ class Loop:
             if copied is None or copied.query():
                 metrics = self.train_metrics(dict(zip(self.meters, means.tolist(), strict=True)))
                 self.bar.set_postfix_str(self.in_words("train", metrics), refresh=False)
+        if not all(meter.count for meter in self.meters.values()):
+            return  # nothing recorded yet
         means = torch.stack([meter.avg for meter in self.meters.values()])
         copied = torch.cuda.Event() if means.is_cuda else None
         self.arriving = means.to("cpu", non_blocking=True), copied
