@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import itertools
 import json
@@ -52,6 +53,9 @@ LINE_FILES = (*EPOCH_FILES, "iterations.jsonl")
 
 class Run:
     """A run folder. Every process has one; only the main process writes.
+
+    `with run:` closes it at the end. After Ctrl-C or on a full disk, the exception's text then is
+    the command that continues the run.
 
     Attributes:
         folder: its path.
@@ -128,6 +132,25 @@ class Run:
         if run.result() is None:
             run.waiting = run._newest()
         return run
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"to continue: {self.continuation()}") from error
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            fix = f"make room, then continue: {self.continuation()}"
+            raise OSError(errno.ENOSPC, f"{error.strerror}: {fix}") from error
+
+    def continuation(self) -> str:
+        """The command that resumes this run, with as many processes."""
+        start, count = _program(), self.accelerator.num_processes
+        if count > 1:
+            start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
+        return f"{start} --resume {shlex.quote(str(self.folder))}"
 
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json; None if the run is not finished or the file is damaged."""
@@ -409,8 +432,11 @@ def _describe(
 
 
 def _command_line() -> str:
-    start = module_form() or shlex.join(["python", sys.argv[0]])
-    return f"{start} {shlex.join(sys.argv[1:])}".strip()
+    return f"{_program()} {shlex.join(sys.argv[1:])}".strip()
+
+
+def _program() -> str:
+    return module_form() or shlex.join(["python", sys.argv[0]])
 
 
 def _device_name(device: torch.device) -> str:

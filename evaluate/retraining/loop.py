@@ -53,9 +53,8 @@ def retrain(config: RetrainConfig) -> None:
         held_out = test_images(config, accelerator, images)
     config = fit_batch(config, len(images), accelerator)
     check_images(config, images)
-    run = Run.open(config, METHOD, accelerator)
-    train(config, run, genotype_of(run, config.genotype), images, held_out)
-    run.close()
+    with Run.open(config, METHOD, accelerator) as run:
+        train(config, run, genotype_of(run, config.genotype), images, held_out)
 
 
 def check_images(config: TrainConfig, images: Images | ImageFiles) -> None:
