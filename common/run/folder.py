@@ -201,6 +201,23 @@ class Run:
         """Digest of a file in the checkpoint to resume from; None if it has none."""
         return self.stands_on.get("pinned", {}).get(name)
 
+    def extend(self, epochs: int, outdated: Sequence[str]) -> None:
+        """Make a finished run an unfinished one of more epochs; its checkpoints stay usable.
+
+        Args:
+            epochs: the new total.
+            outdated: files that only a finished run has.
+        """
+        description = self.read("config.json")
+        self.accelerator.wait_for_everyone()  # until each has read it
+        if self.accelerator.is_main_process:
+            for name in outdated:  # first: a kill between leaves a run to finish
+                (self.folder / name).unlink(missing_ok=True)
+        before = {**description.get("extended", {}), self.config_digest: description["epochs"]}
+        description |= {"epochs": epochs, "extended": before}
+        self.write("config.json", description)
+        self.config_digest = config_digest(description)
+
     def _pin(
         self, name: str, content: dict[str, Any], otherwise: str, accept: bool = False
     ) -> None:
@@ -340,7 +357,8 @@ class Run:
             InputError: config.json has changed since the run started.
         """
         known = state.get("stands_on") or {}
-        if known.get("config") not in (None, self.config_digest):
+        extended = (json_object(self.folder / "config.json") or {}).get("extended", {})
+        if known.get("config") not in (None, self.config_digest, *extended):
             raise InputError(
                 f"--resume {self.folder}: config.json has changed since the run started; restore "
                 "it, or start a new run with other flags"

@@ -111,6 +111,8 @@ class Retrainer(ImageLoop):
         held_out: evaluated after each epoch; nothing is selected by them.
     """
 
+    results = ("result.json", "test.json")
+
     def __init__(
         self, config: RetrainConfig, genotype: Genotype, network: Network, run: Run,
         images: Images, held_out: Images,
