@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import select
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -27,7 +29,8 @@ def errors_are_messages() -> Iterator[None]:
     """Turn errors that a user can fix into one message of the main process.
 
     Exit status: 2 after an `InputError`; 1 after a loss that is not finite, on a full disk or out
-    of memory; 130 after Ctrl-C; 141, without a message, on a closed pipe (`| head -1`).
+    of memory; 130 after Ctrl-C; 141, without a message, on a closed pipe (`| head -1`). After
+    Ctrl-C and on a full disk the exception's own text is how to continue (see `Run`).
     """
     try:
         try:
@@ -53,12 +56,15 @@ def errors_are_messages() -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _leave(
-            f"error: {error.strerror}: make room; --resume RUN_FOLDER goes on from the last "
-            "checkpoint", 1,
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        _leave("\ninterrupted; --resume RUN_FOLDER goes on from the last checkpoint", 130)
+        _leave(f"error: {error.strerror}", 1)
+    except KeyboardInterrupt as error:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends a second one
+        try:
+            message = "\n" + "; ".join(["interrupted", *map(str, error.args)])
+            _repeat_below_launcher(message)
+            _leave(message, 130)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
 
 NO_MEMORY = "a smaller batch or network needs less"
@@ -98,6 +104,22 @@ def _be_silent() -> None:
     for descriptor in (1, 2):
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def _repeat_below_launcher(message: str) -> None:
+    """Print again after `accelerate launch` or `torchrun`, whose own traceback would hide it.
+
+    Ctrl-C reaches the launcher too, and no exit status of ours silences it. torchrun ends after its
+    processes, so a shell waits for that, at most 10 s.
+    """
+    launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & set(os.environ)
+    if not launched or not is_main_process() or os.name != "posix":
+        return
+    wait = "for _ in $(seq 100); do kill -0 $0 2>/dev/null || break; sleep 0.1; done"
+    subprocess.Popen(
+        ["sh", "-c", f'{wait}; echo "$1" >&2', str(os.getppid()), message],
+        start_new_session=True,
+    )
 
 
 def _leave(message: str, status: int, aloud: bool = False) -> None:

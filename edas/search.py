@@ -28,19 +28,19 @@ from edas.supernet import EDASSuperNet
 def search(config: EDASConfig) -> None:
     """Coordinate descent: each iteration relaxes one edge, drawn at random (3.2)."""
     config, run, images, split = open_search(config, METHOD)
-    supernet = EDASSuperNet(config.candidates, **shape(config, images))
-    if config.inversion_epochs >= config.epochs:
-        run.say(
-            f"note: --inversion-epochs {config.inversion_epochs}: alpha's sign alternates in all "
-            f"{config.epochs} epochs, to the end of the search"
-        )
-    trainer = BilevelTrainer(config, supernet, run, images, split)
-    for _ in trainer.epochs():
-        for train, valid in trainer.batches():
-            relaxed = iteration(config, trainer, train, valid)
-        trainer.validate(sampled=relaxed)  # from +alpha
-    trainer.finish(figures.of_run)
-    run.close()
+    with run:
+        supernet = EDASSuperNet(config.candidates, **shape(config, images))
+        if config.inversion_epochs >= config.epochs:
+            run.say(
+                f"note: --inversion-epochs {config.inversion_epochs}: alpha's sign alternates "
+                f"in all {config.epochs} epochs, to the end of the search"
+            )
+        trainer = BilevelTrainer(config, supernet, run, images, split)
+        for _ in trainer.epochs():
+            for train, valid in trainer.batches():
+                relaxed = iteration(config, trainer, train, valid)
+            trainer.validate(sampled=relaxed)  # from +alpha
+        trainer.finish(figures.of_run)
 
 
 def iteration(

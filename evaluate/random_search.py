@@ -28,19 +28,18 @@ def search(config: RandomSearchConfig) -> None:
     split = split_of(config, images)
     config = fit_batch(config, len(split.train), accelerator)
     check_images(config, images.subset(split.train))
-    run = Run.open(config, METHOD, accelerator)
-    pin_split(run, images, split, config.accept_images)
-    train, valid = images.subset(split.train), images.subset(split.valid)
-    nodes = config.nodes - 2
-    genotypes = [random_genotype(nodes, config.seed, number) for number in range(config.samples)]
-    cells = []
-    for number, genotype in enumerate(genotypes):
-        run.say(f"\ncell {number + 1} of {config.samples}")
-        cells.append(train_briefly(config, run, genotype, number, train, valid))
-    conclude(config, run, genotypes, cells, seconds(cells))
-    command = shlex.join(["python", "evaluate/train.py", "--genotype", str(run.folder)])
-    run.say(f"next: {command}")
-    run.close()
+    with Run.open(config, METHOD, accelerator) as run:
+        pin_split(run, images, split, config.accept_images)
+        train, valid = images.subset(split.train), images.subset(split.valid)
+        nodes = config.nodes - 2
+        genotypes = [random_genotype(nodes, config.seed, k) for k in range(config.samples)]
+        cells = []
+        for number, genotype in enumerate(genotypes):
+            run.say(f"\ncell {number + 1} of {config.samples}")
+            cells.append(train_briefly(config, run, genotype, number, train, valid))
+        conclude(config, run, genotypes, cells, seconds(cells))
+        command = shlex.join(["python", "evaluate/train.py", "--genotype", str(run.folder)])
+        run.say(f"next: {command}")
 
 
 if __name__ == "__main__":

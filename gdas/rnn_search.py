@@ -34,10 +34,9 @@ def search(config: GDASRNNConfig) -> None:
     for named, text in (("training", texts.train), ("validation", texts.valid)):
         Columns(text, config.batch_size, named)  # checks the batch size
     config.check_memory(len(texts.words), config.nodes - 1)
-    run = Run.open(config, METHOD, accelerator)
-    run.pin_text(texts.digests())
-    algorithm_1(config, run, texts)
-    run.close()
+    with Run.open(config, METHOD, accelerator) as run:
+        run.pin_text(texts.digests())
+        algorithm_1(config, run, texts)
 
 
 def algorithm_1(config: GDASRNNConfig, run: Run, texts: Corpus) -> None:

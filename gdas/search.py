@@ -21,18 +21,18 @@ from gdas.supernet import GDASSuperNet
 def search(config: GDASConfig) -> None:
     """Algorithm 1: each step draws its own sub-graph; tau falls linearly over the epochs (4.2)."""
     config, run, images, split = open_search(config, METHOD)
-    supernet = GDASSuperNet(
-        config.reduction, config.draw, derive_none=config.derive_none, **shape(config, images)
-    )
-    trainer = BilevelTrainer(config, supernet, run, images, split)
-    for epoch in trainer.epochs():
-        tau = linear(config.tau_max, config.tau_min, epoch, config.epochs)
-        for train, valid in trainer.batches():
-            trainer.weight_step(train, move_idle=config.move_idle, tau=tau)  # W - grad_W L_T
-            trainer.arch_step(valid, tau=tau)  # A - grad_A L_V
-        trainer.validate(tau=tau)
-    trainer.finish()
-    run.close()
+    with run:
+        supernet = GDASSuperNet(
+            config.reduction, config.draw, derive_none=config.derive_none, **shape(config, images)
+        )
+        trainer = BilevelTrainer(config, supernet, run, images, split)
+        for epoch in trainer.epochs():
+            tau = linear(config.tau_max, config.tau_min, epoch, config.epochs)
+            for train, valid in trainer.batches():
+                trainer.weight_step(train, move_idle=config.move_idle, tau=tau)  # W - grad_W L_T
+                trainer.arch_step(valid, tau=tau)  # A - grad_A L_V
+            trainer.validate(tau=tau)
+        trainer.finish()
 
 
 if __name__ == "__main__":

@@ -22,19 +22,19 @@ from itnas.supernet import ITNASSuperNet
 def search(config: ITNASConfig) -> None:
     """Eq. 3 in first order; arch step first, as in DARTS' code."""
     config, run, images, split = open_search(config, METHOD)
-    supernet = ITNASSuperNet(
-        config.gumbel, config.transition, config.pruning, derive_tau=config.derive_tau,
-        reweighting=config.reweighting, **shape(config, images),
-    )
-    trainer = BilevelTrainer(config, supernet, run, images, split)
-    for epoch in trainer.epochs():
-        tau = linear(config.tau_max, config.tau_min, epoch, config.epochs)
-        for train, valid in trainer.batches():
-            trainer.arch_step(valid, tau=tau)  # alpha, P and beta jointly, on L_val (3.3)
-            trainer.weight_step(train, tau=tau)  # omega, on L_train
-        trainer.validate(tau=tau)
-    trainer.finish(figures.run if config.transition else None)
-    run.close()
+    with run:
+        supernet = ITNASSuperNet(
+            config.gumbel, config.transition, config.pruning, derive_tau=config.derive_tau,
+            reweighting=config.reweighting, **shape(config, images),
+        )
+        trainer = BilevelTrainer(config, supernet, run, images, split)
+        for epoch in trainer.epochs():
+            tau = linear(config.tau_max, config.tau_min, epoch, config.epochs)
+            for train, valid in trainer.batches():
+                trainer.arch_step(valid, tau=tau)  # alpha, P and beta jointly, on L_val (3.3)
+                trainer.weight_step(train, tau=tau)  # omega, on L_train
+            trainer.validate(tau=tau)
+        trainer.finish(figures.run if config.transition else None)
 
 
 if __name__ == "__main__":

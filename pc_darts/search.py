@@ -22,24 +22,24 @@ def search(config: PCDARTSConfig) -> None:
     The paper gives no order of the two steps; the arch step comes first, as in the authors' code.
     """
     config, run, images, split = open_search(config, METHOD)
-    supernet = PCDARTSSuperNet(
-        config.K, config.edge_normalization, config.mask, derive_none=config.derive_none,
-        **shape(config, images),
-    )
-    trainer = BilevelTrainer(
-        config, supernet, run, images, split, rate_warmup=config.learning_rate_warmup
-    )
-    if config.warmup_epochs >= config.epochs:
-        run.say(f"note: all {config.epochs} epochs are warm-up; alpha and beta will not move")
-    for epoch in trainer.epochs():
-        searching = epoch >= config.warmup_epochs
-        for train, valid in trainer.batches(valid=searching):
-            if searching:
-                trainer.arch_step(valid)  # alpha and beta, on the validation part
-            trainer.weight_step(train)  # operation weights, on the training part
-        trainer.validate()
-    trainer.finish()
-    run.close()
+    with run:
+        supernet = PCDARTSSuperNet(
+            config.K, config.edge_normalization, config.mask, derive_none=config.derive_none,
+            **shape(config, images),
+        )
+        trainer = BilevelTrainer(
+            config, supernet, run, images, split, rate_warmup=config.learning_rate_warmup
+        )
+        if config.warmup_epochs >= config.epochs:
+            run.say(f"note: all {config.epochs} epochs are warm-up; alpha and beta will not move")
+        for epoch in trainer.epochs():
+            searching = epoch >= config.warmup_epochs
+            for train, valid in trainer.batches(valid=searching):
+                if searching:
+                    trainer.arch_step(valid)  # alpha and beta, on the validation part
+                trainer.weight_step(train)  # operation weights, on the training part
+            trainer.validate()
+        trainer.finish()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ FIRST = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3(dilation 
 class PRDARTSConfig(SearchConfig):
     """Section IV-A and Table I: CIFAR-10, 8 cells, 16 channels, nine cycles of 100 epochs."""
 
+    unextended: ClassVar[str] = "the cycles fix the number of epochs"
     static: ClassVar[bool] = False
     largest_batch: ClassVar[str] = "batch_max"
 

@@ -33,25 +33,27 @@ from pr_darts.trainer import CycleTrainer
 def search(config: PRDARTSConfig) -> None:
     """The cycles of Table I (III-A, III-B.2) in first order; arch step first (authors' code)."""
     config, run, images, split = open_search(config, METHOD)
-    supernet = PRDARTSSuperNet(
-        config.first(), cell_output=config.cell_output, **shape(config, images)
-    )
-    trainer = CycleTrainer(config, supernet, run, images, split)
-    for cycle in trainer.cycles():
-        for epoch in trainer.epochs(until=cycle.end):
-            for train, valid in trainer.batches():
-                if epoch >= cycle.start + cycle.grace:  # "grace epochs": alpha is frozen (III-A)
-                    trainer.arch_step(valid)
-                trainer.weight_step(train)
-                trainer.resize_batch()  # III-C
-            trainer.validate()
-        if not cycle.last:
-            next_cycle(config, trainer, cycle)
-    found = {kind: len(discovered(pools)) for kind, pools in supernet.pools.items()}
-    possible = len(discoverable(config))
-    run.say(f"discovered {found['normal']} of {possible} operations of normal cells (Table III)")
-    trainer.finish(figures.run, discovered=found, discoverable=possible)
-    run.close()
+    with run:
+        supernet = PRDARTSSuperNet(
+            config.first(), cell_output=config.cell_output, **shape(config, images)
+        )
+        trainer = CycleTrainer(config, supernet, run, images, split)
+        for cycle in trainer.cycles():
+            for epoch in trainer.epochs(until=cycle.end):
+                for train, valid in trainer.batches():
+                    if epoch >= cycle.start + cycle.grace:  # "grace epochs" freeze alpha (III-A)
+                        trainer.arch_step(valid)
+                    trainer.weight_step(train)
+                    trainer.resize_batch()  # III-C
+                trainer.validate()
+            if not cycle.last:
+                next_cycle(config, trainer, cycle)
+        found = {kind: len(discovered(pools)) for kind, pools in supernet.pools.items()}
+        possible = len(discoverable(config))
+        run.say(
+            f"discovered {found['normal']} of {possible} operations of normal cells (Table III)"
+        )
+        trainer.finish(figures.run, discovered=found, discoverable=possible)
 
 
 def next_cycle(config: PRDARTSConfig, trainer: CycleTrainer, cycle: Cycle) -> None:

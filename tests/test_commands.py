@@ -13,6 +13,7 @@ from PIL import Image
 
 from common.data.batches import Augmentation
 from common.errors import errors_are_messages
+from common.run.folder import Run
 from common.supernet.cell import SearchCell
 from common.training.bilevel import BilevelTrainer
 from conftest import ROOT, SEARCH, TINY
@@ -406,9 +407,16 @@ def test_bf16_by_accelerates_own_flag(tmp_path, command, monkeypatch):
     assert config["mixed_precision"] == "bf16"
 
 
-def test_a_full_disk_is_a_message_and_other_errors_are_not(capsys):
+def test_a_full_disk_is_a_message_and_other_errors_are_not(tmp_path, accelerator, capsys):
+    """During a run, the message has the command that continues it."""
+    full = OSError(28, "No space left on device")
     with pytest.raises(SystemExit, match="1"), errors_are_messages():
-        raise OSError(28, "No space left on device")
-    assert "No space left on device: make room; --resume RUN_FOLDER" in capsys.readouterr().err
+        raise full
+    assert capsys.readouterr().err == "error: No space left on device\n"
+    run = Run(tmp_path / "the run", "t", accelerator)
+    with pytest.raises(SystemExit, match="1"), errors_are_messages(), run:
+        raise full
+    err = capsys.readouterr().err
+    assert "No space left on device" in err and f"--resume '{tmp_path / 'the run'}'" in err
     with pytest.raises(OSError, match="Input/output"), errors_are_messages():
         raise OSError(5, "Input/output error")

@@ -1,5 +1,6 @@
 """Pictures of cells, searches and runs."""
 
+import ast
 import json
 import random
 import re
@@ -221,6 +222,27 @@ def test_a_cell_evolves_in_six_snapshots_at_most(tmp_path, epochs, shown):
 def test_cells_side_by_side_stay_apart():
     figure = cells_figure({str(n): cell for n, cell in enumerate([LONG, SHORT, SHARED])})
     nothing_overlaps(figure)
+
+
+def test_the_notebook_page_runs_and_shows_pictures(tmp_path, monkeypatch):
+    """Exactly the lines of common/README.md."""
+    page = (ROOT / "common" / "README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    write_run(tmp_path / "runs/mine")
+    names, shown = {}, []
+    for statement in ast.parse(code).body:
+        text = ast.unparse(statement)
+        if isinstance(statement, ast.Expr):
+            shown.append(eval(text, names))
+        else:
+            exec(text, names)
+    cells, weights, output = shown
+    for picture, words in ((cells, ("normal", "reduction")), (weights, CANDIDATES)):
+        svg = picture._repr_svg_()
+        assert "<svg" in svg and all(f">{word}</text>" in svg for word in words)
+    assert output.shape == (1, 10) and output.sum().item() == pytest.approx(1)
 
 
 def test_an_incomplete_first_line_is_ignored(tmp_path):

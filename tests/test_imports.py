@@ -38,9 +38,14 @@ def module_of(path):
 
 
 def imported(path):
-    """Our own files that a file imports."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    """Our own files that a file imports, but for a notebook's display."""
+    tree = ast.parse((ROOT / path).read_text())
+    displays = [n for n in ast.walk(tree) if getattr(n, "name", "") == "_repr_svg_"]
+    display_only = {id(node) for display in displays for node in ast.walk(display)}
+    for node in ast.walk(tree):
         names = []
+        if id(node) in display_only:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import time
 
 import psutil
 import pytest
 import torch
 
-from common.errors import InputError
+from common.errors import InputError, errors_are_messages
 from common.run.config import saved
 from common.run.folder import Run
 from conftest import SEARCH, TINY, launch
@@ -169,6 +170,36 @@ def test_a_search_on_imagenets_layout(tmp_path, command):
     last = last_checkpoint(whole)[1]["network"]  # the stem is three times as wide as a cell's nodes
     assert last["stem.eighth.1.weight"].shape == (12, 12, 3, 3)
     assert last["arch.alpha_normal"].abs().max() > 6e-3  # moved, by Adam at 6e-3
+
+
+@pytest.mark.parametrize("launcher", [None, "accelerate"])
+def test_ctrl_c_prints_how_to_continue(tmp_path, launcher):
+    """No traceback of ours; below that of accelerate's launcher, the command stands again."""
+    folder = tmp_path / "run"
+    flags = [*TINY, "--epochs", 10**6, "--cells", 3, "--channels", 4, "--threads", 1]
+    process = launch(
+        SEARCH, *flags, "--output", folder, launcher=launcher, start_new_session=True
+    )
+    deadline = time.time() + 120
+    while process.poll() is None and not (folder / "checkpoints").exists():
+        assert time.time() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    status = process.wait(timeout=60)
+    lines = process.stdout.read().splitlines()
+    command = f"interrupted; to continue: python {SEARCH} --resume {folder}"
+    assert lines[-1] == command
+    assert not any(f'{SEARCH}", line' in line for line in lines)  # of a traceback
+    if launcher is None:
+        assert status == 130 and lines.count(command) == 1
+    else:
+        assert lines.count(command) == 2
+
+
+def test_ctrl_c_before_there_is_a_run(capsys):
+    with pytest.raises(SystemExit, match="130"), errors_are_messages():
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 @pytest.mark.parametrize("line", ['{"epoch": 1, "tra', '{"epoch": 7}\n'])

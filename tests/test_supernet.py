@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_derive_none_reaches_the_supernet_and_the_genotype(monkeypatch, module, 
 
     monkeypatch.setattr(module, kind, stop)
     monkeypatch.setattr(module, "shape", lambda config, images: {})
-    monkeypatch.setattr(module, "open_search", lambda *_: (config, None, None, None))
+    monkeypatch.setattr(module, "open_search", lambda *_: (config, nullcontext(), None, None))
     with pytest.raises(StopIteration):
         module.search(config)
     assert seen["derive_none"] is derive_none

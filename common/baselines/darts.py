@@ -72,20 +72,20 @@ PRESETS = {
 def search(config: DARTSConfig) -> None:
     """Algorithm 1 of DARTS; first order is xi = 0."""
     config, run, images, split = open_search(config, METHOD)
-    if config.order == 2:  # TF32 does not resolve the difference of gradients
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    supernet = SuperNet(derive_none=config.derive_none, **shape(config, images))
-    trainer = BilevelTrainer(config, supernet, run, images, split)
-    for _ in trainer.epochs():
-        for train, valid in trainer.batches():
-            if config.order == 2:
-                trainer.unrolled_arch_step(train, valid)
-            else:
-                trainer.arch_step(valid)
-            trainer.weight_step(train)
-        trainer.validate()
-    trainer.finish()
-    run.close()
+    with run:
+        if config.order == 2:  # TF32 does not resolve the difference of gradients
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        supernet = SuperNet(derive_none=config.derive_none, **shape(config, images))
+        trainer = BilevelTrainer(config, supernet, run, images, split)
+        for _ in trainer.epochs():
+            for train, valid in trainer.batches():
+                if config.order == 2:
+                    trainer.unrolled_arch_step(train, valid)
+                else:
+                    trainer.arch_step(valid)
+                trainer.weight_step(train)
+            trainer.validate()
+        trainer.finish()
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ crosses a label or a node, and labels and nodes never overlap.
 from __future__ import annotations
 
 import functools
+import io
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, combinations, pairwise
 from typing import NamedTuple
 
@@ -103,18 +104,28 @@ class Line(NamedTuple):
     colour: str
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, also without pyplot."""
+
+    @rc_context(STYLE)
+    def _repr_svg_(self) -> str:
+        with io.StringIO() as file:
+            self.savefig(file, format="svg", metadata={"Date": None})
+            return file.getvalue()
+
+
 @rc_context(STYLE)
-def cell_figure(cell: Cell | FixedCell) -> Figure:
+def cell_figure(cell: Cell | FixedCell) -> Picture:
     """The picture of a cell. The unit of its axes is an inch."""
     return cells_figure({"": cell})
 
 
 @rc_context(STYLE)
-def cells_figure(cells: dict[str, Cell | FixedCell], columns: int = 2) -> Figure:
+def cells_figure(cells: Mapping[str, Cell | FixedCell], columns: int = 2) -> Picture:
     """Several cells, each below its title, row by row."""
     drawn = [(title, *layout(cell)) for title, cell in cells.items()]
     widths = [max(size[0] for *_, size in drawn[c::columns]) for c in range(columns) if drawn[c:]]
-    figure = Figure()
+    figure = Picture()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     top = 0.0

@@ -8,9 +8,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
-from matplotlib.figure import Figure
 
-from common.draw.cell import FAMILIES, INK, OTHER, STYLE
+from common.draw.cell import FAMILIES, INK, OTHER, STYLE, Picture
 from common.draw.fonts import drawable, family_of
 
 FEW, NAMED = 20, 200  # up to so many classes, numbers are written; all classes are named
@@ -19,7 +18,7 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["white", FAMILIES["sep_con
 
 
 @rc_context(STYLE)
-def confusion_figure(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+def confusion_figure(counts: np.ndarray, classes: Sequence[str]) -> Picture:
     """The confusion matrix in percent of each class; for many classes, the commonest confusions.
 
     Args:
@@ -33,11 +32,11 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     few = len(names) <= FEW
     if few:
         side = max(0.45 * len(names), 1.5) + 1.2  # inches
-        figure = Figure((side, side), layout="constrained")
+        figure = Picture((side, side), layout="constrained")
         matrix = figure.subplots()
     else:
         side = 10 if len(names) > NAMED else min(max(0.12 * len(names), 6), 16) + 1.2
-        figure = Figure((side + 3.5, side), layout="constrained")
+        figure = Picture((side + 3.5, side), layout="constrained")
         matrix, bars = figure.subplots(1, 2, width_ratios=(side, 1.2))
         _commonest(bars, percent, names, text, room=int(side / 0.25))
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common.draw.cell import FAMILIES, INK, OTHER, STYLE, family, tint
+from common.draw.cell import FAMILIES, INK, OTHER, STYLE, Picture, family, tint
 
 MANY = 9  # with more candidates, families share a colour
 EDGE = {"lw": 0.8, "ls": (0, (4, 2)), "color": INK}  # the line of an edge's weight
@@ -31,7 +30,7 @@ ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.3}  #
 
 
 @rc_context(STYLE)
-def curves_figure(metrics: Sequence[dict]) -> Figure:
+def curves_figure(metrics: Sequence[dict]) -> Picture:
     """Loss and top-1 accuracy (average precision, perplexity) over epochs.
 
     Args:
@@ -43,7 +42,7 @@ def curves_figure(metrics: Sequence[dict]) -> Figure:
         quantities = {"loss": "loss", "AP": "average precision (%)"}
     if any("train_perplexity" in line for line in metrics):
         quantities = {"loss": "loss (nats a word)", "perplexity": "perplexity"}
-    figure = Figure((7.2, 2.7), layout="constrained")
+    figure = Picture((7.2, 2.7), layout="constrained")
     shown = {}
     for axes, (what, label) in zip(figure.subplots(1, 2), quantities.items(), strict=True):
         for part, colour in PARTS.items():
@@ -56,7 +55,7 @@ def curves_figure(metrics: Sequence[dict]) -> Figure:
 
 
 @rc_context(STYLE)
-def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
+def architecture_figure(history: Sequence[dict], kind: str) -> Picture:
     """The mixing weights of every edge over epochs; a row a node, a column a source.
 
     Args:
@@ -73,7 +72,7 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Figure:
     targets = [target for _, target in edges]
     rows = max(targets) - min(targets) + 1
     columns = max(targets) + (0 if rows > 2 else 1)  # a corner for the legend
-    figure = Figure((0.8 + 1.45 * columns, 0.75 + 1.2 * rows), layout="constrained")
+    figure = Picture((0.8 + 1.45 * columns, 0.75 + 1.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for n, (source, target) in enumerate(edges):
         axes = panels[target - min(targets), source]
@@ -129,7 +128,7 @@ def palette(names: Sequence[str]) -> dict[str, str | tuple]:
 
 
 @rc_context(STYLE)
-def measures_figure(metrics: Sequence[dict]) -> Figure:
+def measures_figure(metrics: Sequence[dict]) -> Picture:
     """What a search recorded of its architecture over epochs.
 
     Args:
@@ -137,7 +136,7 @@ def measures_figure(metrics: Sequence[dict]) -> Figure:
             `cut_statistics`, and for each searched kind of cell `entropy_`, `skips_`, `pools_` and
             `changed_edges_`. A missing value or None is a gap.
     """
-    figure = Figure((7.2, 4.7), layout="constrained")
+    figure = Picture((7.2, 4.7), layout="constrained")
     panels = figure.subplot_mosaic(
         [["accuracy", "entropy"], ["skips", "changed_edges"], ["pools", "changed_edges"]],
         sharex=True, height_ratios=(2, 1, 1),
@@ -176,14 +175,14 @@ def measures_figure(metrics: Sequence[dict]) -> Figure:
 
 
 @rc_context(STYLE)
-def spread_figure(cells: Sequence[dict]) -> Figure:
+def spread_figure(cells: Sequence[dict]) -> Picture:
     """The accuracies of a random search's cells over their parameters; mean and deviation.
 
     Args:
         cells: at least one, with `number`, `valid_top1` (percent), `params` and maybe
             `valid_loss`, which decides on the best of equally accurate cells.
     """
-    figure = Figure((5.4, 3.3), layout="constrained")
+    figure = Picture((5.4, 3.3), layout="constrained")
     axes = figure.subplots()
     params = np.array([cell["params"] for cell in cells], float)
     unit, units = (1e6, "millions") if params.max() >= 1e6 else (1e3, "thousands")

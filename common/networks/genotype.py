@@ -156,6 +156,12 @@ class Genotype:
             line for kind, cell in self.cells.items() for line in _describe(kind, cell)
         )
 
+    def _repr_svg_(self) -> str:
+        """All cells as a picture, which a notebook shows."""
+        from common.draw.cell import cells_figure  # for display only; drawing knows genotypes
+
+        return cells_figure(self.cells, columns=1)._repr_svg_()
+
 
 def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
     """A cell from DARTS' notation, `[(op, source), ...]` with two pairs per node."""

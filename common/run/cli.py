@@ -23,7 +23,7 @@ PATHS = {
 }  # fmt: skip
 # Flags that --resume may change. The images are compared by SHA-256, so their folder may move.
 # Other thread counts round differently, which `start` says.
-FREE = ("resume", "data_root", "workers", "accept_images", "threads")
+FREE = ("resume", "data_root", "workers", "accept_images", "threads", "extend_epochs")
 AnyConfig = TypeVar("AnyConfig")
 
 
@@ -58,6 +58,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
                 f"{said}: the run {resume} has {was}; leave the flag out, or start a new run "
                 "without --resume"
             )
+    config = config.extended()
     if resume is None and given(argv, "--batch-size") is None:
         config = dataclasses.replace(config, batch_size=PresetInt(config.batch_size))
     try:

@@ -26,6 +26,8 @@ MOST_EDGES = 10_000  # in a supernet, over all cells; EDAS' 20 cells have 280
 class LoopConfig:
     """Flags of every search and retraining, on images and on text."""
 
+    unextended: ClassVar[str] = "only for searches and retrainings on images"  # "": can be extended
+
     dataset: str = ""
     """Data set."""
     data_root: str = "data"
@@ -33,7 +35,10 @@ class LoopConfig:
     output: str | None = None
     """Run folder to create; by default a new one under runs/."""
     resume: str | None = None
-    """Continue this run folder; takes no other flag but --threads."""
+    """Continue this run folder; takes no other flag but --threads and --extend-epochs."""
+    extend_epochs: Annotated[int | None, Between(1, 10**6)] = None
+    """With --resume: train a finished run for so many more epochs. Schedules are recomputed for
+    the new total."""
     seed: Annotated[int, Between(0, 2**63 - 1)] = 2
     """Random seed."""
     threads: Annotated[int | None, Between(1, 1024)] = None
@@ -89,6 +94,19 @@ class LoopConfig:
     def resolved(self: ConfigT) -> ConfigT:
         """The config with every derived field filled in."""
         return self
+
+    def extended(self: ConfigT) -> ConfigT:
+        """The config with `extend_epochs` added to its epochs.
+
+        Raises:
+            InputError: there is no run to resume, or its method cannot be extended.
+        """
+        if self.extend_epochs is None:
+            return self
+        if self.unextended or self.resume is None:
+            why = self.unextended or "add --resume RUN_FOLDER, of a finished run"
+            raise InputError(f"--extend-epochs {self.extend_epochs}: {why}")
+        return dataclasses.replace(self, epochs=self.epochs + self.extend_epochs)
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,7 @@ class RunConfig(LoopConfig):
 class SearchConfig(RunConfig):
     """Flags of every search."""
 
+    unextended: ClassVar[str] = ""
     static: ClassVar[bool] = True  # every step runs the same operations, so --compile serves
     largest_batch: ClassVar[str] = "batch_size"  # flag of the largest batch
 
@@ -240,7 +259,7 @@ LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
 TOLD = {
     "output", "resume", "data_root", "workers", "accept_images", "device", "machine", "versions",
-    "command",
+    "command", "extend_epochs", "extended",
 }  # fmt: skip
 
 
@@ -269,7 +288,8 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
 def younger(config: LoopConfig, description: dict[str, Any]) -> dict[str, Any]:
     """Flags that config.json lacks because they are newer, with their defaults."""
     names = [field.name for field in dataclasses.fields(config)]
-    return {name: getattr(config, name) for name in names if name not in description}
+    known = {*description, "extend_epochs"}
+    return {name: getattr(config, name) for name in names if name not in known}
 
 
 def unknown(config: LoopConfig, description: dict[str, Any]) -> list[str]:

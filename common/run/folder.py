@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import itertools
 import json
@@ -52,6 +53,9 @@ LINE_FILES = (*EPOCH_FILES, "iterations.jsonl")
 
 class Run:
     """A run folder. Every process has one; only the main process writes.
+
+    `with run:` closes it at the end. After Ctrl-C or on a full disk, the exception's text then is
+    the command that continues the run.
 
     Attributes:
         folder: its path.
@@ -129,6 +133,25 @@ class Run:
             run.waiting = run._newest()
         return run
 
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"to continue: {self.continuation()}") from error
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            fix = f"make room, then continue: {self.continuation()}"
+            raise OSError(errno.ENOSPC, f"{error.strerror}: {fix}") from error
+
+    def continuation(self) -> str:
+        """The command that resumes this run, with as many processes."""
+        start, count = _program(), self.accelerator.num_processes
+        if count > 1:
+            start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
+        return f"{start} --resume {shlex.quote(str(self.folder))}"
+
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json; None if the run is not finished or the file is damaged."""
         return json_object(self.folder / "result.json")
@@ -177,6 +200,23 @@ class Run:
     def recorded(self, name: str) -> str | None:
         """Digest of a file in the checkpoint to resume from; None if it has none."""
         return self.stands_on.get("pinned", {}).get(name)
+
+    def extend(self, epochs: int, outdated: Sequence[str]) -> None:
+        """Make a finished run an unfinished one of more epochs; its checkpoints stay usable.
+
+        Args:
+            epochs: the new total.
+            outdated: files that only a finished run has.
+        """
+        description = self.read("config.json")
+        self.accelerator.wait_for_everyone()  # until each has read it
+        if self.accelerator.is_main_process:
+            for name in outdated:  # first: a kill between leaves a run to finish
+                (self.folder / name).unlink(missing_ok=True)
+        before = {**description.get("extended", {}), self.config_digest: description["epochs"]}
+        description |= {"epochs": epochs, "extended": before}
+        self.write("config.json", description)
+        self.config_digest = config_digest(description)
 
     def _pin(
         self, name: str, content: dict[str, Any], otherwise: str, accept: bool = False
@@ -317,7 +357,8 @@ class Run:
             InputError: config.json has changed since the run started.
         """
         known = state.get("stands_on") or {}
-        if known.get("config") not in (None, self.config_digest):
+        extended = (json_object(self.folder / "config.json") or {}).get("extended", {})
+        if known.get("config") not in (None, self.config_digest, *extended):
             raise InputError(
                 f"--resume {self.folder}: config.json has changed since the run started; restore "
                 "it, or start a new run with other flags"
@@ -409,8 +450,11 @@ def _describe(
 
 
 def _command_line() -> str:
-    start = module_form() or shlex.join(["python", sys.argv[0]])
-    return f"{start} {shlex.join(sys.argv[1:])}".strip()
+    return f"{_program()} {shlex.join(sys.argv[1:])}".strip()
+
+
+def _program() -> str:
+    return module_form() or shlex.join(["python", sys.argv[0]])
 
 
 def _device_name(device: torch.device) -> str:

@@ -18,7 +18,7 @@ from tyro.constructors import (
 # In the order of the boxes, titled apart from any flag's name. Flags of no group are the command's
 # own and stand above them.
 GROUPS = {
-    "Run": "output resume seed threads checkpoint_steps log_with compile",
+    "Run": "output resume extend_epochs seed threads checkpoint_steps log_with compile",
     "Data": "dataset data_root image_size limit_images held_out held_out_share test_split "
             "crop_padding flip cutout color_jitter workers accept_images",
     "Search": "train_share valid_share arch_learning_rate arch_beta1 arch_beta2 arch_weight_decay "

@@ -18,7 +18,7 @@ from common.data.images import ImageFiles, Images
 from common.distributed import seed_of
 from common.errors import InputError
 from common.files import json_object
-from common.run.config import ConfigT, RunConfig, described
+from common.run.config import ConfigT, LoopConfig, RunConfig, described
 
 Loaded = TypeVar("Loaded")
 
@@ -52,7 +52,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     # After the accelerator, which may set its own number.
     config = dataclasses.replace(config, threads=set_threads(config.threads))
     if config.resume is not None:
-        _say_if_finished(Path(config.resume), accelerator)
+        _check_whether_finished(config, Path(config.resume), accelerator)
         was = described(Path(config.resume)).get("threads")
         if was not in (None, config.threads):
             accelerator.print(
@@ -65,10 +65,18 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     return config, accelerator
 
 
-def _say_if_finished(folder: Path, accelerator: Accelerator) -> None:
+def _check_whether_finished(config: LoopConfig, folder: Path, accelerator: Accelerator) -> None:
     if (folder / "result.json").is_dir():
         raise InputError(f"--resume {folder}: result.json is a folder; remove it")
-    if json_object(folder / "result.json") is not None:
+    finished = json_object(folder / "result.json") is not None
+    if config.extend_epochs is not None:
+        if not finished:
+            raise InputError(
+                f"--extend-epochs {config.extend_epochs}: {folder} is not finished; finish it with "
+                "--resume alone"
+            )
+        return
+    if finished:
         accelerator.print(f"{folder} is finished: see result.json and pictures/")
         accelerator.end_training()
         raise SystemExit(0)

@@ -119,6 +119,8 @@ class BilevelTrainer(ImageLoop):
         valid_at: position in the second part: its epoch, and the images seen in it.
     """
 
+    results = ("result.json", "genotype.json")
+
     def __init__(
         self, config: SearchConfig, supernet: SuperNet, run: Run, images: Images, split: Split,
         rate_warmup: int = 0,

@@ -55,12 +55,14 @@ class Loop:
     Attributes:
         unit: unit of the progress bar.
         items: unit of `metrics.jsonl`.
+        results: files that only a finished run has.
         quantities: metrics of a step that are averaged over an epoch.
         epoch, step, global_step, seen: the position: epoch, steps in it, steps since the start of
             the run, items in the epoch.
     """
 
     unit, items = "img", "images"
+    results: tuple[str, ...] = ("result.json",)
     quantities = ("loss",)
 
     def __init__(
@@ -283,7 +285,29 @@ class Loop:
                     f"other flags ({str(error).splitlines()[0]}); start a new run"
                 ) from error
             self.run.say(f"resuming at epoch {self.epoch + 1}, step {self.step + 1}")
+        if self.config.extend_epochs is not None:
+            self._extend(self.config.extend_epochs)
         self.run.rewind(self.epoch)
+
+    def _extend(self, more: int) -> None:
+        """Give a finished run more epochs.
+
+        Raises:
+            InputError: it stopped early, or its last checkpoint is damaged.
+        """
+        total = self.config.epochs
+        if self.epoch != total - more:
+            raise InputError(
+                f"--extend-epochs {more}: the last checkpoint is of epoch {self.epoch}, not of "
+                f"the last one, {total - more}"
+            )
+        self.run.extend(total, self.results)
+        first, last = (self.schedule.at(epoch) for epoch in (self.epoch, total - 1))
+        self.run.say(
+            f"--extend-epochs {more}: epochs {self.epoch + 1} to {total}, learning rate from "
+            f"{first:.3g} to {last:.3g} ({self.schedule.name}; all schedules now have {total} "
+            "epochs)"
+        )
 
     def _save(self) -> None:
         self._synchronise()

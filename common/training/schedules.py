@@ -62,6 +62,10 @@ class LearningRate:
         self.name, self.optimizer, self.shape = name, optimizer, (epochs, lowest, warmup)
         self.rates = [group["lr"] for group in optimizer.param_groups]
 
+    def at(self, epoch: int) -> float:
+        """The first group's learning rate in an epoch, counted from 0."""
+        return learning_rate(self.name, self.rates[0], epoch, *self.shape)
+
     def step(self, epoch: int) -> None:
         """Set the learning rate of this epoch, counted from 0."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):

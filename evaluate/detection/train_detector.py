@@ -122,19 +122,18 @@ def detect(config: DetectConfig) -> None:
     genotype, network = backbone(config)
     if config.resume is None:
         check_images([train.files[k] for k in batches.indices] + valid.files, accelerator)
-    run = Run.open(config, METHOD, accelerator)
-    run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
-    pin_genotype(run, genotype)
-    size = counts(genotype, config, len(train.classes))
-    run.say(in_words(size))
-    ssd = detector(network, len(train.classes), config.image_size)
-    trainer = DetectorTrainer(config, ssd, run, batches, valid)
-    for _ in trainer.epochs():
-        for images, targets in trainer.batches():
-            trainer.weight_step(images, targets)
-        trainer.validate()
-    trainer.finish({"genotype": genotype.name, **size})
-    run.close()
+    with Run.open(config, METHOD, accelerator) as run:
+        run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
+        pin_genotype(run, genotype)
+        size = counts(genotype, config, len(train.classes))
+        run.say(in_words(size))
+        ssd = detector(network, len(train.classes), config.image_size)
+        trainer = DetectorTrainer(config, ssd, run, batches, valid)
+        for _ in trainer.epochs():
+            for images, targets in trainer.batches():
+                trainer.weight_step(images, targets)
+            trainer.validate()
+        trainer.finish({"genotype": genotype.name, **size})
 
 
 def check_images(files: Sequence[Path], accelerator: Accelerator) -> None:

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from common.data.datasets import Dataset
 from common.errors import InputError
@@ -68,6 +68,8 @@ class TrainConfig(RunConfig):
 @dataclass(frozen=True)
 class RetrainConfig(TrainConfig):
     """A paper's recipe for a data set (`evaluate/retraining/recipes.py`)."""
+
+    unextended: ClassVar[str] = ""
 
     genotype: str | None = None
     """What to train: a published name, a genotype file, or a search's run folder."""

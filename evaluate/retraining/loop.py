@@ -53,9 +53,8 @@ def retrain(config: RetrainConfig) -> None:
         held_out = test_images(config, accelerator, images)
     config = fit_batch(config, len(images), accelerator)
     check_images(config, images)
-    run = Run.open(config, METHOD, accelerator)
-    train(config, run, genotype_of(run, config.genotype), images, held_out)
-    run.close()
+    with Run.open(config, METHOD, accelerator) as run:
+        train(config, run, genotype_of(run, config.genotype), images, held_out)
 
 
 def check_images(config: TrainConfig, images: Images | ImageFiles) -> None:
@@ -111,6 +110,8 @@ class Retrainer(ImageLoop):
         images: training images, on the CPU.
         held_out: evaluated after each epoch; nothing is selected by them.
     """
+
+    results = ("result.json", "test.json")
 
     def __init__(
         self, config: RetrainConfig, genotype: Genotype, network: Network, run: Run,

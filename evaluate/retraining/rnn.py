@@ -108,20 +108,19 @@ def retrain_rnn(config: RNNTrainConfig) -> None:
     texts = corpus(config, accelerator)
     Columns(texts.train, config.batch_size, "training")  # checks the batch size
     config.check_memory(len(texts.words), 1)
-    run = Run.open(config, METHOD, accelerator)
-    run.pin_text(texts.digests())
-    genotype = None
-    if config.genotype != LSTM_NAME:
-        genotype = genotype_of(run, config.genotype)
-        pin_genotype(run, genotype)
-    torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
-    trainer = LanguageTrainer(config, genotype, run, texts)
-    for _ in trainer.epochs():
-        for chunk in trainer.batches():
-            trainer.weight_step(chunk)
-        trainer.validate()
-    trainer.finish()
-    run.close()
+    with Run.open(config, METHOD, accelerator) as run:
+        run.pin_text(texts.digests())
+        genotype = None
+        if config.genotype != LSTM_NAME:
+            genotype = genotype_of(run, config.genotype)
+            pin_genotype(run, genotype)
+        torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
+        trainer = LanguageTrainer(config, genotype, run, texts)
+        for _ in trainer.epochs():
+            for chunk in trainer.batches():
+                trainer.weight_step(chunk)
+            trainer.validate()
+        trainer.finish()
 
 
 class LanguageTrainer(LanguageLoop):
