@@ -421,9 +421,7 @@ def test_edge_weights_have_panels_of_their_own():
 
 
 def test_the_entropy_axis_shows_what_moves_and_the_uniform_entropy_if_near():
-    lines = [
-        {"epoch": e, "valid_top1": 50, "entropy_normal": 2.0794 - 1e-4 * e} for e in (1, 2, 3)
-    ]
+    lines = [{"epoch": e, "valid_top1": 50, "entropy_normal": 2.0794 - 1e-4 * e} for e in (1, 2, 3)]
     for moved, shown in ((0, True), (1, False)):
         shifted = [line | {"entropy_normal": line["entropy_normal"] - moved} for line in lines]
         figure = measures_figure(shifted, history(3))

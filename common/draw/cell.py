@@ -174,7 +174,8 @@ def layouts(
             colours |= dict.fromkeys(places, tint(arrow.colour, 0.16))
         into = Counter(arrow.target for arrow in arrows)
         height |= {Place(n, key): max(NODE, PORT * (into[key] + 1)) for key in names}
-        same += [(Place(n - 1, key), Place(n, key)) for key in names if n]
+        if n > 0:
+            same += [(Place(n - 1, key), Place(n, key)) for key in names]
     width = {
         place: max(0.34, max(map(_text_width, text.split("\n"))) + 0.2)
         for place, text in texts.items()
@@ -185,23 +186,14 @@ def layouts(
     y = _heights(list(chain(*columns)), links, same, height)
     low, high = (max(s * y[k] + height.get(k, 0) / 2 for k in y) + MARGIN for s in (-1, 1))
     y = {place: value - high for place, value in y.items()}
-    left, right, end = {}, {}, MARGIN
-    for column in map(list, map(chain.from_iterable, zip(*columns, strict=True))):
-        left |= dict.fromkeys(column, end)
-        end += max(width.get(place, 0) for place in column)
-        right |= dict.fromkeys(column, end)
-        steps = [abs(y[a] - y[b]) for a, b in links if a in column]
-        end += 0.22 + 0.28 * max(steps, default=0)  # steep arrows need more room
+    left, right = _sides(columns, links, width, y)
     drawn = []
     for n, (_, arrows) in enumerate(graphs):
         lines = []
         for way, arrow in zip(ways[n], arrows, strict=True):
-            target = way[-1]
-            ports = sorted((w for w in ways[n] if w[-1] == target), key=lambda w: y[w[-2]])
-            port = y[target] + PORT * (ports.index(way) - (len(ports) - 1) / 2)
             points = [(x[place], y[place]) for place in way[:-1] for x in (left, right)]
-            edge = (left[target] + right[target] - width[target]) / 2
-            lines.append(Line([*points[1:], (edge - 0.02, port)], arrow.colour))
+            edge = (left[way[-1]] + right[way[-1]] - width[way[-1]]) / 2
+            lines.append(Line([*points[1:], (edge - 0.02, _port(way, ways[n], y))], arrow.colour))
         boxes = [
             Box(text, (left[k] + right[k]) / 2, y[k], width[k], height[k], colours[k])
             for k, text in texts.items()
@@ -320,6 +312,31 @@ def _heights(
         depth = least + sums @ slack
         bend = step @ depth
     return {place: -depth[n] for place, n in row.items()}
+
+
+def _sides(
+    columns: Sequence[Sequence[Sequence[Place]]],
+    links: Sequence[tuple[Place, Place]],
+    width: dict[Hashable, float],
+    y: dict[Place, float],
+) -> tuple[dict[Place, float], dict[Place, float]]:
+    """x of the left and the right side of everything; `columns` are those of each cell."""
+    left, right, end = {}, {}, MARGIN
+    for of_cells in zip(*columns, strict=True):
+        column = list(chain(*of_cells))
+        left |= dict.fromkeys(column, end)
+        end += max(width.get(place, 0) for place in column)
+        right |= dict.fromkeys(column, end)
+        steps = [abs(y[a] - y[b]) for a, b in links if a in column]
+        end += 0.22 + 0.28 * max(steps, default=0)  # steep arrows need more room
+    return left, right
+
+
+def _port(way: Sequence[Place], ways: Sequence[Sequence[Place]], y: dict[Place, float]) -> float:
+    """y where an arrow meets its target, below the arrows that arrive from above."""
+    target = way[-1]
+    ports = sorted((w for w in ways if w[-1] == target), key=lambda w: y[w[-2]])
+    return y[target] + PORT * (ports.index(way) - (len(ports) - 1) / 2)
 
 
 def _are_nodes(*places: Place) -> bool:
