@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from common.draw.cell import FAMILIES, INK, OTHER, STYLE
 from common.draw.pictures import save_figure
-from common.draw.search import epoch_axis, palette
+from common.draw.search import UNIFORM, epoch_axis, palette
 from common.errors import InputError
 from common.files import json_lines
 from common.run.config import described
@@ -160,6 +160,8 @@ def run(
 def alphas_figure(records: Sequence[Record], edges: Sequence[int]) -> Figure:
     """alpha of chosen edges over epochs, a row a search; a mark where another operation leads.
 
+    A dashed line is at the alpha whose softmax weight is uniform, 1 / candidates.
+
     Args:
         records: searches with equal candidates.
         edges: numbered from 1, as in Fig. 5.
@@ -180,6 +182,8 @@ def alphas_figure(records: Sequence[Record], edges: Sequence[int]) -> Figure:
             for k, (name, colour) in enumerate(colours.items()):
                 look = {"color": colour, "lw": 1.3, "ms": 2, "markevery": [-1], "label": name}
                 axes.plot(record.epochs, alpha[:, k], "o-", **look)
+            uniform = np.log(np.exp(alpha).mean(-1))  # log-mean-exp: exp(it) / sum exp = 1 / K
+            axes.plot(record.epochs, uniform, label="uniform weight", **UNIFORM)
             leading = alpha[changed, best[changed, edge - 1]]
             axes.plot(
                 record.epochs[changed], leading, "o", label=LEADS, color=INK, ms=4, mfc="none"
@@ -188,7 +192,8 @@ def alphas_figure(records: Sequence[Record], edges: Sequence[int]) -> Figure:
         row[0].set_ylabel(f"{record.label}\n{changes.sum()} changes in all", fontsize=8)
     for edge, axes in zip(edges, panels[0], strict=True):
         _, kind, pair = names[edge - 1].split("_")
-        axes.set_title(f"{edge}: {kind} {pair.replace('-', ' → ')}")
+        source, target = pair.split("-")
+        axes.set_title(f"{edge}: {kind} x{source} → x{target}")
     epoch_axis(axes, np.concatenate([record.epochs for record in records]), ticks=4)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper")

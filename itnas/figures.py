@@ -16,19 +16,26 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from common.draw.cell import FAMILIES, INK, OTHER, QUIET, STYLE, tint
+from common.draw.cell import FAMILIES, QUIET, STYLE
 from common.draw.pictures import save_figure
-from common.draw.search import epoch_axis
+from common.draw.search import (
+    UNIFORM,
+    around_uniform,
+    epoch_axis,
+    line_of_weight,
+    source_colour,
+    source_lines,
+)
 from common.errors import InputError
 from common.files import json_lines
 
-BLUE, ORANGE = FAMILIES["sep_conv"], FAMILIES["skip"]
-LESS_OR_MORE = LinearSegmentedColormap.from_list("less or more", [ORANGE, "white", BLUE])
-WEIGHT = LinearSegmentedColormap.from_list("weight", ["white", INK])
-SOURCES = (BLUE, ORANGE, FAMILIES["max_pool"], FAMILIES["dil_conv"], OTHER)  # m = 0, 1, 2, ...
-EVEN = {"color": INK, "lw": 0.8, "ls": (0, (4, 2))}  # the line of equal weights
+LESS_OR_MORE = LinearSegmentedColormap.from_list(
+    "less or more", [FAMILIES["skip"], "white", FAMILIES["sep_conv"]]
+)
 ACROSS = 3  # panels a row
 
 
@@ -69,21 +76,16 @@ def transitions_figure(line: dict, kind: str) -> Figure:
     figure = Figure((0.9 + 1.4 * columns, 1.3 + 1.5 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     even = 1 / len(names)  # each row at the start
-    norm = CenteredNorm(even, max(1e-3, abs(P - even).max()))
+    norm = _less_or_more(P, even)
     for r, (row, ((i, j), numbers)) in enumerate(zip(panels, inner.items(), strict=True)):
         for m, number in enumerate(numbers):
             image = row[m].imshow(P[number], cmap=LESS_OR_MORE, norm=norm)
             beta = weights["beta"][number]
-            row[m].set_title(f"{m} \u2192 {i} \u2192 {j}   $\\beta$ {beta:.2f}", fontsize=8)
+            row[m].set_title(f"x{m} \u2192 x{i} \u2192 x{j}   $\\beta$ {beta:.2f}", fontsize=8)
             _heat_map_ticks(row[m], names if r == rows - 1 else (), () if m else names)
         for axes in row[len(numbers) :]:
             axes.remove()
-    bar = figure.colorbar(
-        image, ax=figure.axes, location="top", shrink=0.8, pad=0.02, aspect=20, format="%.3f",
-        ticks=[max(0, norm.vmin), even, norm.vmax], label="transition probability",
-    )  # fmt: skip
-    bar.ax.set_xlim(left=max(0, norm.vmin))
-    bar.outline.set_edgecolor(QUIET)
+    _colour_bar(figure, image, figure.axes, "transition probability")
     figure.supxlabel("operation on the inner edge")
     figure.supylabel("operation on its predecessor")
     return figure
@@ -103,20 +105,19 @@ def attention_figure(history: Sequence[dict], kind: str) -> Figure:
     figure = Figure(
         (0.8 + 2.15 * min(ACROSS, len(inner)), 1.1 + 1.55 * _rows(inner)), layout="constrained"
     )
-    panels = figure.subplots(
-        _rows(inner), min(ACROSS, len(inner)), sharex=True, sharey=True, squeeze=False
-    )
+    panels = figure.subplots(_rows(inner), min(ACROSS, len(inner)), sharex=True, squeeze=False)
     for axes, ((i, j), numbers) in zip(panels.flat, inner.items(), strict=False):
         for m, number in enumerate(numbers):
-            look = {"color": source_colour(m), "lw": 1.5, "ms": 3, "markevery": [-1]}
-            axes.plot(epochs, beta[:, number], "o-", **look)
-        axes.set_title(f"{i} \u2192 {j}")
-        axes.tick_params(length=2, labelsize=7.5)
+            line_of_weight(axes, epochs, beta[:, number], color=source_colour(m))
+        axes.set_title(f"x{i} \u2192 x{j}")
     for axes in panels.flat[len(inner) :]:
         axes.remove()
-    panels[0, 0].margins(y=0.1)
+    around_uniform({axes: 1 / len(axes.lines) for axes in panels.flat[: len(inner)]})
     epoch_axis(panels[0, 0], epochs, ticks=4)
-    _legend(figure, inner)
+    handles = source_lines(max(map(len, inner.values())))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2
+    )
     figure.supxlabel("epoch")
     figure.supylabel("attention to a predecessor")
     return figure
@@ -134,7 +135,8 @@ def inner_edges_figure(line: dict, kind: str) -> Figure:
     Z = {tuple(edge): np.array(row) for edge, row in zip(line["edges"], weights["op"], strict=True)}
     P, beta = np.array(weights["P"], float), weights["beta"]
     inner = by_edge(weights["triples"])
-    darkest = max(row.max() for row in Z.values())
+    even = 1 / len(names)
+    norm = _less_or_more(np.array([Z[m, i] for i, _ in inner for m in range(i)]), even)
     tallest = max(Z[edge].max() for edge in inner)
     columns = min(ACROSS, len(inner))
     figure = Figure((1.0 + 2.15 * columns, 0.9 + 2.4 * _rows(inner)), layout="constrained")
@@ -145,28 +147,36 @@ def inner_edges_figure(line: dict, kind: str) -> Figure:
         row, column = divmod(n, columns)
         upper, lower = panels[2 * row : 2 * row + 2, column]
         predecessors = [Z[m, i] for m in range(len(numbers))]
-        upper.imshow(predecessors, cmap=WEIGHT, vmin=0, vmax=darkest, aspect="auto")
-        _heat_map_ticks(upper, (), [f"{m} \u2192 {i}" for m in range(len(numbers))])
-        upper.set_title(f"{i} \u2192 {j}")
+        image = upper.imshow(predecessors, cmap=LESS_OR_MORE, norm=norm, aspect="auto")
+        _heat_map_ticks(upper, (), [f"x{m} \u2192 x{i}" for m in range(len(numbers))])
+        upper.set_title(f"x{i} \u2192 x{j}")
         base = np.zeros(len(names))
         for m, (number, weight) in enumerate(zip(numbers, predecessors, strict=True)):
             share = beta[number] * weight @ P[number]
             lower.bar(range(len(names)), share, 0.78, base, color=source_colour(m))
             base += share
-        lower.axhline(1 / len(names), **EVEN)
+        lower.axhline(even, **UNIFORM | {"zorder": 2.5})
         lower.set(xlim=(-0.5, len(names) - 0.5), ylim=(0, 1.08 * tallest))
         lower.set_xticks(range(len(names)), names, rotation=90)
         lower.grid(axis="x", visible=False)
         lowest = n + ACROSS >= len(inner)
         lower.tick_params(length=2, labelsize=7.5, labelleft=column == 0, labelbottom=lowest)
         if column == 0:
-            upper.set_ylabel(f"predecessors,\n0 to {darkest:.2f}")  # white to black
-            lower.set_ylabel("what they add")
+            upper.set_ylabel("predecessors'\nweights")
+            lower.set_ylabel("weight,\nby predecessor")
     for axes in figure.axes:
         if not axes.has_data():
             axes.remove()
     figure.align_ylabels()
-    _legend(figure, inner, Line2D([], [], label="even", **EVEN))
+    handles = [
+        Patch(color=source_colour(m), label=f"from x{m}")
+        for m in range(max(map(len, inner.values())))
+    ]
+    handles.append(Line2D([], [], label="uniform", **UNIFORM))
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2
+    )
+    _colour_bar(figure, image, figure.axes, "predecessors' weights")
     figure.supxlabel("operation")
     return figure
 
@@ -186,11 +196,6 @@ def short(name: str) -> str:
     return f"{kind} {rest[-1]}" if "conv" in rest else kind
 
 
-def source_colour(m: int) -> tuple:
-    """A colour for node m as the source of predecessors; lighter after five nodes."""
-    return tint(SOURCES[m % len(SOURCES)], 0.5 ** (m // len(SOURCES)))
-
-
 def _rows(inner: dict) -> int:
     """Rows of panels for so many inner edges."""
     return math.ceil(len(inner) / ACROSS)
@@ -204,13 +209,17 @@ def _heat_map_ticks(axes: Axes, across: Sequence[str], down: Sequence[str]) -> N
     axes.tick_params(length=0, labelsize=7, pad=2)
 
 
-def _legend(figure: Figure, inner: dict, *others: Line2D) -> None:
-    """Name the colours of the predecessors' sources, above the panels."""
-    handles = [
-        Line2D([], [], color=source_colour(m), lw=3, label=f"from {m}")
-        for m in range(max(map(len, inner.values())))
-    ]
-    handles += others
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=len(handles), columnspacing=1.2
-    )
+def _less_or_more(values: np.ndarray, uniform: float) -> CenteredNorm:
+    """White is the uniform weight; the farthest value has the full colour."""
+    return CenteredNorm(uniform, max(1e-3, abs(values - uniform).max()))
+
+
+def _colour_bar(figure: Figure, image: AxesImage, panels: Sequence[Axes], label: str) -> None:
+    """The colours of `_less_or_more` above panels, from 0 on."""
+    norm = image.norm
+    bar = figure.colorbar(
+        image, ax=panels, location="top", shrink=0.8, pad=0.02, aspect=30, format="%.3f",
+        ticks=[max(0, norm.vmin), norm.vcenter, norm.vmax], label=label,
+    )  # fmt: skip
+    bar.ax.set_xlim(left=max(0, norm.vmin))
+    bar.outline.set_edgecolor(QUIET)

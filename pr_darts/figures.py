@@ -111,5 +111,6 @@ def cycles_figure(metrics: Sequence[dict], last: dict[str, float] | None = None)
             axes.axvline(epoch - 0.5, color=QUIET, lw=0.6, zorder=0.5)
         if key not in labels:
             axes.legend(ncols=3, columnspacing=1, handlelength=1.5, handletextpad=0.5, **ABOVE)
+    panels["top1"].tick_params(labelbottom=True)  # wider than the panels below
     epoch_axis(axes, pools, ticks=6)
     return figure

@@ -9,10 +9,14 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 import tyro
+from matplotlib import rc_context
+from matplotlib.image import imread
+from matplotlib.legend import Legend
 from torch import nn
 
 from common.draw import pictures
-from common.draw.cell import BRANCHES, cells_figure, layout
+from common.draw.cell import BRANCHES, cells_figure, layouts
+from common.draw.confusion import confusion_figure
 from common.draw.search import (
     alone,
     architecture_figure,
@@ -36,7 +40,12 @@ from common.networks.genotype import (
 from common.networks.macro import Place
 from common.networks.network import FixedReductionCell
 from conftest import ROOT
-from picture_checks import nothing_overlaps
+from picture_checks import (
+    contrast,
+    legends_match_lines,
+    luminance,
+    nothing_overlaps,
+)
 
 OPS = CANDIDATES[1:]
 LONG = cell_from_pairs([(OPS[k % 7], s) for k, s in enumerate([0, 1, 2, 1, 3, 0, 4, 2, 5, 0])])
@@ -110,7 +119,7 @@ def test_a_cell_has_an_arrow_per_edge_and_nothing_overlaps(cell):
     recurrent = not fixed and cell.inputs == 1  # node 0 is computed from both inputs
     labels = [3, 3, 1, 1] if fixed else [1] * len(cell.edges) + [0] * len(cell.output)
     labels = [0, 0, *labels] if recurrent else labels
-    lines, boxes, (width, height) = layout(cell)
+    [(lines, boxes)], (width, height) = layouts((cell,))
     assert len(boxes) == sum(labels) + 2 + (0 if fixed else cell.nodes) + recurrent + 1
     corners = [
         (box.x - box.width / 2, box.y - box.height / 2, box.x + box.width / 2,
@@ -146,7 +155,7 @@ def test_cells_of_any_size_bend_only_next_to_nodes(nodes):
     generator = random.Random(nodes)
     edges = [(generator.choice(OPS), s) for k in range(nodes)
              for s in generator.sample(range(k + 2), 2)]  # fmt: skip
-    lines, boxes, _ = layout(cell_from_pairs(edges))
+    [(lines, boxes)], _ = layouts((cell_from_pairs(edges),))
     assert len(boxes) == 2 * nodes + nodes + 3
     steps = [np.ptp([y for _, y in line.points[1:-1]] or [0]) for line in lines]
     assert sum(step > 0.02 for step in steps) <= len(lines) // 8
@@ -164,9 +173,10 @@ def test_cells_name_every_operation_and_node(tmp_path):
         recurrent = kind == "recurrent"
         text = (tmp_path / f"{kind}.svg").read_text()
         for edge in cell.edges:
-            assert f">{edge.op}</text>" in text
+            for words in re.findall(r"[^()]+", str(edge.op)):  # the shape is on a second line
+                assert f">{words}</text>" in text
         for node in range(cell.nodes + recurrent):
-            assert f">{node}</text>" in text
+            assert f">x{node + cell.inputs * (not recurrent)}</text>" in text
         for name in ("x_{t}", "h_{t-1}", "h_{t}") if recurrent else ("c_{k-2}", "c_{k-1}", "c_{k}"):
             assert f"${name}$" in text
 
@@ -203,25 +213,52 @@ def test_equal_runs_give_equal_pictures(tmp_path):
     assert files[0] == files[1]
     grid = files[0]["architecture_normal.svg"].decode()
     assert all(f">{name}</text>" in grid for name in CANDIDATES)
-    assert all(f">{i} \u2192 {j}</text>" in grid for j in (2, 3) for i in range(j))
+    assert all(f">x{i} \u2192 x{j}</text>" in grid for j in (2, 3) for i in range(j))
 
 
-@pytest.mark.parametrize(("epochs", "shown"), [(1, [0]), (4, [0, 1, 2, 3]), (11, range(0, 12, 2))])
-def test_a_cell_evolves_in_six_snapshots_at_most(tmp_path, epochs, shown):
-    write_run(tmp_path)
-    with open(tmp_path / "genotypes.jsonl", "w") as file:
-        for epoch in range(epochs):
-            line = {"epoch": epoch, "genotype": load("gdas_frc").to_json()}
-            file.write(json.dumps(line) + "\n")
-    pictures.run(tmp_path)
-    text = (tmp_path / "pictures" / "evolution_normal.svg").read_text()
-    assert re.findall(r">epoch (\d+)<", text) == [str(epoch) for epoch in shown]
-    assert not (tmp_path / "pictures" / "evolution_reduction.svg").exists()  # it is fixed
+def random_cell(seed, nodes=4):
+    generator = random.Random(seed)
+    return cell_from_pairs(
+        [(generator.choice(OPS), s) for k in range(nodes)
+         for s in generator.sample(range(k + 2), 2)]
+    )  # fmt: skip
 
 
-def test_cells_side_by_side_stay_apart():
-    figure = cells_figure({str(n): cell for n, cell in enumerate([LONG, SHORT, SHARED])})
-    nothing_overlaps(figure)
+@pytest.mark.parametrize(("seeds", "titles"), [
+    ([0], ["epoch 1"]),
+    ([0, 0, 0], ["epochs 1 to 3"]),
+    ([0, 0, 1, 0, 0], ["epochs 1 to 2", "epoch 3", "epochs 4 to 5"]),
+    (range(11), [f"epoch {n}" for n in (1, 3, 5, 7, 9, 11)]),
+])  # fmt: skip
+def test_a_cell_evolves_in_six_different_snapshots_at_most(tmp_path, seeds, titles):
+    reduction = load("gdas_frc").cells["reduction"]
+    lines = [
+        {"epoch": epoch, "genotype": Genotype("x", {
+            "normal": random_cell(seed), "reduction": reduction
+        }).to_json()} for epoch, seed in enumerate(seeds, 1)
+    ]  # fmt: skip
+    pictures.evolution(lines, tmp_path)
+    text = (tmp_path / "evolution_normal.svg").read_text()
+    assert re.findall(r">(epochs? [^<]+)<", text) == titles
+    assert not (tmp_path / "evolution_reduction.svg").exists()  # it is fixed
+
+
+@pytest.mark.parametrize("nodes", [2, 4, 5])
+def test_nodes_keep_their_places_in_all_snapshots(nodes):
+    cells = tuple(random_cell(seed, nodes) for seed in range(4))
+    drawn, _ = layouts(cells)
+    places = [{box.text: (box.x, box.y) for box in boxes} for _, boxes in drawn]
+    names = ["$c_{k-2}$", "$c_{k-1}$", "$c_{k}$", *(f"x{2 + n}" for n in range(nodes))]
+    for name in names:
+        np.testing.assert_allclose([of_cell[name] for of_cell in places], [places[0][name]] * 4,
+                                   atol=0.01)  # fmt: skip
+    nothing_overlaps(cells_figure({str(n): cell for n, cell in enumerate(cells)}))
+    for lines, boxes in drawn:
+        for one, other in combinations(boxes, 2):
+            assert abs(one.x - other.x) > (one.width + other.width) / 2 or (
+                abs(one.y - other.y) > (one.height + other.height) / 2
+            )
+        assert len(lines) == 2 * nodes + nodes
 
 
 def test_the_notebook_page_runs_and_shows_pictures(tmp_path, monkeypatch):
@@ -296,6 +333,7 @@ def test_measures_draw_all_values_and_nothing_overlaps(lines, statistics):
     assert legend_texts(accuracy) == expected
     kinds = [kind for kind in ("normal", "reduction") if f"entropy_{kind}" in lines[0]]
     assert legend_texts(entropy) == [f"{kind} cell" for kind in kinds]
+    legends_match_lines(figure)
     drawn = [line for axes in figure.axes for line in axes.lines]
     keys = [key for key in lines[0] if key.endswith(("normal", "reduction", "_top1"))]
     given = [np.array([line[key] for line in lines], float) for key in keys if key != "train_top1"]
@@ -369,11 +407,79 @@ def test_a_result_without_cells_is_no_run(tmp_path, result):
 
 
 @pytest.mark.parametrize(("epochs", "edge"), [(1, False), (3, True)])
-def test_the_legend_names_candidates_and_edge_weights(epochs, edge):
+def test_the_legends_name_candidates_edges_and_uniform_weights(epochs, edge):
     figure = architecture_figure(history(epochs, edge), "normal")
     nothing_overlaps(figure)
-    texts = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert texts == [*CANDIDATES, *(["edge's weight"] if edge else [])]
+    legends_match_lines(figure)
+    legends = [
+        [text.get_text() for text in legend.get_texts()] for legend in figure.findobj(Legend)
+    ]
+    of_edges = [["from x0", "from x1", "from x2", "uniform"]] if edge else []
+    assert legends == [[*CANDIDATES, "uniform (1/8)"], *of_edges]
+
+
+def test_edge_weights_have_panels_of_their_own():
+    lines = history(3)
+    lines[-1] = json.loads(json.dumps(lines[-1]))
+    weights = lines[-1]["weights"]["normal"]
+    weights["op"][0] = [0.1254, *[0.1246] * 3, *[0.125] * 4]
+    weights["edge"] = [0.51, 0.49, 0.3, 0.4, 0.3]
+    panels = {axes.get_title(): axes for axes in architecture_figure(lines, "normal").axes}
+    assert list(panels) == [f"x{i} \u2192 x{j}" for j in (2, 3) for i in range(j)] + [
+        "edges into x2", "edges into x3"
+    ]  # fmt: skip
+    *drawn, uniform = panels["x0 \u2192 x2"].lines
+    assert [line.get_ydata()[-1] for line in drawn] == weights["op"][0]
+    assert set(uniform.get_ydata()) == {1 / 8}
+    low, high = panels["x2 \u2192 x3"].get_ylim()  # shared
+    assert 0.124 < low < 0.1246 and 0.1254 < high < 0.126
+    for node, (first, last) in {2: (0, 2), 3: (2, 5)}.items():
+        axes = panels[f"edges into x{node}"]
+        *drawn, uniform = axes.lines
+        assert [line.get_ydata()[-1] for line in drawn] == weights["edge"][first:last]
+        assert set(uniform.get_ydata()) == {1 / node}
+        low, high = axes.get_ylim()
+        assert low + high == pytest.approx(2 / node) and high - low == pytest.approx(2.2 / 15)
+
+
+def test_the_entropy_axis_shows_what_moves_and_the_uniform_entropy_if_near():
+    lines = [{"epoch": e, "valid_top1": 50, "entropy_normal": 2.0794 - 1e-4 * e} for e in (1, 2, 3)]
+    for moved, shown in ((0, True), (1, False)):
+        shifted = [line | {"entropy_normal": line["entropy_normal"] - moved} for line in lines]
+        figure = measures_figure(shifted, history(3))
+        nothing_overlaps(figure)
+        entropy = figure.axes[1]
+        assert legend_texts(entropy) == ["normal cell", *["uniform weights"] * shown]
+        assert np.ptp(entropy.get_ylim()) < 1e-3
+        ticks = [label.get_text() for label in entropy.get_yticklabels()]
+        assert len({*ticks}) == len(ticks) > 2  # distinct, without an offset
+        assert not entropy.yaxis.get_offset_text().get_text()
+        if shown:
+            assert entropy.lines[-1].get_ydata().tolist() == pytest.approx([np.log(8)] * 3)
+
+
+def test_pictures_are_white_whatever_the_readers_style(tmp_path):
+    """GitHub and pages in dark mode show them on their own background."""
+    write_run(tmp_path)
+    with rc_context({"figure.facecolor": "black", "axes.facecolor": "black"}):
+        pictures.run(tmp_path)
+    for path in (tmp_path / "pictures").glob("*.png"):
+        image = imread(path)
+        assert image[[0, 0, -1, -1], [0, -1, 0, -1]].min() == 1, path  # opaque and white
+        assert np.mean(image[..., :3].min(-1) < 0.02) < 0.5, path
+
+
+def test_numbers_in_a_confusion_matrix_are_readable_and_nothing_is_black():
+    counts = np.diag([100, 75, 71, 69, 50, 26, 24, 5])
+    counts[:, 0] += 100 - counts.diagonal()
+    figure = confusion_figure(counts, list("abcdefgh"))
+    (axes,) = figure.axes
+    (image,) = axes.images
+    shades = image.cmap(image.norm(image.get_array()))
+    assert min(luminance(colour[:3]) for colour in shades.reshape(-1, 4)) > 0.1
+    for text in axes.texts:
+        column, row = text.get_position()
+        assert contrast(text.get_color(), shades[row, column][:3]) > 3.5
 
 
 def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):

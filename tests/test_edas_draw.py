@@ -8,7 +8,7 @@ import pytest
 from common.errors import InputError
 from common.networks.genotype import CANDIDATES as CANDIDATES8
 from edas import figures
-from picture_checks import nothing_overlaps
+from picture_checks import legends_match_lines, nothing_overlaps
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 NAMES = [f"alpha_{kind}_{i}-{j}" for kind in ("normal", "reduction") for i, j in EDGES]
@@ -59,16 +59,19 @@ def test_alphas_have_a_row_per_search_and_a_mark_per_change(tmp_path):
     nothing_overlaps(figure)
     grid = np.array(figure.axes).reshape(2, 3)
     assert [a.get_title() for a in grid[0]] == [
-        "1: normal 0 → 2", "2: normal 1 → 2", "3: normal 0 → 3",
+        "1: normal x0 → x2", "2: normal x1 → x2", "3: normal x0 → x3",
     ]  # fmt: skip
     assert [row[0].get_ylabel() for row in grid] == [
         "alpha-max, seed 2\n0 changes in all", "edas, seed 2\n3 changes in all",
     ]  # fmt: skip
+    legends_match_lines(figure)
     marks = [[a.lines[-1].get_xdata().tolist() for a in row] for row in grid]
     assert marks == [[[], [], []], [[2, 3], [3], []]]
     assert grid[1, 0].lines[-1].get_ydata().tolist() == [0.2, 0.2]  # on the one that leads
-    for k, line in enumerate(grid[1, 0].lines[:3]):
-        assert line.get_ydata().tolist() == MOVING[:, 0, k].tolist()
+    *drawn, uniform, _ = grid[1, 0].lines
+    assert [line.get_ydata().tolist() for line in drawn] == MOVING[:, 0].T.tolist()
+    total = np.exp(MOVING[:, 0]).sum(-1)
+    assert np.exp(uniform.get_ydata()) / total == pytest.approx([1 / 3] * 3)
 
 
 def test_edges_with_most_changes_are_chosen(tmp_path):

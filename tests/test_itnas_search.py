@@ -13,7 +13,7 @@ from itnas import figures as own_figures
 from itnas.config import PRESETS
 from itnas.search import search
 from itnas.supernet import ITNASSuperNet, triples
-from picture_checks import nothing_overlaps
+from picture_checks import legends_match_lines, luminance, nothing_overlaps
 from test_baselines import calls_of, interrupt_after
 from test_resume import figures, identical, last_checkpoint
 
@@ -116,20 +116,33 @@ def test_pictures_show_the_recorded_values(epochs, nodes, scale):
     inner = own_figures.inner_edges_figure(lines[-1], "normal")
     for figure in (maps, attention, inner):
         nothing_overlaps(figure)
+        for image in [image for axes in figure.axes for image in axes.images]:
+            shades = image.cmap(image.norm(image.get_array())).reshape(-1, 4)
+            assert min(luminance(shade[:3]) for shade in shades) > 0.1  # none is nearly black
+    legends_match_lines(attention)
+    legends_match_lines(inner)
     maps = [axes for axes in maps.axes if axes.images]
     entries = zip(maps, weights["triples"], weights["P"], weights["beta"], strict=True)
     for axes, (m, i, j), P, beta in entries:
         np.testing.assert_allclose(axes.images[0].get_array(), P, rtol=1e-6)
         title = axes.get_title()
-        assert title.startswith(f"{m} → {i} → {j} ") and title.endswith(f"{beta:.2f}")
-    drawn = [line.get_ydata()[-1] for axes in attention.axes for line in axes.lines]
+        assert title.startswith(f"x{m} → x{i} → x{j} ") and title.endswith(f"{beta:.2f}")
+    drawn = [line.get_ydata()[-1] for axes in attention.axes for line in axes.lines[:-1]]
     assert drawn == weights["beta"]
+    for axes in attention.axes:  # equal ranges around the uniform attention
+        *predecessors, uniform = axes.lines
+        assert set(uniform.get_ydata()) == {1 / len(predecessors)}
+        assert np.mean(axes.get_ylim()) == pytest.approx(1 / len(predecessors))
+        assert np.ptp(axes.get_ylim()) == pytest.approx(np.ptp(attention.axes[0].get_ylim()))
+        assert all(
+            axes.get_ylim()[0] <= min(line.get_ydata()) for line in predecessors
+        )
     Z = dict(zip(map(tuple, lines[-1]["edges"]), weights["op"], strict=True))
     rows = [axes for axes in inner.axes if axes.images]
     bars = [axes for axes in inner.axes if axes.patches]
     titles = {axes.get_title(): n for n, axes in enumerate(rows)}
     for i, j in of_edge:
-        n = titles[f"{i} → {j}"]
+        n = titles[f"x{i} → x{j}"]
         predecessors = [Z[m, i] for m in range(i)]
         np.testing.assert_allclose(rows[n].images[0].get_array(), predecessors, rtol=1e-6)
         tops = [bar.get_y() + bar.get_height() for bar in bars[n].patches[-7:]]

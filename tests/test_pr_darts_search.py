@@ -3,8 +3,10 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.legend import Legend
 
 from common.draw.search import architecture_figure
 from common.files import json_lines
@@ -12,6 +14,7 @@ from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import Genotype, load, parse, save
 from common.networks.network import Network
 from conftest import launch
+from picture_checks import legends_match_lines, nothing_overlaps
 from pr_darts.config import PRDARTSConfig, discoverable
 from pr_darts.figures import after_the_last_pruning, cycles_figure
 from pr_darts.figures import run as draw_cycles
@@ -148,7 +151,7 @@ def test_figure_2_shows_the_recorded_values(finished):
     for axes in (normal, reduction):
         assert [line.get_ydata()[0] for line in axes.lines[:3]] == [25, 50, 25]
         begun = [line.get_xdata()[0] for line in axes.lines[3:]]
-        assert begun == [1.5, 3.5, 4.5, len(metrics) - 0.5]
+        assert begun == [2.5, 4.5, 5.5, len(metrics) + 0.5]
 
 
 def test_after_the_last_pruning_each_edge_has_its_best_candidate(finished):
@@ -183,7 +186,7 @@ def test_the_draw_command_refuses_other_runs(tmp_path, command, text):
 
 
 def test_the_architecture_picture_of_changing_pools():
-    """Its legend has each name that occurs; types of operations where names are many."""
+    """Weights are multiples of the uniform one; the legend has each name or, of many, families."""
     lines = [
         {"epoch": epoch, "edges": [(0, 2), (1, 2)], "candidates": {"normal": names},
          "weights": {"normal": {"op": [[1 / len(row)] * len(row) for row in names], "edge": None}}}
@@ -194,8 +197,41 @@ def test_the_architecture_picture_of_changing_pools():
     ]  # fmt: skip
     for shown, names in ((lines[:2], ["skip_connect", "a", "b", "c"]),
                          (lines[2:], ["sep_conv", "skip"])):  # fmt: skip
-        legend = architecture_figure(shown, "normal").legends[0]
-        assert [text.get_text() for text in legend.get_texts()] == names
+        figure = architecture_figure(shown, "normal")
+        nothing_overlaps(figure)
+        assert legend_names(figure)[:-1] == names and "uniform" in legend_names(figure)[-1]
+
+
+def test_lines_are_broken_where_a_pool_changes():
+    pools = [["skip_connect", "max_pool_3x3"], ["skip_connect", "max_pool_3x3", "avg_pool_3x3"]]
+    op = [[0.5, 0.5], [0.6, 0.4], [1 / 3, 1 / 3, 1 / 3], [0.3, 0.3, 0.4]]
+    lines = [
+        {"epoch": n + 1, "edges": [(0, 2), (1, 2)], "candidates": {"normal": [pools[n // 2]] * 2},
+         "weights": {"normal": {"op": [op[n]] * 2, "edge": None}}} for n in range(4)
+    ]  # fmt: skip
+    figure = architecture_figure(lines, "normal")
+    nothing_overlaps(figure)
+    legends_match_lines(figure)
+    begun, skip, max_pool, avg_pool, uniform = figure.axes[0].lines
+    assert set(begun.get_xdata()) == {2.5} and set(uniform.get_ydata()) == {1}
+    for line, values in ((skip, [1, 1.2, None, 1, 0.9]), (max_pool, [1, 0.8, None, 1, 0.9]),
+                         (avg_pool, [None, None, None, 1, 1.2])):  # fmt: skip
+        assert line.get_xdata().tolist() == [1, 2, 2.5, 3, 4]
+        np.testing.assert_allclose(line.get_ydata(), np.array(values, float))
+
+
+def test_shapes_of_many_candidates_share_a_line_look():
+    names = [f"sep_conv_{k}x{k}(dilation {d}, [{e}])" for k in (3, 5) for d in (1, 2)
+             for e in ("", "1", "2")]  # fmt: skip
+    line = {"epoch": 1, "edges": [(0, 2)], "candidates": {"normal": [names]},
+            "weights": {"normal": {"op": [[1 / 12] * 12], "edge": None}}}  # fmt: skip
+    figure = architecture_figure([line], "normal")
+    legends_match_lines(figure)
+    assert legend_names(figure) == ["sep_conv_3x3", "sep_conv_5x5", "uniform (1/12)"]
+
+
+def legend_names(figure):
+    return [text.get_text() for legend in figure.findobj(Legend) for text in legend.get_texts()]
 
 
 # ------------------------------------------------------------------------------------- Table III

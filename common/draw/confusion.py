@@ -14,7 +14,7 @@ from common.draw.fonts import drawable, family_of
 
 FEW, NAMED = 20, 200  # up to so many classes, numbers are written; all classes are named
 PAIRS = 30  # confusions named where numbers are not written
-SHADES = LinearSegmentedColormap.from_list("shades", ["white", FAMILIES["sep_conv"], "#12304f"])
+SHADES = LinearSegmentedColormap.from_list("shades", ["white", FAMILIES["sep_conv"]])
 
 
 @rc_context(STYLE)
@@ -55,7 +55,7 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str]) -> Picture:
     for (row, column), share in np.ndenumerate(percent) if few else ():
         if share > 0:
             label = f"{share:.1f}" if share < 9.95 else f"{share:.0f}"
-            look = {"color": "white" if share > 25 else INK, "fontsize": 7.5}
+            look = {"color": "white" if share > 70 else INK, "fontsize": 7.5}
             matrix.text(column, row, label, ha="center", va="center", **look)
     return figure
 

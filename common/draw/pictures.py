@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ def run(folder: Path) -> None:
     if (folder / "metrics.jsonl").is_file():
         save_figure(curves_figure(lines["metrics"]), pictures / "curves")
     if any("entropy_normal" in line for line in lines["metrics"]):
-        save_figure(measures_figure(lines["metrics"]), pictures / "measures")
+        save_figure(measures_figure(lines["metrics"], lines["architecture"]), pictures / "measures")
     if is_random_search:
         spread([cell for cell in sampled if "failed" not in cell], pictures)
     if history := lines["architecture"]:
@@ -71,18 +72,26 @@ def cells(genotype: Genotype, folder: Path) -> None:
 def evolution(history: Sequence[dict], folder: Path) -> None:
     """Write `evolution_<kind>.svg` and `.png`: up to six snapshots of a cell during a search.
 
+    Epochs in a row with the same cell are one snapshot.
+
     Args:
         history: a line an epoch, with `epoch` and its derived `genotype`; at least one.
         folder: where to write.
     """
-    shown = {}
-    for n in sorted({round(n) for n in np.linspace(0, len(history) - 1, 6)}):
-        genotype = parse(json.dumps(history[n]["genotype"]))
-        shown[f"epoch {history[n]['epoch']}"] = genotype.cells
-    for kind, last in genotype.cells.items():
-        if not isinstance(last, FixedCell):
-            snapshots = {title: by_kind[kind] for title, by_kind in shown.items()}
-            save_figure(cells_figure(snapshots), folder / f"evolution_{kind}")
+    genotypes = [parse(json.dumps(line["genotype"])) for line in history]
+    for kind, last in genotypes[-1].cells.items():
+        if isinstance(last, FixedCell):
+            continue
+        epochs = zip([line["epoch"] for line in history], genotypes, strict=True)
+        snapshots = {}
+        for cell, alike in groupby(epochs, key=lambda one: one[1].cells[kind]):
+            shown = [epoch for epoch, _ in alike]
+            several = f"epochs {shown[0]} to {shown[-1]}"
+            snapshots[several if len(shown) > 1 else f"epoch {shown[0]}"] = cell
+        titles = list(snapshots)
+        chosen = dict.fromkeys(titles[round(n)] for n in np.linspace(0, len(titles) - 1, 6))
+        figure = cells_figure({title: snapshots[title] for title in chosen})
+        save_figure(figure, folder / f"evolution_{kind}")
 
 
 def spread(cells: Sequence[dict], folder: Path) -> None:

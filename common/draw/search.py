@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from common.draw.cell import FAMILIES, INK, OTHER, STYLE, Picture, family, tint
+from common.draw.cell import FAMILIES, INK, OTHER, QUIET, STYLE, Picture, family, tint
 
-MANY = 9  # with more candidates, families share a colour
-EDGE = {"lw": 0.8, "ls": (0, (4, 2)), "color": INK}  # the line of an edge's weight
+MANY = 9  # names of a legend
+UNIFORM = {"lw": 0.8, "ls": (0, (4, 2)), "color": INK, "zorder": 1.9}  # the line of no decision
+LINE = {"lw": 1.3, "marker": "o", "ms": 2.5}
+SOURCES = (*(FAMILIES[of] for of in ("sep_conv", "skip", "max_pool", "dil_conv")), OTHER)
 LOOKS = {  # the thin line is drawn on the thick one: where they agree, both are seen
     "normal": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
     "reduction": {"color": OTHER, "lw": 1.1, "ms": 2.6},
@@ -56,7 +59,11 @@ def curves_figure(metrics: Sequence[dict]) -> Picture:
 
 @rc_context(STYLE)
 def architecture_figure(history: Sequence[dict], kind: str) -> Picture:
-    """The mixing weights of every edge over epochs; a row a node, a column a source.
+    """The mixing weights of every edge over epochs: a row a node, a column a source.
+
+    A line is at the weight of uniform candidates. Where pools of candidates change, weights are
+    multiples of the uniform weight and lines are broken. The weights of edges, if any, are in
+    panels of their own below, one a node.
 
     Args:
         history: a line an epoch: `epoch`, `candidates` (K names; or for each kind E lists of
@@ -64,42 +71,106 @@ def architecture_figure(history: Sequence[dict], kind: str) -> Picture:
             in `weights` its `op` [E, K] (or as many as the edge has names) and `edge` [E] or None.
         kind: of the cell.
     """
-    epochs = [line["epoch"] for line in history]
     edge = np.array([line["weights"][kind]["edge"] for line in history], float)
     # edge: [epochs, E], or [epochs] without edge weights
-    names, op = weights_by_name(history, kind)
-    edges, colours = history[-1]["edges"], palette(names)
-    targets = [target for _, target in edges]
-    rows = max(targets) - min(targets) + 1
-    columns = max(targets) + (0 if rows > 2 else 1)  # a corner for the legend
-    figure = Picture((0.8 + 1.45 * columns, 0.75 + 1.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for n, (source, target) in enumerate(edges):
-        axes = panels[target - min(targets), source]
-        for name, weight in zip(names, op[:, n].T, strict=True):
-            marks = [*alone(weight), len(weight) - 1]
-            axes.plot(epochs, weight, "o-", color=colours[name], lw=1.3, ms=2.5, markevery=marks)
-        if edge.ndim == 2:
-            axes.plot(epochs, edge[:, n], marker=".", markevery=[-1], ms=3, **EDGE)
-        axes.set_title(f"{source} \u2192 {target}")
-        axes.tick_params(length=2, labelsize=7.5)
-    for axes in panels.flat:
-        if not axes.lines:
-            axes.remove()
-    axes = figure.axes[0]  # all share its axes
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_locator(MaxNLocator(3))
-    epoch_axis(axes, epochs, ticks=3)
-    if len(names) > MANY:
-        families = dict.fromkeys(map(family, names))
-        colours = {name: FAMILIES.get(name, OTHER) for name in families}
-    handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in colours.items()]
+    targets = {target: [] for _, target in history[-1]["edges"]}
+    for n, (_, target) in enumerate(history[-1]["edges"]):
+        targets[target].append(n)
+    columns = max(targets) + (0 if len(targets) > 2 else 1)  # a corner for the legend
+    heights = [0.7 + 1.25 * len(targets), *([1.85] if edge.ndim == 2 else [])]
+    figure = Picture((0.8 + 1.5 * columns, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    panels = parts[0].subplots(len(targets), columns, sharex=True, sharey=True, squeeze=False)
+    _candidates(parts[0], panels, history, kind)
     if edge.ndim == 2:
-        handles.append(Line2D([], [], **EDGE, label="edge's weight"))
+        panels = parts[1].subplots(1, len(targets), sharex=True, squeeze=False)
+        _edges(parts[1], dict(zip(targets, panels[0], strict=True)), history, edge)
+    return figure
+
+
+def _candidates(figure: SubFigure, panels: np.ndarray, history: Sequence[dict], kind: str) -> None:
+    """Candidates' weights of each edge (i, j) in the row of j and the column of i."""
+    epochs, edges = np.array([line["epoch"] for line in history]), history[-1]["edges"]
+    names, op = weights_by_name(history, kind)
+    there = np.isfinite(op)
+    count = there.sum(-1)  # [epochs, E]
+    restarts = np.flatnonzero((there[1:] != there[:-1]).any((1, 2))) + 1  # a new pool of candidates
+    pools = restarts.size > 0
+    op = np.insert(op * count[..., None] if pools else op, restarts, np.nan, axis=0)
+    times = np.insert(epochs.astype(float), restarts, epochs[restarts] - 0.5)
+    legend = legend_names(names)
+    colours = palette(list(dict.fromkeys(legend.values())))
+    used = []
+    for n, (source, target) in enumerate(edges):
+        axes = panels[target - edges[0][1], source]
+        used.append(axes)
+        for epoch in times[restarts + np.arange(restarts.size)]:
+            axes.axvline(epoch, color=QUIET, lw=0.4, zorder=0.5)
+        for name, weight in zip(names, op[:, n].T, strict=True):
+            line_of_weight(axes, times, weight, color=colours[legend[name]])
+        uniform = 1 if pools else 1 / count[0, n]
+        axes.axhline(uniform, **UNIFORM)
+        axes.update_datalim([(1, 0.999 * uniform), (1, 1.001 * uniform)], updatex=False)
+        axes.set_title(f"x{source} \u2192 x{target}")
+        axes.tick_params(length=2, labelsize=7.5)
+    for unused in panels.flat:
+        if unused not in used:
+            unused.remove()
+    axes.yaxis.set_major_locator(MaxNLocator(3))  # all share both axes
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.autoscale_view()
+    epoch_axis(axes, epochs, ticks=4)
+    handles = [Line2D([], [], **LINE, color=colours[name], label=name) for name in colours]
+    alike = "" if pools or np.ptp(count) else f" (1/{count[0, 0]})"
+    handles.append(Line2D([], [], **UNIFORM, label=f"uniform{alike}"))
     figure.legend(handles=handles, loc="upper right")
     figure.supxlabel("epoch")
-    figure.supylabel("mixing weight")
-    return figure
+    figure.supylabel("weight / uniform weight" if pools else "mixing weight")
+
+
+def _edges(
+    figure: SubFigure, panels: dict[int, Axes], history: Sequence[dict], edge: np.ndarray
+) -> None:
+    """Weights [epochs, E] of the edges into each node."""
+    epochs, edges = [line["epoch"] for line in history], history[-1]["edges"]
+    for node, axes in panels.items():
+        into = [n for n, (_, target) in enumerate(edges) if target == node]
+        for n in into:
+            line_of_weight(axes, epochs, edge[:, n], color=source_colour(edges[n][0]))
+        axes.set_title(f"edges into x{node}")
+    around_uniform({axes: 1 / len(axes.lines) for axes in panels.values()})
+    epoch_axis(axes, epochs, ticks=4)
+    figure.legend(handles=source_lines(max(panels)), loc="outside right upper")
+    figure.supxlabel("epoch")
+    figure.supylabel("edge weight")
+
+
+def around_uniform(panels: dict[Axes, float]) -> None:
+    """Give panels a line at their uniform weight, and equal ranges around it."""
+    moved = [
+        abs(line.get_ydata() - even).max() for axes, even in panels.items() for line in axes.lines
+    ]
+    half = 1.1 * max(*moved, 0.001)
+    for axes, even in panels.items():
+        axes.axhline(even, **UNIFORM)
+        axes.set_ylim(even - half, even + half)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.tick_params(length=2, labelsize=7.5)
+
+
+def source_lines(count: int) -> list[Line2D]:
+    """The entries of a legend for lines from so many nodes, and for uniform weights."""
+    nodes = [
+        Line2D([], [], **LINE, color=source_colour(node), label=f"from x{node}")
+        for node in range(count)
+    ]
+    return [*nodes, Line2D([], [], **UNIFORM, label="uniform")]
+
+
+def line_of_weight(axes: Axes, epochs: Sequence[float], values: np.ndarray, **look) -> None:
+    """A line with marks at its last value and at values between gaps."""
+    axes.plot(epochs, values, markevery=[*alone(values), len(values) - 1], **LINE, **look)
 
 
 def weights_by_name(history: Sequence[dict], kind: str) -> tuple[list[str], np.ndarray]:
@@ -117,24 +188,41 @@ def weights_by_name(history: Sequence[dict], kind: str) -> tuple[list[str], np.n
     return names, op
 
 
+def legend_names(names: Sequence[str]) -> dict[str, str]:
+    """What a legend calls each name: itself, or of many the operation without shape, or family."""
+    operations = {name: name.partition("(")[0] for name in names}
+    for called in ({name: name for name in names}, operations):
+        if len({*called.values()}) <= MANY:
+            return called
+    return {name: family(name) or "other" for name in names}
+
+
 def palette(names: Sequence[str]) -> dict[str, str | tuple]:
-    """A colour for each name: its family's; of few names, later ones of a family are lighter."""
+    """A colour for each name: its family's; later ones of a family are lighter."""
     families = [family(name) for name in names]
-    strength = 1 if len(names) > MANY else 0.6
     return {
-        name: tint(FAMILIES.get(of, OTHER), strength ** families[:n].count(of))
+        name: tint(FAMILIES.get(of, OTHER), 0.6 ** families[:n].count(of))
         for n, (name, of) in enumerate(zip(names, families, strict=True))
     }
 
 
+def source_colour(node: int) -> tuple:
+    """A colour for a node as the source of edges; lighter after five nodes."""
+    return tint(SOURCES[node % len(SOURCES)], 0.5 ** (node // len(SOURCES)))
+
+
 @rc_context(STYLE)
-def measures_figure(metrics: Sequence[dict]) -> Picture:
+def measures_figure(metrics: Sequence[dict], history: Sequence[dict] = ()) -> Picture:
     """What a search recorded of its architecture over epochs.
+
+    The entropy's axis shows the range of its values; a line is at the entropy of uniform
+    weights, ln(candidates), if that is no farther from the values than they are from another.
 
     Args:
         metrics: a line an epoch: `epoch`, `valid_top1`, `cut_top1` and `derived_top1` (percent),
             `cut_statistics`, and for each searched kind of cell `entropy_`, `skips_`, `pools_` and
             `changed_edges_`. A missing value or None is a gap.
+        history: lines of the architecture, as `architecture_figure` takes, for the uniform entropy.
     """
     figure = Picture((7.2, 4.7), layout="constrained")
     panels = figure.subplot_mosaic(
@@ -152,7 +240,7 @@ def measures_figure(metrics: Sequence[dict]) -> Picture:
             line.set_label(f"{label} ({used} statistics)")
     accuracy.legend(**ABOVE)
     labels = {
-        "entropy": ("entropy of alpha\n(nats)", 0.1), "skips": ("derived\nskips", 8),
+        "entropy": ("entropy of alpha\n(nats)", 0), "skips": ("derived\nskips", 8),
         "pools": ("derived\npools", 8),
         "changed_edges": ("edges whose best\noperation changed", 1),
     }  # fmt: skip
@@ -162,16 +250,36 @@ def measures_figure(metrics: Sequence[dict]) -> Picture:
             if line := plot_values(axes, metrics, f"{key}_{kind}", last=True, **look):
                 line.set_label(f"{kind} cell")
         axes.set_ylabel(label)
-        axes.update_datalim([(epochs[-1], 0), (epochs[-1], least)])  # the least range of the axis
+        if least:
+            axes.update_datalim([(epochs[-1], 0), (epochs[-1], least)])  # the axis' least range
         axes.margins(y=0.08)
         ticks = 3 if key in ("skips", "pools") else 5
         axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=key != "entropy", steps=STEPS))
+    _uniform_entropy(panels["entropy"], metrics, history)
+    panels["entropy"].ticklabel_format(axis="y", useOffset=False)
     panels["entropy"].legend(**ABOVE)
     for key in ("pools", "changed_edges"):
         panels[key].set_xlabel("epoch")
     epoch_axis(accuracy, epochs, ticks=6)  # all share it
     figure.align_ylabels()
     return figure
+
+
+def _uniform_entropy(axes: Axes, metrics: Sequence[dict], history: Sequence[dict]) -> None:
+    """Add the line of uniform weights where it is near the values."""
+    drawn = []
+    for kind in history[-1]["weights"] if history else ():
+        found = [line.get(f"entropy_{kind}") for line in metrics]
+        values = np.array([value for value in found if value is not None])
+        _, op = weights_by_name(history, kind)
+        uniform = np.log(np.isfinite(op).sum(-1)).mean(-1)  # [epochs]
+        far = values.size and uniform.min() - values.max() > np.ptp(values) > 0
+        if far or not values.size or any(np.array_equal(uniform, other) for other in drawn):
+            continue
+        label = None if drawn else "uniform weights"
+        look = UNIFORM | {"zorder": 2.5}  # above the values, which may be the same
+        axes.plot([line["epoch"] for line in history], uniform, label=label, **look)
+        drawn.append(uniform)
 
 
 @rc_context(STYLE)
