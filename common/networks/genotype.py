@@ -160,7 +160,7 @@ class Genotype:
         """All cells as a picture, which a notebook shows."""
         from common.draw.cell import cells_figure  # for display only; drawing knows genotypes
 
-        return cells_figure(self.cells, columns=1)._repr_svg_()
+        return cells_figure(self.cells)._repr_svg_()
 
 
 def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
