@@ -4,6 +4,7 @@ The texts are facts, from the programs that each one names.
 """
 
 import json
+import os
 import random
 from dataclasses import replace
 
@@ -25,6 +26,7 @@ from common.networks.genotype import (
     cell_from_pairs,
     load,
     published,
+    save,
 )
 from common.networks.network import Network
 from retraining.config import chosen_preset
@@ -261,6 +263,10 @@ def test_other_notations_of_one_text(listed):
     weighted = text.replace("', 0)", "', 0, np.float64(0.31))").replace("', 1)", "', 1, -2.5e-3)")
     for same in (text, weighted, text.replace("Genotype(", "gt.Genotype("), f"\n  {text}\n"):
         assert load(same).cells == DRNAS
+    fields = ("normal=", "normal_concat=", "reduce=", "reduce_concat=")
+    for field in fields:
+        text = text.replace(f" {field}", " ").replace(f"({field}", "(")
+    assert "=" not in text[6:] and load(text).cells == DRNAS
 
 
 # ------------------------------------------------------------------------------ published cells
@@ -416,6 +422,9 @@ NODE = f"{EDGE}, ('none', 1)"
     (f"Genotype(recurrent=[{EDGE}], concat=[1])", "recurrent.*skip_connect"),
     ("(((0, 9), (1, 2)), ((0, 1), (1, 1)))", "operations are 0 to 6"),
     ("(((0, 1),), ((0, 1), (1, 1)))", "1 pairs"),
+    ("Genotype(**cells)", "unknown field|only literals"),
+    ("Genotype(1, 2, 3, 4, 5)", "only literals"),
+    ("Genotype()", "no cells"),
     ("[1, 2", "known forms"),
     ("('max_pool_3x3', 0)", "known forms"),
     (NASBENCH301.replace('normal_5": "2_3"', 'normal_5": "2_5"'), "inputs_node_normal_5"),
@@ -439,6 +448,15 @@ def test_a_file_without_a_genotype(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=f"^{path}: .*NAS-Bench-301"):
         load(path)
+
+
+def test_a_file_name_that_is_no_text_ends_in_a_readable_genotype(tmp_path):
+    """The genotype goes into a run folder's JSON, where a lone surrogate would not be read."""
+    path = tmp_path / os.fsdecode(b"\xff.txt")
+    path.write_text(DARTS)
+    genotype = load(path)
+    save(genotype, tmp_path / "genotype.json")
+    assert load(tmp_path) == genotype and genotype.name == "?"
 
 
 SHORT = replace(DRNAS["normal"], edges=DRNAS["normal"].edges[:6], output=(2, 3, 4))

@@ -1,5 +1,7 @@
 """Draws the pictures of a run folder, or the cells of a published genotype or genotype file.
 
+A genotype may also be FILE:NAME or its text, in any form of common/networks/formats.py.
+
 python -m common.draw RUN_FOLDER
 python -m common.draw gdas --output FOLDER
 """

@@ -126,8 +126,9 @@ def _from_log(text: str) -> ast.expr:
 def _is_genotype(node: ast.expr) -> bool:
     fields = {field for fields in FIELDS.values() for field in fields}
     match node:
-        case ast.Call(keywords=keywords):
-            return any(keyword.arg in fields for keyword in keywords)
+        case ast.Call(ast.Name(called) | ast.Attribute(attr=called), _, keywords):
+            named = any(keyword.arg in fields for keyword in keywords)
+            return named or called.startswith("Genotype")
         case ast.Dict(keys):
             names = [str(key.value) for key in keys if isinstance(key, ast.Constant)]
             return any(name in fields or name.startswith(PREFIX) for name in names)
@@ -165,8 +166,10 @@ def _literal(node: ast.expr) -> Any:
             return _literal(one)
         case ast.Call(ast.Attribute(ast.Name("np" | "numpy")), [one], []):  # NumPy 2's numbers
             return _literal(one)
-        case ast.Call(_, [], keywords) if _is_genotype(node):
-            return {str(keyword.arg): _literal(keyword.value) for keyword in keywords}
+        case ast.Call(_, values, keywords) if _is_genotype(node) and len(values) <= 4:
+            order = ("normal", "normal_concat", "reduce", "reduce_concat")
+            named = {str(keyword.arg): _literal(keyword.value) for keyword in keywords}
+            return dict(zip(order, map(_literal, values))) | named  # noqa: B905
     raise InputError(f"cannot read {ast.unparse(node)[:60]}: only literals and range are read")
 
 

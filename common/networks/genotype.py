@@ -1,6 +1,7 @@
 """Genotypes: the cells that a search found.
 
-A genotype is a versioned JSON file that people can read and write::
+A genotype is a versioned JSON file that people can read and write (`formats` reads and writes the
+texts of other programs)::
 
     {
       "format": "nas-genotype", "version": 1, "name": "my_cells",
@@ -29,6 +30,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -195,8 +197,8 @@ def load(what: str | Path) -> Genotype:
         return parse((resources.files("common.networks") / "genotypes" / name).read_text(), name)
     exists = os.path.exists(what)  # Path.exists fails on a text too long for a file's name
     if formats.is_text(str(what)) and not exists:
-        short = " ".join(str(what).split())[:40]
-        return _read(str(what), f"--genotype {short}...", "pasted", "text on the command line")
+        short = textwrap.shorten(str(what), 60, placeholder="...")
+        return _read(str(what), f"--genotype {short}", "pasted", "text on the command line")
     try:
         path, name = Path(what), None
         file, _, last = str(what).rpartition(":")
@@ -236,12 +238,12 @@ def _read(text: str, where: str, stem: str, source: str, name: str | None = None
         found = formats.read(text, name)
         if found is not None:
             name, cells = found
-            content = {
-                "format": FORMAT, "version": VERSION, "cells": cells,
-                "name": stem if name in (None, "genotype") else name,  # as logs call every one
+            name = stem if name in (None, "genotype") else name  # logs call each one genotype
+            name, source = (word.encode(errors="replace").decode() for word in (name, source))
+            return _genotype_from_json({
+                "format": FORMAT, "version": VERSION, "name": name, "cells": cells,
                 "provenance": {"source": source},
-            }  # fmt: skip
-            return _genotype_from_json(content)
+            })  # fmt: skip
         if not text.lstrip().startswith("{"):
             raise InputError(f"there is no genotype in it; known forms: {formats.KNOWN}")
     except InputError as error:
