@@ -274,7 +274,7 @@ def test_checkpoints_that_are_no_folder(runs, tmp_path, damage):
     shutil.rmtree(folder / "checkpoints")
     (folder / "checkpoints").touch()
     DAMAGES[damage](folder / "checkpoints")
-    assert resume(folder) == f"{folder / 'checkpoints'}: is not a folder; start a new run"
+    assert resume(folder) == f"{folder / 'checkpoints'}: not a folder; start a new run"
 
 
 def test_a_strangers_checkpoint_is_not_loaded(runs, tmp_path):

@@ -139,7 +139,7 @@ def test_two_processes_killed_within_an_epoch(tmp_path):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert len(figures(whole)) == 4  # one process writes, one speaks
-    assert output.count("run folder:") == 2 and output.count("normal cell") == 1
+    assert output.count("run folder:") == 2 and output.count("normal cell\n") == 1
     process = launch(SEARCH, *TINY, "--output", killed, processes=2)
     kill_at(process, killed, "epoch-00002-step-0000001.pt")
     resume(killed, processes=2)

@@ -74,9 +74,9 @@ def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator):
     trainer.bar = type("Bar", (), {"set_postfix_str": lambda _, text, **__: shown.append(text)})()
     for loss in (1.0, 2.0, 3.0):
         for name, value in {"loss": loss, "top1": 50.0}.items():
-            trainer.meters[name].avg = torch.tensor(value)
+            trainer.meters[name].update(torch.tensor(value), 1)
         trainer._show()
-    assert shown == ["loss 1.000 top-1 50.00 %", "loss 2.000 top-1 50.00 %"]
+    assert shown == ["loss 1.000 top-1 50.00 %", "loss 1.500 top-1 50.00 %"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -193,9 +193,12 @@ def load(what: str | Path) -> Genotype:
             raise InputError(
                 f"--genotype {what}: the search has not finished; continue it with --resume {what}"
             )
-        path = path / "genotype.json" if path.is_dir() else path
+        alike = [name for name in published() if name.startswith(str(what).rstrip("/"))]
+        if path.is_dir():
+            path = path / "genotype.json"
+            if not path.exists() and not alike:
+                raise InputError(f"--genotype {what}: the folder holds no genotype.json")
         if not path.is_file():
-            alike = [name for name in published() if name.startswith(str(what).rstrip("/"))]
             raise InputError(
                 f"--genotype {what}: no published genotype, file or run folder of that name\n"
                 + (f"Did you mean {' or '.join(alike)}?" if alike
