@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarking.timing import saved_mib
-from common.data.images import Images
+from builders import FIRST, ROOT, SEARCH_CONFIG, SMALL, make_search_trainer, random_images
 from common.data.split import Split
 from common.errors import InputError
 from common.networks.genotype import Op
@@ -20,16 +20,12 @@ from common.supernet.candidate import run
 from common.supernet.separable import Separable, joined, phases
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
-from conftest import ROOT
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts.supernet import PRDARTSSuperNet
-from test_bilevel import CONFIG, make
-from test_pr_darts_morphisms import FIRST
 
-SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
 DENSE = {
     "darts": SuperNet, "pc_darts": PCDARTSSuperNet, "itnas": ITNASSuperNet,
     "pr_darts": lambda **shape: PRDARTSSuperNet(FIRST, **shape),
@@ -39,12 +35,10 @@ READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "
 
 
 def trainer_of(kind, folder, accelerator):
-
     torch.manual_seed(0)
-    pixels = torch.randint(256, (48, 3, 8, 8), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(48) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    images = random_images(48)
     run = Run(folder, "t", accelerator)
-    return BilevelTrainer(CONFIG, kind(**SMALL), run, images, Split.halves(48, 0))
+    return BilevelTrainer(SEARCH_CONFIG, kind(**SMALL), run, images, Split.halves(48, 0))
 
 
 @pytest.mark.parametrize("method", DENSE)
@@ -184,7 +178,7 @@ def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same(tmp_path,
             counters.clear()
             net.compile(backend="aot_eager")
         batch = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(2)
-        trainer = make(tmp_path, accelerator, net)
+        trainer = make_search_trainer(tmp_path, accelerator, net)
         trainer.arch_step(batch)
         trainer.weight_step(batch)
         states.append(net.state_dict())

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from builders import ROOT, assert_refused
 from common.data.datasets import load_test, load_train
 from common.errors import InputError
 from common.networks.drop_path import DropPath
@@ -15,8 +16,6 @@ from common.networks.genotype import load
 from common.networks.network import Network
 from common.networks.trained import load_trained
 from common.run import checkpoint
-from conftest import ROOT
-from test_commands import assert_refused
 
 TRAIN = "evaluate/train.py"
 GENOTYPES = ROOT / "common/networks/genotypes"
