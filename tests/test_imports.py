@@ -139,9 +139,11 @@ def test_a_command_imports_common_before_torch(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
 def test_what_tests_share_is_in_builders(path):
-    """No file of tests imports from a file of tests, nor a private name."""
+    """No test file imports another one, or conftest.py, or a private name."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            modules = [node.module] if isinstance(node, ast.ImportFrom) else []
-            for name in [*modules, *(alias.name for alias in node.names)]:
-                assert not name.startswith(("test_", "conftest", "_")), f"{path.name}: {name}"
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [alias.name for alias in node.names]
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else names
+        assert not [m for m in modules if m.startswith(("test_", "conftest"))], path.name
+        assert not [name for name in names if name.startswith("_")], path.name

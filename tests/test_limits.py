@@ -13,7 +13,6 @@ import torch
 from builders import ROOT, SEARCH, assert_refused, command_configs, evaluate_module
 from common.baselines import darts
 from common.errors import InputError, errors_are_messages
-from common.networks.trained import _text
 from common.run import memory
 from common.run.cli import given, parse, read_flags
 from common.run.config import described
@@ -245,9 +244,6 @@ def test_a_pipe_for_a_config_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(InputError, match="config.json is not a file"):
         described(tmp_path)
-    os.mkfifo(tmp_path / "images.json")
-    with pytest.raises(InputError, match="images.json is no file"):
-        _text(tmp_path, "images.json")
     (tmp_path / "config.json").unlink()
     for text in ("9" * 5000, '{"method": ' + "[" * 100_000, "{", "[]", "{}"):
         (tmp_path / "config.json").write_text(text)

@@ -2,8 +2,10 @@
 
 import gc
 import importlib.util
+import itertools
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -62,20 +64,29 @@ def test_a_step_of_a_dense_method_reads_nothing(method, tmp_path, accelerator, m
     assert reads == []
 
 
-def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator):
-    trainer = trainer_of(SuperNet, tmp_path, accelerator)
-    shown = []
-    trainer.bar = type("Bar", (), {"set_postfix_str": lambda _, text, **__: shown.append(text)})()
-    for loss in (1.0, 2.0, 3.0):
+@pytest.fixture
+def long_steps(monkeypatch):
+    """Steps take more than the half second after which a loop shows its progress."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+    monkeypatch.setattr("common.training.loop.time", clock)
+
+
+def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator, long_steps):
+    trainer, shown = trainer_of(SuperNet, tmp_path, accelerator), []
+    trainer.bar = SimpleNamespace(
+        set_postfix_str=lambda text, **_: shown.append(text), update=lambda items: None
+    )
+    for _, loss in zip(trainer.steps(), (1.0, 2.0, 3.0), strict=True):
         for name, value in {"loss": loss, "top1": 50.0}.items():
-            trainer.meters[name].avg = torch.tensor(value)
-        trainer._show()
+            trainer.meters[name].reset()
+            trainer.meters[name].update(torch.tensor(value))
     assert shown == ["loss 1.000 top-1 50.00 %", "loss 2.000 top-1 50.00 %"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("method", [*DENSE, *SAMPLED])
-def test_no_step_waits_for_the_gpu(method, tmp_path):
+def test_no_step_waits_for_the_gpu(method, tmp_path, long_steps):
     """But for `common.supernet.to_cpu.read`, once a pass of GDAS and EDAS."""
     trainer = trainer_of({**DENSE, **SAMPLED}[method], tmp_path, Accelerator())
     next(trainer.epochs())
@@ -86,7 +97,6 @@ def test_no_step_waits_for_the_gpu(method, tmp_path):
             train, valid = next(steps)
             trainer.arch_step(valid)
             trainer.weight_step(train)
-            trainer._show()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from builders import ROOT, assert_refused
+from builders import ROOT, TRAIN, assert_refused
 from common.data.datasets import load_test, load_train
 from common.errors import InputError
 from common.networks.drop_path import DropPath
@@ -17,7 +17,6 @@ from common.networks.network import Network
 from common.networks.trained import load_trained
 from common.run import checkpoint
 
-TRAIN = "evaluate/train.py"
 GENOTYPES = ROOT / "common/networks/genotypes"
 
 
@@ -126,6 +125,10 @@ DAMAGES = {
     "no images.json": (lambda run: (run / "images.json").unlink(), "images.json cannot be read"),
     "images.json": (
         lambda run: (run / "images.json").write_text("{}"), "images.json lacks"
+    ),
+    "a pipe": (  # reading it would wait
+        lambda run: [(run / "images.json").unlink(), os.mkfifo(run / "images.json")],
+        "images.json is no file",
     ),
     "genotype": (lambda run: (run / "genotype.json").write_text("{"), "genotype.json: not valid"),
     "other cells": (
