@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 
+from builders import FIRST, assert_same_state, conv, make_search_trainer
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
@@ -20,8 +21,6 @@ from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts.equation_form import EquationPRDARTS
 from pr_darts.pools import Pool
 from pr_darts.supernet import PRDARTSSuperNet
-from test_bilevel import make
-from test_pr_darts_morphisms import FIRST, conv
 
 POOLS = [FIRST, (FIRST[3], conv(5, 2, 2)), FIRST[:3], (FIRST[1], conv(3, 2)), (conv(3, 2, 1, 1),)]
 FORMS = {
@@ -69,15 +68,6 @@ def batches():
         yield images, torch.randint(3, (3,), generator=generator)
 
 
-def agree(state, expected):
-    assert state.keys() == expected.keys()
-    for name, value in state.items():
-        if "num_batches_tracked" not in name:  # unused, as the momentum is fixed
-            torch.testing.assert_close(
-                value, expected[name], rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
-            )
-
-
 @pytest.mark.parametrize("method", FORMS)
 def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
     batch, _ = batches()
@@ -92,7 +82,7 @@ def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
         logits.append(out)
         states.append(net.state_dict())
     torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
-    agree(*states)
+    assert_same_state(*states)
     assert any(value.abs().max() > 1e-4 for name, value in states[0].items() if "arch." in name)
 
 
@@ -114,9 +104,9 @@ def test_ten_iterations_agree(method, tmp_path, accelerator):
     states = []
     given = {"sampled": (3,)} if method == "edas" else {}
     for net, kind in zip(pair(method), (BilevelTrainer, EquationTrainer), strict=True):
-        trainer = make(tmp_path, accelerator, net, trainer=kind)
+        trainer = make_search_trainer(tmp_path, accelerator, net, trainer=kind)
         for trainer.global_step in range(10):
             trainer.arch_step(valid, **given)
             trainer.weight_step(train, **given)
         states.append(net.state_dict())
-    agree(*states)
+    assert_same_state(*states)

@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
+from builders import assert_refused
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.networks.trained import Trained, load_trained
 from exporting import exported
-from test_commands import assert_refused
 
 EXPORT = "evaluate/export.py"
 QUICK = ["--batch-sizes", 1, 5, "--threads", 1]

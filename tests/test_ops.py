@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from builders import ROOT
 from common.networks.genotype import IMAGE_OPS, Op
 from common.networks.ops import FactorizedReduce, build
 from common.supernet.candidate import run
-from conftest import ROOT
 
 PARAMETRISED = [Op("sep_conv", 3, 2, ()), Op("sep_conv", 5, 1, (2, 3)), Op("sep_conv", 1, 1, (1,))]
 EVERY_OP = [*map(Op, IMAGE_OPS), *PARAMETRISED]

@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+from builders import FIRST, conv
 from common.networks.genotype import Op
 from pr_darts.morphisms import SPACES, is_convolution, morphisms, reachable
 from pr_darts.pools import Pool, prune, replenish
 from pr_darts.similarity import alike, discovered, distribution, similarity
-from test_pr_darts_morphisms import FIRST, conv
 
 DL = SPACES["dl"]
 MAX, AVG, SKIP, CONV = FIRST
