@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -51,6 +51,7 @@ CANDIDATES = (
     "dil_conv_5x5",
 )
 IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
+OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
@@ -63,7 +64,8 @@ class Op:
     """An operation: its name and, for the parametrised `sep_conv`, its shape.
 
     Attributes:
-        name: one of `IMAGE_OPS`, `PARAMETRISED_OPS` or, in a recurrent cell, `RECURRENT_OPS`.
+        name: one of `IMAGE_OPS`, `OWN_OPS`, `PARAMETRISED_OPS` or, in a recurrent cell,
+            `RECURRENT_OPS`.
         kernel: odd kernel size of every depthwise convolution (`sep_conv` only).
         dilation: dilation of every depthwise convolution, 1 or more (`sep_conv` only).
         expansions: inner widths as multiples of the channels (`sep_conv` only). There is one unit
@@ -319,7 +321,7 @@ def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
 
 
 def _op_from_json(kind: str, data: Any) -> Op:
-    known = RECURRENT_OPS if kind == "recurrent" else IMAGE_OPS
+    known = RECURRENT_OPS if kind == "recurrent" else (*IMAGE_OPS, *OWN_OPS)
     if isinstance(data, str):
         _expect(data in known, f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
         return Op(data)
