@@ -7,6 +7,7 @@ gdas` draws the cells of a published genotype, or of a genotype file.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -138,7 +139,7 @@ def of(what: tyro.conf.Positional[str], output: Path | None = None) -> None:
     """Draw the pictures of a run folder, or the cells of a published genotype or genotype file.
 
     Args:
-        what: a run folder, a published name or a genotype file.
+        what: a run folder, a published name, a genotype file, FILE:NAME or a genotype's text.
         output: folder for the cells, by default pictures/NAME here. A run's pictures go into its
             own folder.
 
@@ -146,7 +147,7 @@ def of(what: tyro.conf.Positional[str], output: Path | None = None) -> None:
         InputError: there is no such thing, or the pictures cannot be written.
     """
     path = Path(what).expanduser()
-    if what not in published() and path.is_dir():
+    if what not in published() and os.path.isdir(path):  # a text is too long for Path.is_dir
         if output is not None:
             raise InputError(f"--output {output}: {what} is a run folder, drawn into its pictures")
         run(path)
@@ -155,7 +156,8 @@ def of(what: tyro.conf.Positional[str], output: Path | None = None) -> None:
         genotype = load(what if what in published() else path)
     except InputError as error:
         raise InputError(str(error).removeprefix("--genotype ")) from None
-    folder = Path("pictures") / path.stem if output is None else output.expanduser()
+    named = path.stem if os.path.isfile(path) else genotype.name
+    folder = Path("pictures") / named if output is None else output.expanduser()
     try:
         cells(genotype, folder)
     except OSError as error:

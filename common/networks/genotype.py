@@ -27,6 +27,7 @@ has one input, state 0); the computed nodes follow. `output` lists the states th
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_whole
+from common.networks import formats
 
 FORMAT, VERSION = "nas-genotype", 1
 
@@ -181,16 +183,27 @@ def published() -> list[str]:
 
 
 def load(what: str | Path) -> Genotype:
-    """Load a genotype by published name, from a file, or from a run folder.
+    """Load a genotype by published name, from a file or run folder, or from its text.
+
+    Args:
+        what: a published name, a run folder, a file with a genotype in any form of `formats`,
+            `file.py:NAME` where a file has several, or such a text itself.
 
     Raises:
-        InputError: no such name, file or folder, or the file is not a valid genotype.
+        InputError: no such name, file or folder, or it is not a valid genotype.
     """
     if str(what) in published():
         name = f"{what}.json"
         return parse((resources.files("common.networks") / "genotypes" / name).read_text(), name)
+    exists = os.path.exists(what)  # Path.exists fails on a text too long for a file's name
+    if formats.is_text(str(what)) and not exists:
+        short = " ".join(str(what).split())[:40]
+        return _read(str(what), f"--genotype {short}...", "pasted", "text on the command line")
     try:
-        path = Path(what)
+        path, name = Path(what), None
+        file, _, last = str(what).rpartition(":")
+        if last.isidentifier() and os.path.isfile(file) and not exists:
+            path, name = Path(file), last
         if (path / "config.json").exists() and not (path / "genotype.json").exists():
             raise InputError(
                 f"--genotype {what}: the search has not finished; continue it with --resume {what}"
@@ -206,11 +219,38 @@ def load(what: str | Path) -> Genotype:
                 + (f"Did you mean {' or '.join(alike)}?" if alike
                    else f"Published: {', '.join(published())}")
             )
-        return parse(path.read_text(encoding="utf-8-sig"), str(path))
+        return _read(path.read_text(encoding="utf-8-sig"), str(path), path.stem, str(what), name)
     except UnicodeDecodeError:
         raise InputError(f"--genotype {what}: not a text file; a genotype is JSON") from None
     except OSError as error:
         raise InputError(f"--genotype {what}: cannot be read ({error.strerror})") from None
+
+
+def _read(text: str, where: str, stem: str, source: str, name: str | None = None) -> Genotype:
+    """Parse a text in any known form.
+
+    Args:
+        text: of a file or of the command line.
+        where: it is, for messages.
+        stem: the genotype's name where the text gives none.
+        source: for the provenance.
+        name: the variable to read from a file.
+    """
+    try:
+        found = formats.read(text, name)
+        if found is not None:
+            name, cells = found
+            content = {
+                "format": FORMAT, "version": VERSION, "cells": cells,
+                "name": stem if name in (None, "genotype") else name,  # as logs call every one
+                "provenance": {"source": source},
+            }  # fmt: skip
+            return _genotype_from_json(content)
+        if not text.lstrip().startswith("{"):
+            raise InputError(f"there is no genotype in it; known forms: {formats.KNOWN}")
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    return parse(text, where)
 
 
 def parse(text: str, where: str = "genotype") -> Genotype:
@@ -236,11 +276,15 @@ def parse(text: str, where: str = "genotype") -> Genotype:
 
 def save(genotype: Genotype, path: Path) -> None:
     """Write a genotype file."""
+    write_whole(path, f"{json_text(genotype)}\n".encode())
+
+
+def json_text(genotype: Genotype) -> str:
+    """The text of a genotype file, one line per edge."""
     text = json.dumps(genotype.to_json(), indent=2)
     edge = r'\{\s+("from": [^{}]*(?:\{[^{}]*\})?)\s+\}'  # an operation may be an object
     text = re.sub(edge, lambda found: "{" + _in_a_line(found[1]) + "}", text)
-    text = re.sub(r'"output": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
-    write_whole(path, f"{text}\n".encode())
+    return re.sub(r'"output": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
 
 
 def _in_a_line(text: str) -> str:

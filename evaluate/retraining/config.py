@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def images_of_search(what: str) -> dict[str, Any]:
 
     A folder with few images also keeps the search's batch size.
     """
-    if not (Path(what) / "config.json").is_file():
+    if not os.path.isfile(Path(what) / "config.json"):
         return {}
     run = described(Path(what))
     if run["method"] == METHOD or run.get("dataset") not in get_args(Dataset):

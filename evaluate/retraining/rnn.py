@@ -6,6 +6,7 @@ of DARTS' and AWD-LSTM's code, which it follows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def chosen_preset(argv: list[str]) -> dict[str, RNNTrainConfig]:
     """The presets for `parse`; if --genotype is a search's folder, only the one for its text."""
     what = given(argv, "--genotype")
     named = given(argv, "--preset") or given(argv, "--dataset") or given(argv, "--resume")
-    if named or what is None or not (Path(what) / "config.json").is_file():
+    if named or what is None or not os.path.isfile(Path(what) / "config.json"):
         return PRESETS
     run = described(Path(what))
     if run["method"] == METHOD or run.get("dataset") not in get_args(TextSource):
