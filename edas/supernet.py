@@ -25,8 +25,7 @@ class EDASSuperNet(SampledSuperNet):
     def __init__(self, candidates: int | Sequence[str] = 7, **shape: int):
         if isinstance(candidates, int):
             candidates = [o for o in CANDIDATES if candidates == 8 or o != "none"]
-        self.candidates = tuple(candidates)
-        super().__init__(**shape)
+        super().__init__(candidates=candidates, **shape)
 
     def init_arch(self) -> None:
         """alpha^(i,j) [candidates] of each edge of both kinds of cell, 1e-3 N(0, 1).

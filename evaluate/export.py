@@ -1,11 +1,12 @@
-"""Exports a trained network as ONNX and by torch.export, and checks both.
+"""Exports a trained network as ONNX, by torch.export and for timm, and checks each.
 
     python evaluate/export.py RUN                   needs pip install -e '.[export]'
     python evaluate/export.py RUN --formats pt2     torch.export needs no package but torch
+    python evaluate/export.py RUN --formats timm    a folder for timm.create_model("local-dir:...")
 
 RUN is the folder of a finished `evaluate/train.py`. The command adds network.onnx (onnxruntime),
-network.pt2 (torch.export.load) and export.json: the files' inputs and outputs, and their largest
-difference from the network.
+network.pt2 (torch.export.load), timm/ (model.safetensors, config.json) and export.json: the files'
+inputs and outputs, and their largest difference from the network.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class Options:
 
     run: tyro.conf.Positional[Path]
     """The folder of a finished retraining."""
-    formats: tuple[Literal["onnx", "pt2"], ...] = ("onnx", "pt2")
-    """onnx: network.onnx; pt2: network.pt2, by torch.export."""
+    formats: tuple[Literal["onnx", "pt2", "timm"], ...] = ("onnx", "pt2")
+    """onnx: network.onnx; pt2: network.pt2, by torch.export; timm: the folder timm."""
     any_size: bool = False
     """Let the files take images of any height and width, not only the training images'."""
     batch_sizes: Annotated[tuple[int, ...], Between(most=2**20)] = (1, 8, 32)
@@ -73,9 +74,13 @@ def export(options: Options) -> None:
         of_network(trained.shape, *size, largest, 0.5, 0.5),
     )
     set_threads(options.threads)
-    program = exported.trace(trained, options.any_size)
-    given = (program, trained, options.any_size)
     contents, forms = {}, {}
+    if "timm" in options.formats:
+        files = exported.to_timm(trained)
+        contents |= {f"timm/{name}": data for name, data in files.items()}
+        forms["timm/model.safetensors"] = exported.from_timm(files)
+    if set(options.formats) != {"timm"}:
+        given = exported.trace(trained, options.any_size), trained, options.any_size
     if "onnx" in options.formats:
         contents["network.onnx"] = exported.to_onnx(*given)
         forms["network.onnx"] = exported.from_onnx(contents["network.onnx"])
@@ -89,9 +94,9 @@ def export(options: Options) -> None:
         shapes += [(3, trained.shape[0], least, least + 6), (2, trained.shape[0], 67, 40)]
     files = {
         name: {
-            "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content),
-            "max_difference": checked_difference(name, forms[name], trained, shapes),
-        } for name, content in contents.items()
+            "sha256": hashlib.sha256(contents[name]).hexdigest(), "bytes": len(contents[name]),
+            "max_difference": checked_difference(name, form, trained, shapes),
+        } for name, form in forms.items()
     }
     packages = ("torch", *PACKAGES) if "onnx" in options.formats else ("torch",)
     about = {
@@ -103,11 +108,18 @@ def export(options: Options) -> None:
     contents["export.json"] = (json.dumps(about, indent=2) + "\n").encode()
     for name, content in contents.items():
         try:
+            (options.run / name).parent.mkdir(exist_ok=True)
             write_whole(options.run / name, content)
         except OSError as error:
             raise InputError(
                 f"{options.run / name}: cannot be written ({error.strerror})"
             ) from None
+    if "timm" in options.formats:
+        place = json.dumps(f"local-dir:{(options.run / 'timm').resolve()}")
+        print(
+            "\nimport timm, common.networks.timm_models\n"
+            f"network = timm.create_model({place}, pretrained=True)"
+        )
 
 
 def check(options: Options) -> None:
@@ -118,7 +130,7 @@ def check(options: Options) -> None:
     """
     check_bounds(options)
     if not options.formats:
-        raise InputError("--formats: name one or both of onnx, pt2")
+        raise InputError("--formats: name one or more of onnx, pt2, timm")
     if not options.batch_sizes or min(options.batch_sizes) < 1:
         raise InputError("--batch-sizes: give one or more, each 1 or more")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]

@@ -25,6 +25,7 @@ TYPES = {  # types of candidates: label and colour
     "conv": ("convolutions", FAMILIES["sep_conv"]),
     "pool": ("poolings", FAMILIES["max_pool"]),
     "skip": ("identity", FAMILIES["skip"]),
+    "own": ("own operations", INK),
 }
 DASHES = {"normal": "-", "reduction": (0, (3, 1.5))}
 ACCURACIES = {
@@ -60,7 +61,9 @@ def after_the_last_pruning(line: dict) -> dict[str, float]:
         best = [names[int(np.argmax(of_edge))] for names, of_edge in pairs]
         pools = sum(name in POOLS for name in best)
         skips = best.count("skip_connect")
-        counts = {"conv": len(best) - pools - skips, "pool": pools, "skip": skips}
+        convolutions = sum("(" in name for name in best)  # see `Op.__str__`
+        own = len(best) - convolutions - pools - skips
+        counts = {"conv": convolutions, "pool": pools, "skip": skips, "own": own}
         found |= {f"{name}_share_{kind}": n / len(best) for name, n in counts.items()}
         found[f"similarity_{kind}"] = 1.0  # a candidate is like itself
     return found
@@ -96,7 +99,9 @@ def cycles_figure(metrics: Sequence[dict], last: dict[str, float] | None = None)
         panels[key].set(ylabel=label, ylim=(0, None))
     for kind, dashes in DASHES.items():
         for name, (label, colour) in TYPES.items():
-            share = [100 * line[f"{name}_share_{kind}"] for line in lines]
+            share = [100 * line.get(f"{name}_share_{kind}", 0) for line in lines]
+            if name == "own" and not any(share):
+                continue
             panels[kind].plot(pools, share, color=colour, label=label, **step)
         panels[kind].set(ylabel=f"candidates, {kind} (%)", ylim=(0, None), xlabel="epoch")
         similarity = [line[f"similarity_{kind}"] for line in lines]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import InputError
-from common.networks.genotype import Op
+from common.networks.genotype import OWN_OPS, Op
 from common.networks.ops import POOLS, SEPARABLE
 
 WITHOUT_PARAMETERS = (*POOLS, "skip_connect")
@@ -46,7 +46,7 @@ SPACES = {
 
 
 def is_convolution(op: Op) -> bool:
-    """Whether an operation can be morphed; poolings and the identity cannot."""
+    """Whether an operation can be morphed; poolings, the identity and a user's cannot."""
     return op.kernel is not None
 
 
@@ -91,9 +91,9 @@ def candidate(name: str) -> Op:
             return op
     if name in SEPARABLE:
         return Op("sep_conv", *SEPARABLE[name])
-    if name in WITHOUT_PARAMETERS:
+    if name in (*WITHOUT_PARAMETERS, *OWN_OPS):
         return Op(name)
-    known = ", ".join((*WITHOUT_PARAMETERS, *SEPARABLE))
+    known = ", ".join((*WITHOUT_PARAMETERS, *SEPARABLE, *OWN_OPS))
     raise InputError(
         f"--candidates {name}: unknown operation; known: {known}, and any separable convolution "
         "of odd kernel as 'sep_conv_3x3(dilation 1, [2,1])', its inner widths in brackets"

@@ -1,10 +1,7 @@
-import json
 import os
 import runpy
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 # Tests run side by side, each worker on a core of its own: before torch counts its threads.
 worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -13,20 +10,17 @@ if worker is not None and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 import pytest
+
+pytest.register_assert_rewrite("builders")  # before anything imports it
+
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
+from builders import ROOT, SEARCH, TINY_SEARCH, launch
 from common.draw import pictures as draw
-from common.run import checkpoint
 from retraining.config import PRESETS
 from retraining.loop import retrain
-
-ROOT = Path(__file__).parent.parent
-SEARCH = "pc_darts/search.py"
-# Ten seconds of a search with everything in it: warm-up, arch steps, checkpoints within epochs.
-TINY = "--preset digits --channels 8 --limit-images 256 --epochs 4 --warmup-epochs 2".split()
-TINY += ["--checkpoint-steps", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -68,27 +62,11 @@ def command(monkeypatch, capfd):
     return run
 
 
-def launch(*words, processes=None, launcher=None, **kwargs):
-    """Start a script of ours as a user does, in processes of its own."""
-    start = [sys.executable]
-    if launcher == "accelerate":
-        start += ["-m", "accelerate.commands.launch"]
-    elif processes is not None:
-        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-        start += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'evaluate'}"}
-    environment.pop("OMP_NUM_THREADS", None)
-    return subprocess.Popen(
-        [*start, *map(str, words)], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **kwargs,
-    )
-
-
 @pytest.fixture(scope="session")
 def finished_search(tmp_path_factory):
     """A tiny search on digits, run once as a user would."""
     folder = tmp_path_factory.mktemp("search") / "run"
-    process = launch(SEARCH, *TINY, "--threads", 1, "--output", folder)
+    process = launch(SEARCH, *TINY_SEARCH, "--threads", 1, "--output", folder)
     output, _ = process.communicate()
     assert process.returncode == 0, output
     return folder, output
@@ -107,17 +85,4 @@ def trained_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw, "run", lambda folder: None)
         retrain(config)
-    return folder
-
-
-def of_an_older_version(folder, *lacking):
-    """The folder as a version left it that did not know these flags, nor digests."""
-    description = json.loads((folder / "config.json").read_text())
-    for name in lacking:
-        del description[name]
-    (folder / "config.json").write_text(json.dumps(description))
-    for path in (folder / "checkpoints").glob("*.pt"):
-        state = torch.load(path, weights_only=True)
-        del state["stands_on"]
-        checkpoint.save(path.parent, path.stem, state)
     return folder

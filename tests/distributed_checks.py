@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch.nn import functional as F
 
+from builders import ROOT, make_detector_trainer, make_imagenet_folder, random_images
 from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import load_train
-from common.data.images import Images
 from common.data.split import Split
 from common.distributed import seed_of
 from common.language.loop import DROPOUTS
@@ -48,11 +48,8 @@ from retraining.loop import Retrainer
 from retraining.random_cells import random_genotype
 from retraining.ranking import train_briefly
 from retraining.rnn import LanguageTrainer, RNNTrainConfig
-from shapes import make as make_shapes
-from test_detection import make_trainer as make_detector_trainer
-from test_streamed_batches import make_files
+from shapes import make_coco
 
-ROOT = Path(__file__).parent.parent
 CYCLES = PRDARTSConfig(
     space="ur", cycle_epochs=(1, 1, 1), grace_epochs=(0, 0, 0), morphisms=(3, 3, 0),
     kept=(6, 6, 1), batch_size=8, batch_max=32, crop_padding=1, learning_rate=0.1,
@@ -62,8 +59,7 @@ CONFIG = SearchConfig(epochs=1, batch_size=16, crop_padding=1, learning_rate=0.1
 
 def trainer_images():
     torch.manual_seed(0)
-    pixels = torch.randint(256, (80, 3, 8, 8), dtype=torch.uint8)
-    return Images(pixels, torch.arange(80) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    return random_images(80)
 
 
 def make(accelerator, folder, kind=PCDARTSSuperNet, **how):
@@ -82,7 +78,7 @@ def make_cycles(accelerator, folder):
 
 def make_reading(accelerator, folder):
     if accelerator.is_main_process:
-        make_files(folder / "images", splits=("train",), count=8, size=(20, 30))
+        make_imagenet_folder(folder / "images", splits=("train",), count=8, size=(20, 30))
     accelerator.wait_for_everyone()
     images = load_train("imagenet", folder / "images", 16, workers=1)
     config = dataclasses.replace(CONFIG, batch_size=8, arch_grad_clip=1.0)
@@ -167,12 +163,12 @@ def main(folder):
     x = x.double()
     both_x, both_y = accelerator.gather(x), accelerator.gather(y)
     assert len(both_y) == 16
-    loss = F.cross_entropy(trainer.supernet(both_x), both_y)
-    expected = torch.autograd.grad(loss, trainer.weights + trainer.arch)
-    found = [g for of in (trainer.weights, trainer.arch)
-             for g in trainer._gradients((x, y), of, "test", {})[2]]
-    for gradient, wanted in zip(found, expected, strict=True):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-6, atol=1e-10)
+    for step, of in ((trainer.weight_step, trainer.weights), (trainer.arch_step, trainer.arch)):
+        loss = F.cross_entropy(trainer.supernet(both_x), both_y)
+        expected = torch.autograd.grad(loss, of)
+        step((x, y))
+        for parameter, wanted in zip(of, expected, strict=True):
+            torch.testing.assert_close(parameter.grad, wanted, rtol=1e-6, atol=1e-10)
 
     # So is the second-order one: what one process would find for the whole batches.
     def whole(batch, of):
@@ -321,7 +317,7 @@ def main(folder):
 
     # A detector: the weights stay equal, and each validation image is looked at once.
     if accelerator.is_main_process:
-        make_shapes(folder / "coco", train=8, valid=3)
+        make_coco(folder / "coco", train=8, valid=3)
     accelerator.wait_for_everyone()
     detecting = make_detector_trainer(folder / "coco", folder, accelerator)
     for images, targets in detecting.train_batches.from_step(0, 2):

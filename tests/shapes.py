@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 CATEGORIES = {3: "rectangle", 7: "ellipse", 90: "triangle"}
 
 
-def make(folder, train=16, valid=8, size=96, seed=0):
+def make_coco(folder, train=16, valid=8, size=96, seed=0):
     """Images of `size` pixels by three quarters of it or more, one to three shapes on each."""
     generator = np.random.default_rng(seed)
     folder = Path(folder)
@@ -69,4 +69,4 @@ def meet(one, other):
 
 
 if __name__ == "__main__":
-    make(sys.argv[1], train=600, valid=150, size=160)
+    make_coco(sys.argv[1], train=600, valid=150, size=160)

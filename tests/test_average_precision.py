@@ -9,7 +9,7 @@ import torch
 
 from detection.average_precision import METRICS, average_precision
 from detection.coco import Coco, read_split
-from shapes import make
+from shapes import make_coco
 
 
 def split(*images):
@@ -64,7 +64,7 @@ def by_hand(truth, detections, threshold):
 
 def test_the_ground_truth_scores_100(tmp_path, capfd):
     pytest.importorskip("pycocotools")
-    make(tmp_path, train=1, valid=5)
+    make_coco(tmp_path, train=1, valid=5)
     truth = read_split(tmp_path, "val2017")
     perfect = {number: truth.target(number) for number in range(len(truth))}
     for one in perfect.values():

@@ -9,16 +9,20 @@ from itertools import combinations
 import pytest
 import torch
 
+from builders import (
+    assert_same_run,
+    calls_of,
+    interrupt_after,
+    launch,
+    metrics_of,
+)
 from common.baselines import darts
 from common.data.datasets import load_train
 from common.data.split import Split
 from common.errors import NotFinite
 from common.networks.genotype import load
-from common.run.folder import Run
-from conftest import launch
 from retraining import loop, random_cells
 from retraining.random_cells import OPERATIONS, random_genotype
-from test_resume import figures, identical, last_checkpoint
 
 DARTS, RANDOM = "common/baselines/darts.py", "evaluate/random_search.py"
 SMALL = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
@@ -51,11 +55,9 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
     interrupt_after(1, lambda: command(DARTS, *SMALL, "--order", order, "--output", resumed))
     status, out, err = command(DARTS, "--resume", resumed)
     assert status == 0 and "resuming at epoch 1, step 2" in out, err
-    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
+    assert_same_run(whole, resumed)
     assert json.loads((whole / "config.json").read_text())["order"] == order
-    assert figures(whole)[0]["cut_statistics"] == "batch"
+    assert metrics_of(whole)[0]["cut_statistics"] == "batch"
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -67,43 +69,6 @@ def test_alpha_on_validation_then_weights_on_training(tmp_path, monkeypatch, ord
     assert weights == ("weight_step", "train")
     if order == 2:
         assert not torch.backends.cudnn.allow_tf32
-
-
-def calls_of(search, config, monkeypatch, epochs=(0,)):
-    """The steps that a search asks of its trainer, in order, with one pair of batches an epoch."""
-    calls = []
-
-    class Recorder:
-        def __init__(self, *_):
-            pass
-
-        def epochs(self):
-            return iter(epochs)
-
-        def batches(self):
-            return iter([("train", "valid")])
-
-        def __getattr__(self, name):
-            return lambda *batches, **given: calls.append((name, *batches, *given.values()))
-
-    monkeypatch.setitem(search.__globals__, "BilevelTrainer", Recorder)
-    search(config)
-    return calls
-
-
-def interrupt_after(saves, start):
-    """Press Ctrl-C right after that many checkpoints."""
-    original, count = Run.save_checkpoint, []
-
-    def interrupt(self, *state):
-        original(self, *state)
-        count.append(state)
-        if len(count) == saves:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "save_checkpoint", interrupt)
-        assert start()[0] == 130
 
 
 @pytest.mark.parametrize("order", ["0", "3", "two"])

@@ -10,59 +10,35 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from builders import (
+    SEARCH_CONFIG,
+    identical,
+    make_search_trainer,
+    snapshot,
+    train_batch,
+    unchanged,
+)
 from common.data.batches import Augmentation
 from common.data.images import Images
 from common.data.split import Split
 from common.errors import InputError, NotFinite
-from common.run.config import SearchConfig
-from common.run.folder import Run
 from common.supernet.supernet import SuperNet
 from common.training import bilevel
 from common.training.bilevel import BilevelTrainer
 from common.training.hessian import dominant_eigenvalue
 from gdas.supernet import GDASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
-from test_resume import identical
-
-CONFIG = SearchConfig(
-    epochs=2, batch_size=8, channels=4, cells=3, nodes=4, crop_padding=1, learning_rate=0.1,
-    weight_decay=0.01, arch_learning_rate=0.01, grad_clip=0.5, dataset="digits",
-)
 
 
 @pytest.fixture
 def trainer(tmp_path, accelerator):
-    return make(tmp_path, accelerator, SuperNet)
-
-
-def make(folder, accelerator, kind, trainer=BilevelTrainer, **how):
-    """A trainer on random images; `kind` is a class of supernets, or one that is made already."""
-    torch.manual_seed(0)
-    pixels = torch.randint(256, (40, 3, 8, 8), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(40) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
-    config, split = how.pop("config", CONFIG), how.pop("split", Split.halves(40, 0))
-    ready = isinstance(kind, torch.nn.Module)
-    supernet = kind if ready else kind(channels=4, cells=3, nodes=2, classes=3, **how)
-    run = Run(folder, "test", accelerator)
-    return trainer(config, supernet, run, images, split)
-
-
-def snapshot(parameters):
-    return [p.detach().clone() for p in parameters]
-
-
-def equal(parameters, before):
-    return all(torch.equal(p, b) for p, b in zip(parameters, before, strict=True))
-
-
-def batch(trainer, step=0):
-    return trainer.train_batches.train(step)
+    return make_search_trainer(tmp_path, accelerator, SuperNet)
 
 
 @pytest.mark.parametrize("betas", [(0.5, 0.999), (0.9, 0.99)])
 def test_arch_step_is_adam_on_the_validation_gradient(tmp_path, accelerator, betas):
-    config = dataclasses.replace(CONFIG, arch_beta1=betas[0], arch_beta2=betas[1])
-    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    config = dataclasses.replace(SEARCH_CONFIG, arch_beta1=betas[0], arch_beta2=betas[1])
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config)
     weights, arch = snapshot(trainer.weights), snapshot(trainer.arch)
     expected = [p.clone().requires_grad_() for p in arch]
     adam = torch.optim.Adam(expected, lr=0.01, betas=betas, weight_decay=1e-3)
@@ -76,8 +52,8 @@ def test_arch_step_is_adam_on_the_validation_gradient(tmp_path, accelerator, bet
         trainer.arch_step((images, labels))
         for got, want in zip(trainer.arch, expected, strict=True):
             torch.testing.assert_close(got, want)
-    assert equal(trainer.weights, weights)
-    assert not equal(trainer.arch, arch)
+    assert unchanged(trainer.weights, weights)
+    assert not unchanged(trainer.arch, arch)
 
 
 def test_weight_step_is_clipped_sgd_on_the_training_gradient(trainer):
@@ -85,7 +61,7 @@ def test_weight_step_is_clipped_sgd_on_the_training_gradient(trainer):
     expected = [p.detach().clone().requires_grad_() for p in trainer.weights]
     sgd = torch.optim.SGD(expected, lr=0.1, momentum=0.9, weight_decay=0.01)
     for step in range(2):
-        images, labels = batch(trainer, step)
+        images, labels = train_batch(trainer, step)
         loss = F.cross_entropy(trainer.supernet(images), labels)
         gradients = torch.autograd.grad(loss, trainer.weights)
         norm = torch.sqrt(sum(g.square().sum() for g in gradients))
@@ -96,7 +72,7 @@ def test_weight_step_is_clipped_sgd_on_the_training_gradient(trainer):
         trainer.weight_step((images, labels))
         for got, want in zip(trainer.weights, expected, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
-    assert equal(trainer.arch, arch)
+    assert unchanged(trainer.arch, arch)
 
 
 class ConvolutionBackward(TorchDispatchMode):
@@ -122,11 +98,11 @@ def test_steps_compute_no_gradient_that_they_do_not_use(tmp_path, accelerator, k
             trained.append([any(p.requires_grad for p in group) for group in of])
             return super().loss(*given)
 
-    trainer = make(tmp_path, accelerator, Recording)
+    trainer = make_search_trainer(tmp_path, accelerator, Recording)
     with ConvolutionBackward() as arch:
-        trainer.arch_step(batch(trainer))
+        trainer.arch_step(train_batch(trainer))
     with ConvolutionBackward() as weight:
-        trainer.weight_step(batch(trainer))
+        trainer.weight_step(train_batch(trainer))
     assert trained == [[False, True], [True, False]]
     assert arch.masks and not any(of_weight for _, of_weight, _ in arch.masks)
     assert weight.masks and all(of_weight for _, of_weight, _ in weight.masks)
@@ -150,10 +126,11 @@ def test_batches_pair_both_parts(trainer):
 def test_arch_gradient_is_clipped_by_its_flag(tmp_path, accelerator, verb):
     norms = []
     for limit in (0.0, 1e-3):
-        config = dataclasses.replace(CONFIG, arch_grad_clip=limit)
-        trainer = make(tmp_path, accelerator, SuperNet, config=config)
+        config = dataclasses.replace(SEARCH_CONFIG, arch_grad_clip=limit)
+        trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config)
         valid = trainer.valid_batches.train(0)
-        getattr(trainer, verb)(*((valid,) if verb == "arch_step" else (batch(trainer), valid)))
+        batches = (valid,) if verb == "arch_step" else (train_batch(trainer), valid)
+        getattr(trainer, verb)(*batches)
         norms.append(torch.cat([p.grad.flatten() for p in trainer.arch]).norm().item())
     assert norms[0] > 2e-3 and norms[1] == pytest.approx(1e-3, rel=1e-2)
 
@@ -161,9 +138,9 @@ def test_arch_gradient_is_clipped_by_its_flag(tmp_path, accelerator, verb):
 @pytest.mark.parametrize("warmup", [0, 2])
 def test_the_learning_rate_follows_the_epochs(tmp_path, accelerator, warmup):
     """A cosine from its flag to its minimum, after the warm-up; the architecture's is constant."""
-    config = dataclasses.replace(CONFIG, epochs=5, learning_rate_min=0.01)
+    config = dataclasses.replace(SEARCH_CONFIG, epochs=5, learning_rate_min=0.01)
     kind = functools.partial(BilevelTrainer, rate_warmup=warmup)
-    trainer, rates = make(tmp_path, accelerator, SuperNet, kind, config=config), []
+    trainer, rates = make_search_trainer(tmp_path, accelerator, SuperNet, kind, config=config), []
     for _ in trainer.epochs():
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         assert trainer.arch_optimizer.param_groups[0]["lr"] == 0.01
@@ -175,16 +152,16 @@ def test_the_learning_rate_follows_the_epochs(tmp_path, accelerator, warmup):
 
 @pytest.mark.parametrize("verb", ["arch_step", "weight_step", "unrolled_arch_step"])
 def test_a_loss_that_is_not_finite_is_reported_and_not_saved(tmp_path, accelerator, verb):
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     with pytest.raises(NotFinite, match=r"step 3 \(epoch 2, step 2 of it\)"):
         for _ in trainer.epochs():
             for images, _labels in trainer.batches():
                 if trainer.global_step >= 3:
                     images[0][:] = torch.nan
-                good = [batch(trainer)] if verb == "unrolled_arch_step" else []
+                good = [train_batch(trainer)] if verb == "unrolled_arch_step" else []
                 getattr(trainer, verb)(*good, (images[0], images[1]))
                 if verb != "weight_step":
-                    trainer.weight_step(batch(trainer))
+                    trainer.weight_step(train_batch(trainer))
             trainer.validate()
     names = sorted(p.name for p in (tmp_path / "checkpoints").glob("*.pt"))
     assert names == ["epoch-00001-step-0000000.pt"]
@@ -232,9 +209,10 @@ def test_evaluation_is_the_mean_over_all_images(trainer):
 
 def test_the_second_part_has_epochs_of_its_own(tmp_path, accelerator):
     """They go on across the epochs of the first part, each complete and in its own order."""
-    config = dataclasses.replace(CONFIG, crop_padding=0, flip=False)
+    config = dataclasses.replace(SEARCH_CONFIG, crop_padding=0, flip=False)
     split = Split(torch.arange(24), torch.arange(24, 40))
-    trainer, seen = make(tmp_path, accelerator, SuperNet, config=config, split=split), []
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config, split=split)
+    seen = []
     for _ in trainer.epochs():
         for _, (images, _labels) in trainer.batches():
             seen += [tuple(image.flatten().tolist()) for image in images]
@@ -245,9 +223,9 @@ def test_the_second_part_has_epochs_of_its_own(tmp_path, accelerator):
 
 
 def test_parts_have_orders_of_their_own_and_the_same_augmentation(tmp_path, accelerator):
-    config = dataclasses.replace(CONFIG, flip=True, cutout=2)
+    config = dataclasses.replace(SEARCH_CONFIG, flip=True, cutout=2)
     split = Split(torch.arange(20), torch.arange(20))
-    trainer = make(tmp_path, accelerator, SuperNet, config=config, split=split)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config, split=split)
     parts = trainer.train_batches, trainer.valid_batches
     assert not torch.equal(*(part.train(0)[0] for part in parts))
     assert [part.augmentation for part in parts] == [Augmentation(1, True, 2)] * 2
@@ -256,7 +234,7 @@ def test_parts_have_orders_of_their_own_and_the_same_augmentation(tmp_path, acce
 def test_each_process_has_its_share_of_both_parts(tmp_path, accelerator, monkeypatch):
     monkeypatch.setattr(type(accelerator), "process_index", 1)
     monkeypatch.setattr(type(accelerator), "num_processes", 2)
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     for part in (trainer.train_batches, trainer.valid_batches):
         assert (part.rank, part.processes, len(part.train(0)[1])) == (1, 2, 4)
 
@@ -267,7 +245,8 @@ def opened(folder, monkeypatch, batch_size, **changes):
         torch.zeros(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40) % 2, ("a", "b"), (0.5,), (1,)
     )
     monkeypatch.setattr(bilevel, "training_images", lambda *_: images)
-    config = dataclasses.replace(CONFIG, batch_size=batch_size, output=str(folder), **changes)
+    changes = {"batch_size": batch_size, "output": str(folder), **changes}
+    config = dataclasses.replace(SEARCH_CONFIG, **changes)
     return bilevel.open_search(config, "m")[3]
 
 
@@ -292,12 +271,12 @@ def test_the_smaller_part_has_at_least_one_batch(tmp_path, monkeypatch, shares, 
 def test_weights_of_operations_that_did_not_run_move_only_by_flag(
     tmp_path, accelerator, move_idle
 ):
-    trainer = make(tmp_path, accelerator, GDASSuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, GDASSuperNet)
     with torch.no_grad():
         for weight in trainer.weights:
             weight.add_(1)  # so that a decay moves each
     before = snapshot(trainer.weights)
-    trainer.weight_step(batch(trainer), move_idle=move_idle, tau=1.0)
+    trainer.weight_step(train_batch(trainer), move_idle=move_idle, tau=1.0)
     rest = [torch.equal(p, b) for p, b in zip(trainer.weights, before, strict=True)]
     assert any(rest) != move_idle
 
@@ -311,17 +290,17 @@ def test_an_architecture_without_gradient_moves_only_by_decay(
             loss, logits = super().loss(*given)
             return loss.detach(), logits
 
-    trainer = make(tmp_path, accelerator, Cut)
+    trainer = make_search_trainer(tmp_path, accelerator, Cut)
     before = snapshot(trainer.arch)
-    trainer.arch_step(batch(trainer), move_idle)
-    assert equal(trainer.arch, before) != move_idle
+    trainer.arch_step(train_batch(trainer), move_idle)
+    assert unchanged(trainer.arch, before) != move_idle
 
 
 # ------------------------------------------------------------------------ state and records
 
 
 def test_a_loaded_state_is_the_saved_one(tmp_path, accelerator):
-    saved, loaded = (make(tmp_path, accelerator, SuperNet) for _ in range(2))
+    saved, loaded = (make_search_trainer(tmp_path, accelerator, SuperNet) for _ in range(2))
     next(saved.epochs())
     for train, valid in saved.batches():
         saved.arch_step(valid)
@@ -336,8 +315,8 @@ def test_a_loaded_state_is_the_saved_one(tmp_path, accelerator):
 
 def test_validations_sample_by_the_epoch(tmp_path, accelerator):
     """All metrics of an epoch depend on its number, not on what was sampled before."""
-    config = dataclasses.replace(CONFIG, cut_accuracy="batch")
-    trainer, found = make(tmp_path, accelerator, GDASSuperNet, config=config), []
+    config = dataclasses.replace(SEARCH_CONFIG, cut_accuracy="batch")
+    trainer, found = make_search_trainer(tmp_path, accelerator, GDASSuperNet, config=config), []
     for trainer.epoch, seed in ((0, 0), (0, 1), (1, 1)):
         trainer.generator.manual_seed(seed)
         found.append(trainer.held_out_metrics(tau=1.0))
@@ -349,8 +328,8 @@ def test_validations_sample_by_the_epoch(tmp_path, accelerator):
 def test_the_hessian_is_of_the_relaxed_network(tmp_path, accelerator, monkeypatch, kind, given):
     """On the first validation batch, normalised by its own statistics."""
     monkeypatch.setattr("common.training.hessian.ITERATIONS", 3)
-    config = dataclasses.replace(CONFIG, hessian=True)
-    trainer = make(tmp_path, accelerator, kind, config=config)
+    config = dataclasses.replace(SEARCH_CONFIG, hessian=True)
+    trainer = make_search_trainer(tmp_path, accelerator, kind, config=config)
     found = trainer.held_out_metrics(**given)["hessian_eigenvalue"]
     images, labels = next(trainer.valid_batches.evaluate())
     net = trainer.supernet.train()
@@ -360,7 +339,7 @@ def test_the_hessian_is_of_the_relaxed_network(tmp_path, accelerator, monkeypatc
 
 
 def test_cells_of_skip_connections_are_reported(tmp_path, accelerator, capfd):
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     skip = trainer.supernet.candidates.index("skip_connect")
     for name in ("alpha_normal", "alpha_reduction"):
         capfd.readouterr()
@@ -370,7 +349,7 @@ def test_cells_of_skip_connections_are_reported(tmp_path, accelerator, capfd):
 
 
 def test_finish_draws_the_pictures_of_a_method(tmp_path, accelerator, monkeypatch):
-    trainer, drawn = make(tmp_path, accelerator, SuperNet), []
+    trainer, drawn = make_search_trainer(tmp_path, accelerator, SuperNet), []
     monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
     line = {"valid_loss": 1.0, "valid_top1": 1.0, "seconds": 1.0, "peak_memory_mib": 1.0}
     trainer.run.append("metrics.jsonl", line)

@@ -10,13 +10,13 @@ from common.errors import InputError, UnreadableFile
 from detection.batches import TrainBatches
 from detection.coco import read_split
 from detection.train_detector import DetectConfig
-from shapes import make
+from shapes import make_coco
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coco")
-    make(folder, train=12, valid=6)
+    make_coco(folder, train=12, valid=6)
     return folder
 
 
@@ -25,7 +25,7 @@ def written(tmp_path):
     """A split of two images, after a change of its annotations."""
 
     def write(change=lambda content: None):
-        make(tmp_path, train=2, valid=2)
+        make_coco(tmp_path, train=2, valid=2)
         file = tmp_path / "annotations" / "instances_train2017.json"
         content = json.loads(file.read_text())
         content["categories"].reverse()
@@ -162,7 +162,7 @@ def test_each_draw_is_augmented_anew_and_half_are_flipped_unless_told_not_to(fol
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_became_unreadable_is_named(tmp_path, workers):
-    make(tmp_path, train=8, valid=1)
+    make_coco(tmp_path, train=8, valid=1)
     found = batches(tmp_path, workers=workers)
     (tmp_path / "train2017" / "000003.png").write_bytes(b"no image")
     with pytest.raises(UnreadableFile, match="--data-root: .*000003.png"):

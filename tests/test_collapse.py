@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from builders import SEARCH_CONFIG, make_search_trainer, snapshot, unchanged
 from common.errors import InputError
 from common.networks.genotype import FixedCell, cell_from_pairs, load
 from common.supernet.supernet import SuperNet
@@ -16,7 +17,6 @@ from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
-from test_bilevel import CONFIG, equal, make, snapshot
 
 
 def full_hessian(loss_at, parameter, step=1e-6):
@@ -79,13 +79,13 @@ def test_relaxed_sampling_methods_mix_every_candidate(kind):
 
 
 def test_recorded_when_asked_for_and_nothing_else_changes(tmp_path, accelerator):
-    config = dataclasses.replace(CONFIG, hessian=True)
-    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    config = dataclasses.replace(SEARCH_CONFIG, hessian=True)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config)
     before = snapshot([*trainer.supernet.parameters(), *trainer.supernet.buffers()])
     assert trainer.held_out_metrics()["hessian_eigenvalue"] != 0
-    assert equal([*trainer.supernet.parameters(), *trainer.supernet.buffers()], before)
+    assert unchanged([*trainer.supernet.parameters(), *trainer.supernet.buffers()], before)
     assert all(p.requires_grad for p in trainer.supernet.parameters())
-    trainer.config = CONFIG
+    trainer.config = SEARCH_CONFIG
     assert trainer.held_out_metrics()["hessian_eigenvalue"] is None
 
 
@@ -112,7 +112,7 @@ def test_rules():
 
 def test_eigenvalue_rule_needs_the_eigenvalue():
     with pytest.raises(InputError, match="--stop-on-collapse eigenvalue.*--hessian"):
-        dataclasses.replace(CONFIG, stop_on_collapse="eigenvalue").check()
+        dataclasses.replace(SEARCH_CONFIG, stop_on_collapse="eigenvalue").check()
 
 
 DARTS = "common/baselines/darts.py"

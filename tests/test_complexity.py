@@ -3,20 +3,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from builders import ROOT
 from common.errors import InputError
 from common.networks.complexity import SETTINGS, complexity, multiply_adds, parameters
 from common.networks.genotype import Cell, Edge, Genotype, Op, load, published, save
 from common.networks.network import Network
 from published import cells as published_cells
-
-ROOT = Path(__file__).parent.parent
 
 # ------------------------------------------------------------------------------- known networks
 

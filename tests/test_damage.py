@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional as F
 
+from builders import ROOT, of_an_older_version
 from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import Dataset, load_train
@@ -24,7 +25,6 @@ from common.run.folder import EPOCH_FILES, Run
 from common.run.start import start
 from common.training.images import ImageLoop
 from common.training.schedules import LearningRate
-from conftest import ROOT, of_an_older_version
 from retraining.pinned import genotype_of, pin_genotype
 
 METHOD = "tiny"
@@ -274,7 +274,7 @@ def test_checkpoints_that_are_no_folder(runs, tmp_path, damage):
     shutil.rmtree(folder / "checkpoints")
     (folder / "checkpoints").touch()
     DAMAGES[damage](folder / "checkpoints")
-    assert resume(folder) == f"{folder / 'checkpoints'}: is not a folder; start a new run"
+    assert resume(folder) == f"{folder / 'checkpoints'}: not a folder; start a new run"
 
 
 def test_a_strangers_checkpoint_is_not_loaded(runs, tmp_path):

@@ -13,27 +13,12 @@ import torch
 from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
+from builders import make_image_folder, make_imagenet_folder
 from common.data import datasets, loader
 from common.data.batches import Augmentation
 from common.data.images import ImageFiles, Images
 from common.errors import InputError
 from retraining.config import chosen_preset
-from test_streamed_batches import make_files
-
-
-def make_folder(root, splits=("train", "test"), classes=("cat", "dog"), size=(9, 7), mode="RGB"):
-    """Three images per class: noise, whose first pixel is 10 * class + number."""
-    generator = np.random.default_rng(0)
-    for split in splits:
-        for label, name in enumerate(classes):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for k in range(3):
-                shape = (*size, 3) if mode == "RGB" else size
-                pixels = generator.integers(0, 256, shape, dtype=np.uint8)
-                pixels[0, 0] = 10 * label + k
-                Image.fromarray(pixels).save(folder / f"{k}.png")
-    return root
 
 
 def stream(images, size, indices=None, augmentation=None):
@@ -69,7 +54,7 @@ def test_digits_test_images_are_a_stratified_fifth():
 @pytest.mark.parametrize("tested", ["test", "val", "valid"])
 def test_folder_of_small_images(tmp_path, size, mode, tested):
     """Shapes, classes, labels, statistics and batches, whatever the test split is called."""
-    make_folder(tmp_path, ("train", tested), size=size, mode=mode)
+    make_image_folder(tmp_path, ("train", tested), size=size, mode=mode)
     images = datasets.load_train("folder", tmp_path)
     assert images.shape == (3 if mode == "RGB" else 1, *size) and images.classes == ("cat", "dog")
     assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -88,7 +73,7 @@ def test_scaled_images_keep_their_centre_and_aspect(tmp_path):
     """Of three stripes, three times as wide as high, only the middle one remains."""
     stripes = np.zeros((16, 48, 3), dtype=np.uint8)
     stripes[:, 16:32] = 200
-    make_folder(tmp_path, size=(16, 16))
+    make_image_folder(tmp_path, size=(16, 16))
     for k, wide in enumerate((stripes, stripes.transpose(1, 0, 2))):
         for split in ("train", "test"):
             Image.fromarray(wide).save(tmp_path / split / "cat" / f"a{k}.png")
@@ -101,7 +86,7 @@ def test_scaled_images_keep_their_centre_and_aspect(tmp_path):
 
 def test_grey_and_coloured_images(tmp_path):
     """One bit and alpha are grey; one coloured image makes all of both splits coloured."""
-    make_folder(tmp_path, size=(8, 8), mode="L")
+    make_image_folder(tmp_path, size=(8, 8), mode="L")
     cat, dog = tmp_path / "train/cat", tmp_path / "train/dog"
     Image.new("1", (8, 8), 1).save(cat / "0.png")
     Image.new("LA", (8, 8), (70, 255)).save(dog / "0.png")
@@ -155,7 +140,7 @@ BAD_FOLDERS = [  # the data set, the change to a good folder, and what the messa
 
 @pytest.mark.parametrize(("dataset", "spoil", "message"), BAD_FOLDERS)
 def test_bad_folder(tmp_path, dataset, spoil, message):
-    spoil(make_folder(tmp_path))
+    spoil(make_image_folder(tmp_path))
     with pytest.raises(InputError, match=message):
         datasets.load_test(dataset, tmp_path, datasets.load_train(dataset, tmp_path))
 
@@ -167,7 +152,7 @@ def test_data_set_of_one_size_refuses_image_size(tmp_path, dataset):
 
 
 def test_cinic10_trains_on_two_splits(tmp_path):
-    make_folder(tmp_path, splits=("train", "valid", "test"))
+    make_image_folder(tmp_path, splits=("train", "valid", "test"))
     half, train = (datasets.load_train(name, tmp_path) for name in ("folder", "cinic10"))
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] * 2
     assert torch.equal(train.pixels[:6], half.pixels)
@@ -180,7 +165,7 @@ def test_cinic10_trains_on_two_splits(tmp_path):
 
 
 def test_imagenet_stays_in_its_files(tmp_path):
-    make_files(tmp_path)
+    make_imagenet_folder(tmp_path)
     train = datasets.load_train("imagenet", tmp_path, workers=3)
     assert train.shape == (3, 224, 224) and train.classes == ("n01", "n02") and len(train) == 12
     assert (train.mean, train.std) == datasets.STATISTICS["imagenet"] and train.workers == 3
@@ -194,7 +179,7 @@ def test_imagenet_stays_in_its_files(tmp_path):
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
 def test_large_images_of_a_folder_stay_in_their_files(tmp_path, mode, channels):
-    make_folder(tmp_path, size=(130, 140), mode=mode)
+    make_image_folder(tmp_path, size=(130, 140), mode=mode)
     with pytest.raises(InputError, match="0.png is 130x140 pixels; .* --image-size 224"):
         datasets.load_train("folder", tmp_path)
     small = datasets.load_train("folder", tmp_path, 64)
@@ -297,7 +282,7 @@ def test_failed_download_names_the_alternatives(tmp_path, no_network, dataset, c
 
 def test_search_never_reads_the_test_split(tmp_path, command):
     """Its images are unreadable, and a retraining of the found cells refuses them."""
-    images = make_folder(tmp_path / "images", size=(8, 8))
+    images = make_image_folder(tmp_path / "images", size=(8, 8))
     for path in (images / "test").rglob("*.png"):
         path.write_bytes(b"damaged")
     status, _, err = command(
@@ -332,7 +317,7 @@ def test_description_of_images():
 
 @pytest.mark.parametrize("size", [8, 128])
 def test_only_the_given_indices_are_served(tmp_path, size):
-    images = datasets.load_train("folder", make_folder(tmp_path, size=(8, 8)), size)
+    images = datasets.load_train("folder", make_image_folder(tmp_path, size=(8, 8)), size)
     images = dataclasses.replace(images, labels=torch.arange(6))  # each image has its own
     served = stream(images, 1, torch.tensor([4, 1, 3]))
     assert len(served) == 3
@@ -352,7 +337,7 @@ def test_digest_depends_on_pixels_labels_and_shape():
 
 
 def test_digest_of_files_depends_on_name_length_label_and_size(tmp_path):
-    make_files(tmp_path, count=1)
+    make_imagenet_folder(tmp_path, count=1)
     file = tmp_path / "train/n01/0.JPEG"
 
     def digest(size=None):

@@ -9,29 +9,30 @@ import pytest
 import torch
 from PIL import Image
 
+from builders import (
+    TINY_DETECTION,
+    assert_same_run,
+    detection_config,
+    make_detector_trainer,
+    metrics_of,
+)
 from common.errors import InputError
 from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import load, save
 from common.networks.network import Network
 from common.run.folder import Run
 from detection import draw, train_detector
-from detection.batches import TrainBatches
-from detection.coco import read_split
-from detection.loop import DetectorTrainer
 from detection.ssd import FeatureMaps, detector
 from detection.train_detector import DetectConfig, backbone, counts
-from shapes import make
-from test_resume import figures, identical, last_checkpoint
+from shapes import make_coco
 
 DETECT = "evaluate/detect.py"
-TINY = "--image-size 64 --channels 4 --cells 3 --batch-size 8 --epochs 2 --score-epochs 2"
-TINY = [*TINY.split(), "--workers", "0", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coco")
-    make(folder, train=18, valid=5)
+    make_coco(folder, train=18, valid=5)
     return folder
 
 
@@ -113,13 +114,9 @@ def trained(tmp_path, monkeypatch):
     return run, loaded
 
 
-def config(**changes):
-    return DetectConfig(**{"channels": 4, "cells": 6, "image_size": 64, **changes}).resolved()
-
-
 def test_weights_give_genotype_stem_and_cells(trained):
     run, loaded = trained
-    genotype, ours = backbone(config(weights=str(run)))
+    genotype, ours = backbone(detection_config(weights=str(run)))
     assert genotype == load("pc_darts_imagenet")
     for name, value in loaded.network.state_dict().items():
         if not name.startswith("classifier"):
@@ -138,12 +135,12 @@ def test_weights_of_another_network_are_refused(trained, changes, large_images, 
     run, loaded = trained
     loaded.network = Network(load("pc_darts_imagenet"), 4, 6, 10, large_images=large_images)
     with pytest.raises(InputError, match=f"--weights .*{named}"):
-        backbone(replace(config(weights=str(run)), **changes))
+        backbone(replace(detection_config(weights=str(run)), **changes))
 
 
 def test_the_default_is_the_papers(trained):
     assert DetectConfig().resolved().genotype == "pc_darts_imagenet"
-    assert config(weights=str(trained[0])).genotype == str(trained[0])
+    assert detection_config(weights=str(trained[0])).genotype == str(trained[0])
     default = DetectConfig()
     assert (default.image_size, default.channels, default.cells) == (320, 48, 14)
     assert (default.train_split, default.valid_split) == ("train2017", "val2017")
@@ -162,11 +159,12 @@ def detect(command):
 def test_what_a_run_writes(folder, tmp_path, detect):
     run = tmp_path / "run"
     status, out, err = detect(
-        "--data-root", folder, *TINY, "--genotype", "gdas_frc", "--output", run, pictures=True
+        "--data-root", folder, *TINY_DETECTION, "--genotype", "gdas_frc", "--output", run,
+        pictures=True,
     )
     assert status == 0, err
     result = json.loads((run / "result.json").read_text())
-    lines = figures(run)
+    lines = metrics_of(run)
     assert [line["valid_AP"] is None for line in lines] == [True, False]
     assert "train_top1" not in lines[0]
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
@@ -180,7 +178,7 @@ def test_what_a_run_writes(folder, tmp_path, detect):
 
 def test_a_resumed_run_ends_in_the_same_bits(folder, tmp_path, detect, monkeypatch):
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    flags = ["--data-root", folder, *TINY, "--checkpoint-steps", 1]
+    flags = ["--data-root", folder, *TINY_DETECTION, "--checkpoint-steps", 1]
     assert detect(*flags, "--output", straight)[0] == 0
     original = Run.save_checkpoint
 
@@ -194,23 +192,13 @@ def test_a_resumed_run_ends_in_the_same_bits(folder, tmp_path, detect, monkeypat
         assert detect(*flags, "--output", resumed)[0] == 130
     status, out, _ = detect("--resume", resumed)
     assert status == 0 and "resuming at epoch 1, step 2" in out
-    assert figures(straight) == figures(resumed)
-    (name, state), (other_name, other) = last_checkpoint(straight), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
+    assert_same_run(straight, resumed)
     first, second = (run / "pictures" / "detections.png" for run in (straight, resumed))
     assert np.array_equal(Image.open(first), Image.open(second))
 
 
-def make_trainer(folder, run, accelerator, **changes):
-    options = config(cells=3, batch_size=8, learning_rate=0.03, workers=0, **changes)
-    train, valid = (read_split(folder, split) for split in ("train2017", "val2017"))
-    batches = TrainBatches(train, options, accelerator.process_index, accelerator.num_processes)
-    ssd = detector(backbone(options)[1], 3, 64)
-    return DetectorTrainer(options, ssd, Run(run, "test", accelerator), batches, valid)
-
-
 def test_a_few_steps_lower_the_loss(folder, tmp_path, accelerator):
-    trainer = make_trainer(folder, tmp_path, accelerator)
+    trainer = make_detector_trainer(folder, tmp_path, accelerator)
     trainer.network.train()
     images, targets = next(trainer.train_batches.from_step(0, 1))
     losses = []
@@ -222,7 +210,7 @@ def test_a_few_steps_lower_the_loss(folder, tmp_path, accelerator):
 
 def test_detections_are_in_pixels_of_the_file(folder, tmp_path, accelerator):
     """A box around all that the network sees is a box around the image."""
-    trainer = make_trainer(folder, tmp_path, accelerator, epochs=1)
+    trainer = make_detector_trainer(folder, tmp_path, accelerator, epochs=1)
     everything = {"boxes": torch.tensor([[0.0, 0, 64, 64]]), "labels": torch.tensor([1]),
                   "scores": torch.ones(1)}  # fmt: skip
     trainer.network.forward = lambda images: [everything] * len(images)
@@ -264,7 +252,7 @@ def test_sure_detections_are_drawn_whatever_their_class_is_called(tmp_path, name
 )
 def test_bad_flags_are_refused_before_anything_is_written(folder, tmp_path, detect, flags, named):
     run = tmp_path / "run"
-    status, _, err = detect("--data-root", folder, *TINY, "--output", run, *flags)
+    status, _, err = detect("--data-root", folder, *TINY_DETECTION, "--output", run, *flags)
     assert status == 2 and named in err and not run.exists()
 
 
@@ -272,27 +260,27 @@ def test_a_genotype_without_image_cells_is_refused(tmp_path, detect):
     cell = {"inputs": 2, "edges": [{"from": 0, "to": 2, "op": "skip_connect"}], "output": [2]}
     only = {"format": "nas-genotype", "version": 1, "name": "half", "cells": {"normal": cell}}
     (tmp_path / "half.json").write_text(json.dumps(only))
-    status, _, err = detect(*TINY, "--genotype", tmp_path / "half.json")
+    status, _, err = detect(*TINY_DETECTION, "--genotype", tmp_path / "half.json")
     assert status == 2 and "genotype half" in err and "reduction cell" in err
 
 
 def test_other_categories_in_the_validation_split_are_refused(tmp_path, detect):
-    make(tmp_path, train=8, valid=2)
+    make_coco(tmp_path, train=8, valid=2)
     file = tmp_path / "annotations" / "instances_val2017.json"
     content = json.loads(file.read_text())
     content["categories"].append({"id": 91, "name": "star"})
     file.write_text(json.dumps(content))
-    status, _, err = detect(*TINY, "--data-root", tmp_path)
+    status, _, err = detect(*TINY_DETECTION, "--data-root", tmp_path)
     assert status == 2 and "--valid-split val2017: has other categories" in err
 
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_damaged_images_are_named_before_a_run_begins(tmp_path, detect, split):
-    make(tmp_path / "coco", train=8, valid=8)
+    make_coco(tmp_path / "coco", train=8, valid=8)
     for name in ("000003.png", "000005.png"):
         (tmp_path / "coco" / split / name).write_bytes(b"no image")
     run = tmp_path / "run"
-    status, _, err = detect("--data-root", tmp_path / "coco", *TINY, "--output", run)
+    status, _, err = detect("--data-root", tmp_path / "coco", *TINY_DETECTION, "--output", run)
     assert status == 2 and "error: --data-root: " in err and not run.exists()
     assert f"{split}/000003.png" in err and f"{split}/000005.png" in err
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from builders import ROOT, SEARCH, TINY_SEARCH, launch
 from common.distributed import average, seed_of, set_gradients
-from conftest import ROOT, SEARCH, TINY, launch
 
 
 def test_gradients_parameters_statistics_and_draws(tmp_path):
@@ -34,7 +34,8 @@ def test_seeds_depend_on_the_whole_key():
 
 
 def test_a_message_appears_once(tmp_path):
-    process = launch(SEARCH, *TINY, "--batch-size", 63, "--output", tmp_path / "run", processes=2)
+    flags = [*TINY_SEARCH, "--batch-size", 63, "--output", tmp_path / "run"]
+    process = launch(SEARCH, *flags, processes=2)
     output, _ = process.communicate(timeout=200)
     assert process.returncode != 0
     assert output.count("error: --batch-size 63") == 1

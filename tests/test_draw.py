@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from matplotlib.legend import Legend
 from torch import nn
 
+from builders import ROOT
 from common.draw import pictures
 from common.draw.cell import BRANCHES, cells_figure, layouts
 from common.draw.confusion import confusion_figure
@@ -39,7 +40,6 @@ from common.networks.genotype import (
 )
 from common.networks.macro import Place
 from common.networks.network import FixedReductionCell
-from conftest import ROOT
 from picture_checks import (
     contrast,
     legends_match_lines,

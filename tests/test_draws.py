@@ -7,16 +7,17 @@ import inspect
 import pytest
 import torch
 
+from builders import make_cycle_trainer, make_search_trainer
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
 from edas.config import PRESETS
 from edas.search import search
 from edas.supernet import EDASSuperNet
-from test_bilevel import make
-from test_pr_darts import make as make_cycles
+
+MAKERS = [functools.partial(make_search_trainer, kind=SuperNet), make_cycle_trainer]
 
 
-@pytest.mark.parametrize("made", [functools.partial(make, kind=SuperNet), make_cycles])
+@pytest.mark.parametrize("made", MAKERS)
 def test_every_step_of_the_run_samples_anew(tmp_path, accelerator, monkeypatch, made):
     """By its number since the run's start: no epoch repeats the samples of the one before."""
     trainer, seeds = made(tmp_path, accelerator), []
@@ -35,7 +36,7 @@ def test_every_step_of_the_run_samples_anew(tmp_path, accelerator, monkeypatch, 
     assert len(seeds) >= 8 and len(set(seeds)) == len(seeds)
 
 
-@pytest.mark.parametrize("made", [functools.partial(make, kind=SuperNet), make_cycles])
+@pytest.mark.parametrize("made", MAKERS)
 def test_each_process_and_step_has_its_own_seed(tmp_path, accelerator, monkeypatch, made):
     """Of torch's own generator, which drop-path uses."""
     seeds = []

@@ -6,54 +6,20 @@ import pytest
 import torch
 
 from benchmarking.timing import saved_mib
+from builders import EDAS_VARIANTS, EDGES, SMALL, Calls, net_and_batch
 from common.data.datasets import load_train
 from common.networks.genotype import CANDIDATES
 from common.supernet.measures import cut_to_best
-from edas.config import PRESETS, EDASConfig
+from edas.config import PRESETS
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
 from edas_networks import NETWORKS
-from test_bilevel import CONFIG, make
-from test_gdas import Calls
-
-SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
-EDGES = 5  # of a cell with two nodes
-VARIANTS = ("alpha-max", "edas", "edas-inv")
-
-
-def net_and_batch(**how):
-    torch.manual_seed(0)
-    net = EDASSuperNet(**{**SMALL, **how}).double()
-    for alpha in net.arch_parameters():
-        alpha.data.mul_(1000)
-    return net, torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
-
-
-def configured(variant="edas", **changes):
-    """A small config, resolved as from a command line."""
-    fields = {field.name for field in dataclasses.fields(CONFIG)} - {"arch_weight_decay"}
-    small = {name: getattr(CONFIG, name) for name in fields}
-    return EDASConfig(**{**small, "variant": variant, **changes}).resolved()
-
-
-def searcher(folder, accelerator, variant, **changes):
-    """A config, and its trainer with alphas well apart."""
-    config = configured(variant, **changes)
-    trainer = make(folder, accelerator, EDASSuperNet, config=config)
-    for alpha in trainer.arch:
-        alpha.data.mul_(100)
-    return config, trainer
-
-
-def adam_state(trainer, alpha):
-    return {k: v.clone() for k, v in trainer.arch_optimizer.state.get(alpha, {}).items()}
-
 
 # ---------------------------------------------------------------------------------------- settings
 
 
 @pytest.mark.parametrize("preset", ["cifar10", "cifar100"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EDAS_VARIANTS)
 def test_the_defaults_are_section_4_1(preset, variant):
     inverts = variant == "edas-inv"
     paper = {
@@ -97,7 +63,7 @@ def test_counts():
 @pytest.mark.parametrize("sigma", [1, -1])
 def test_equations_2_and_3(candidates, sigma):
     """With no edge and with each edge sampled: logits and all gradients of the equation form."""
-    net, images, labels = net_and_batch(candidates=candidates)
+    net, images, labels = net_and_batch(EDASSuperNet, candidates=candidates)
     slow = EquationEDAS(candidates, **SMALL).double()
     slow.load_state_dict(net.state_dict())
     for sampled in [(), *((n,) for n in range(len(net.arch)))]:
@@ -117,7 +83,7 @@ def test_equations_2_and_3(candidates, sigma):
 
 
 def test_sigma_inverts_softmax_and_argmax_but_not_the_genotype():
-    net, images, _ = net_and_batch()
+    net, images, _ = net_and_batch(EDASSuperNet)
     up, derived, op = net.mixes(sampled=(2,))[0], net.derive(), net.mix("normal").op
     down = net.mixes(sampled=(2,), sigma=-1)[0]
     alphas = torch.stack(net.arch_parameters())[:EDGES].detach()
@@ -132,7 +98,7 @@ def test_sigma_inverts_softmax_and_argmax_but_not_the_genotype():
 
 
 def test_zero_is_in_the_relaxed_softmax_and_never_an_argmax():
-    net, images, labels = net_and_batch(candidates=8)
+    net, images, labels = net_and_batch(EDASSuperNet, candidates=8)
     none = CANDIDATES.index("none")
     for alpha in net.arch_parameters():
         alpha.data[none] = 9
@@ -149,7 +115,7 @@ def test_zero_is_in_the_relaxed_softmax_and_never_an_argmax():
 
 def test_nothing_is_lost_by_the_cut_when_no_edge_is_relaxed():
     """The network of argmax operations is the pruned one, to the bit (3.2)."""
-    net, images, _ = net_and_batch()
+    net, images, _ = net_and_batch(EDASSuperNet)
     cut = net.per_cell({k: cut_to_best(net.mix(k), net.candidates) for k in net.kinds})
     assert torch.equal(net(images), net(images, cut))
     assert not torch.equal(net(images, net.mixes(sampled=(0,))), net(images, cut))
@@ -160,7 +126,7 @@ def test_nothing_is_lost_by_the_cut_when_no_edge_is_relaxed():
 
 @pytest.mark.parametrize("sampled", [1, EDGES + 3])
 def test_only_the_sampled_edges_alpha_has_a_gradient(sampled):
-    net, images, labels = net_and_batch()
+    net, images, labels = net_and_batch(EDASSuperNet)
     mixes = net.mixes(sampled=(sampled,))
     for place, sample in zip(net.places, mixes, strict=True):
         first = EDGES * net.kinds.index(place.kind)

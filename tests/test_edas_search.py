@@ -6,13 +6,16 @@ import json
 import pytest
 import torch
 
+from builders import (
+    EDAS_VARIANTS,
+    EDGES,
+    assert_same_run,
+    interrupt_after,
+)
 from common.networks.genotype import load
 from common.training.bilevel import BilevelTrainer
 from edas.config import PRESETS
 from edas.search import search
-from test_baselines import interrupt_after
-from test_edas import EDGES, VARIANTS
-from test_resume import figures, identical, last_checkpoint
 
 SEARCH = "edas/search.py"
 TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
@@ -23,7 +26,7 @@ TINY += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
     ["--variant", "alpha-max"],
     ["--variant", "edas", "--candidates", "8"],
     ["--variant", "edas-inv", "--inversion-epochs", "1"],
-], ids=VARIANTS)  # fmt: skip
+], ids=EDAS_VARIANTS)  # fmt: skip
 def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command, flags):
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     status, out, err = command(SEARCH, *TINY, *flags, "--output", straight)
@@ -31,9 +34,7 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
     interrupt_after(3, lambda: command(SEARCH, *TINY, *flags, "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2, step 2" in out, err
-    assert figures(straight) == figures(resumed) and load(straight) == load(resumed)
-    (name, state), (other_name, other) = last_checkpoint(straight), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
+    assert_same_run(straight, resumed)
     assert load(straight).provenance["variant"] == flags[1]
     last = json.loads((straight / "architecture.jsonl").read_text().splitlines()[-1])
     assert len(last["parameters"]) == 2 * EDGES

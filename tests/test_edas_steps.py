@@ -6,13 +6,19 @@ from collections import Counter
 import pytest
 import torch
 
+from builders import (
+    EDAS_VARIANTS,
+    EDGES,
+    adam_state,
+    identical,
+    make_edas_trainer,
+    snapshot,
+    train_batch,
+)
 from common.distributed import generator_of
 from common.training.bilevel import BilevelTrainer
 from edas.search import decay_unsampled, iteration, sign
 from edas.supernet import EDASSuperNet
-from test_bilevel import batch, snapshot
-from test_edas import EDGES, VARIANTS, adam_state, searcher
-from test_resume import identical
 
 
 def edge_of(config, step, edges=2 * EDGES):
@@ -22,7 +28,7 @@ def edge_of(config, step, edges=2 * EDGES):
 
 def iterate(config, trainer):
     valid = trainer.valid_batches.train(trainer.global_step)
-    return iteration(config, trainer, batch(trainer), valid)
+    return iteration(config, trainer, train_batch(trainer), valid)
 
 
 def moved(parameters, before):
@@ -46,7 +52,7 @@ def adam_step(alpha, gradient, state=None):
 
 @pytest.mark.parametrize("variant", ["alpha-max", "edas"])
 def test_alphas_and_adams_state_of_unsampled_edges_stay_to_the_bit(tmp_path, accelerator, variant):
-    config, trainer = searcher(tmp_path, accelerator, variant)
+    config, trainer = make_edas_trainer(tmp_path, accelerator, variant)
     drawn = set()
     for trainer.global_step in range(12):
         before = snapshot(trainer.arch)
@@ -61,7 +67,7 @@ def test_alphas_and_adams_state_of_unsampled_edges_stay_to_the_bit(tmp_path, acc
 
 
 def test_an_edge_of_each_kind_can_be_relaxed(tmp_path, accelerator):
-    config, trainer = searcher(tmp_path, accelerator, "edas", edge_per_kind=True)
+    config, trainer = make_edas_trainer(tmp_path, accelerator, "edas", edge_per_kind=True)
     pairs = set()
     for trainer.global_step in range(4):
         before = snapshot(trainer.arch)
@@ -86,7 +92,7 @@ def test_edges_are_drawn_uniformly_from_both_kinds_of_cell():
 
 def unsampled_edges(tmp_path, accelerator, decayed):
     """Of 12 iterations: sampled before?, alpha before and after, Adam's state before and after."""
-    config, trainer = searcher(tmp_path, accelerator, "edas-inv", decayed=decayed)
+    config, trainer = make_edas_trainer(tmp_path, accelerator, "edas-inv", decayed=decayed)
     seen = set()
     for trainer.global_step in range(12):
         before = snapshot(trainer.arch)
@@ -122,7 +128,7 @@ def test_the_other_readings_of_the_decay(tmp_path, accelerator):
 
 
 def test_the_sampled_edges_decay_is_adams(tmp_path, accelerator):
-    config, trainer = searcher(tmp_path, accelerator, "edas-inv")
+    config, trainer = make_edas_trainer(tmp_path, accelerator, "edas-inv")
     alpha = trainer.arch[edge_of(config, 0)]
     before = alpha.detach().clone()
     iterate(config, trainer)
@@ -146,7 +152,8 @@ def test_a_decay_halves_alpha_at_most():
 
 @pytest.mark.parametrize("decayed", ["all", "adam", "sampled"])
 def test_alphas_decay_in_the_first_epochs_only(tmp_path, accelerator, decayed):
-    config, trainer = searcher(tmp_path, accelerator, "edas-inv", decayed=decayed, decay_epochs=1)
+    how = {"decayed": decayed, "decay_epochs": 1}
+    config, trainer = make_edas_trainer(tmp_path, accelerator, "edas-inv", **how)
     iterate(config, trainer)
     assert trainer.arch_optimizer.param_groups[0]["weight_decay"] == 1e-3
     trainer.epoch = trainer.global_step = 1
@@ -166,14 +173,14 @@ def test_the_sign_alternates_in_the_first_epochs_only():
     assert {sign(0, step, 0) for step in range(5)} == {1}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EDAS_VARIANTS)
 def test_both_steps_of_an_iteration_use_one_edge_and_one_sign(
     tmp_path, accelerator, monkeypatch, variant
 ):
     """Nine iterations of three epochs; EDAS-inv inverts in the first two. alpha-max trains
     weights without a relaxed edge (5.3)."""
     inversion = {"inversion_epochs": 2} if variant == "edas-inv" else {}
-    config, trainer = searcher(tmp_path, accelerator, variant, **inversion)
+    config, trainer = make_edas_trainer(tmp_path, accelerator, variant, **inversion)
     seen = []
     for step in ("arch_step", "weight_step"):
         monkeypatch.setattr(
@@ -198,7 +205,7 @@ def test_both_steps_of_an_iteration_use_one_edge_and_one_sign(
 @pytest.mark.parametrize(("variant", "most"), [("edas", 7), ("alpha-max", 1)])
 def test_the_weight_step_trains_the_operations_that_run(tmp_path, accelerator, variant, most):
     """All of the sampled edge by EDAS, the best one by alpha-max (3.2, 5.3)."""
-    config, trainer = searcher(tmp_path, accelerator, variant)
+    config, trainer = make_edas_trainer(tmp_path, accelerator, variant)
     net, before = trainer.supernet, snapshot(trainer.weights)
     relaxed = iterate(config, trainer)
     mixes = net.mixes(sampled=relaxed)  # alpha has not moved since the weight step
@@ -217,6 +224,6 @@ def test_the_weight_step_trains_the_operations_that_run(tmp_path, accelerator, v
 
 def test_alpha_max_loses_nothing_by_the_cut_and_its_metrics_show_it(tmp_path, accelerator):
     """The search's network is the one cut to its best operations (3.2)."""
-    config, trainer = searcher(tmp_path, accelerator, "alpha-max", cut_accuracy="batch")
+    config, trainer = make_edas_trainer(tmp_path, accelerator, "alpha-max", cut_accuracy="batch")
     metrics = trainer.held_out_metrics(sampled=iterate(config, trainer))
     assert metrics["uncut_top1"] == metrics["cut_top1"]

@@ -4,7 +4,11 @@ import functools
 
 import pytest
 import torch
+from torch import nn
 
+from builders import FIRST, assert_same_state, conv, make_search_trainer
+from common.networks.genotype import OWN_OPS, Op
+from common.networks.ops import register
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
@@ -20,8 +24,6 @@ from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts.equation_form import EquationPRDARTS
 from pr_darts.pools import Pool
 from pr_darts.supernet import PRDARTSSuperNet
-from test_bilevel import make
-from test_pr_darts_morphisms import FIRST, conv
 
 POOLS = [FIRST, (FIRST[3], conv(5, 2, 2)), FIRST[:3], (FIRST[1], conv(3, 2)), (conv(3, 2, 1, 1),)]
 FORMS = {
@@ -35,15 +37,22 @@ FORMS = {
 }
 
 
-def pair(method):
-    """Both forms with the same weights, and alphas well apart; sizes odd and even, C above 8."""
+def pair(method, own=()):
+    """Both forms with the same weights, and alphas well apart; sizes odd and even, C above 8.
+
+    `own` operations are added to the candidates of every edge.
+    """
     nets = []
     for kind in FORMS[method]:
         torch.manual_seed(0)
-        channels = 8 if method == "darts" else 12
-        net = kind(channels=channels, cells=3, nodes=2, classes=3).double()
+        shape = {"channels": 8 if method == "darts" else 12, "cells": 3, "nodes": 2, "classes": 3}
+        if own and method != "pr_darts":
+            names = kind.func.candidates if method == "gdas_frc" else kind.candidates
+            shape["candidates"] = (*names, *own)
+        net = kind(**shape).double()
         if method == "pr_darts":
-            net.rebuild({kind: [Pool.first(pool) for pool in POOLS] for kind in net.kinds})
+            pools = [Pool.first((*pool, *map(Op, own))) for pool in POOLS]
+            net.rebuild(dict.fromkeys(net.kinds, pools))
         nets.append(net)
     fast, slow = nets
     for alpha in fast.arch_parameters():
@@ -69,20 +78,11 @@ def batches():
         yield images, torch.randint(3, (3,), generator=generator)
 
 
-def agree(state, expected):
-    assert state.keys() == expected.keys()
-    for name, value in state.items():
-        if "num_batches_tracked" not in name:  # unused, as the momentum is fixed
-            torch.testing.assert_close(
-                value, expected[name], rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
-            )
-
-
-@pytest.mark.parametrize("method", FORMS)
-def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
+def check_one_pass(method, nets):
+    """Logits, gradients and running statistics of both forms agree; returns the gradients."""
     batch, _ = batches()
     logits, states = [], []
-    for net in pair(method):
+    for net in nets:
         loss, out = net.loss(*batch, mixes(method, net, 5))
         loss.backward()
         with torch.no_grad():  # gradients, by the names of a checkpoint
@@ -92,8 +92,63 @@ def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
         logits.append(out)
         states.append(net.state_dict())
     torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
-    agree(*states)
-    assert any(value.abs().max() > 1e-4 for name, value in states[0].items() if "arch." in name)
+    assert_same_state(*states)
+    assert any(value.abs().max() > 1e-6 for name, value in states[0].items() if "arch." in name)
+    return states[0]
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
+    check_one_pass(method, pair(method))
+
+
+def convolution(channels, stride, affine):
+    """A dense 3x3 convolution, NAS-Bench-201's `nor_conv_3x3`."""
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    )
+
+
+class Gate(nn.Module):
+    """x sigmoid(convolution of x), with no normalisation, and parameters of its own."""
+
+    def __init__(self, channels, stride, affine):
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, channels, 1, stride)
+        self.slope = nn.Parameter(torch.ones(()))
+        self.stride = stride
+
+    def forward(self, x):
+        return self.slope * x[:, :, :: self.stride, :: self.stride] * self.convolution(x).sigmoid()
+
+
+@pytest.fixture
+def own():
+    """Two operations that are not in this code, by name."""
+    builders = {"nor_conv_3x3": convolution, "gate": Gate}
+    for name, builder in builders.items():
+        register(name, builder)
+    yield tuple(builders)
+    for name in builders:
+        del OWN_OPS[name]
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_own_operations_run_as_the_equations_say(method, own):
+    nets = pair(method, own)
+    for net in nets if method in ("gdas", "gdas_frc", "edas") else ():  # draw and take them often
+        for alpha in net.arch_parameters():
+            alpha.data[..., -2:] += 2
+    gradients = check_one_pass(method, nets)
+    for name in own:
+        assert any(f".{name}." in key and g.abs().max() > 1e-4 for key, g in gradients.items())
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_iterations_with_own_operations_agree(method, own, tmp_path, accelerator):
+    check_iterations(method, pair(method, own), tmp_path, accelerator)
 
 
 @pytest.mark.parametrize("method", FORMS)
@@ -108,15 +163,20 @@ def test_both_steps_run_in_bf16(method):
     assert any(g is not None and g.abs().max() > 0 for g in gradients)
 
 
-@pytest.mark.parametrize("method", FORMS)
-def test_ten_iterations_agree(method, tmp_path, accelerator):
+def check_iterations(method, nets, tmp_path, accelerator):
+    """Ten steps on alpha and ten on the weights end alike."""
     train, valid = batches()
     states = []
     given = {"sampled": (3,)} if method == "edas" else {}
-    for net, kind in zip(pair(method), (BilevelTrainer, EquationTrainer), strict=True):
-        trainer = make(tmp_path, accelerator, net, trainer=kind)
+    for net, kind in zip(nets, (BilevelTrainer, EquationTrainer), strict=True):
+        trainer = make_search_trainer(tmp_path, accelerator, net, trainer=kind)
         for trainer.global_step in range(10):
             trainer.arch_step(valid, **given)
             trainer.weight_step(train, **given)
         states.append(net.state_dict())
-    agree(*states)
+    assert_same_state(*states)
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_ten_iterations_agree(method, tmp_path, accelerator):
+    check_iterations(method, pair(method), tmp_path, accelerator)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from builders import ROOT
 
 ROOMS = "common pc_darts gdas edas itnas pr_darts evaluate".split()
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]

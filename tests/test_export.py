@@ -3,19 +3,24 @@
 import hashlib
 import importlib.util
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from builders import assert_refused
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.networks.trained import Trained, load_trained
 from exporting import exported
-from test_commands import assert_refused
 
 EXPORT = "evaluate/export.py"
+REPOSITORY = Path(__file__).parents[1]
 QUICK = ["--batch-sizes", 1, 5, "--threads", 1]
 WRITTEN = ("network.onnx", "network.pt2", "export.json")
 
@@ -87,6 +92,45 @@ def test_onnx(run, command):
         logits = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
         torch.testing.assert_close(logits, trained.network(images), rtol=0, atol=1e-4)
     assert "test" not in sys.modules  # see test_tested.py
+
+
+def test_timm_loads_the_folder_by_the_printed_lines(run, command):
+    """In a fresh process, and fine-tuned: another last layer, colour images, feature maps."""
+    status, out, err = command(EXPORT, run, "--formats", "timm", *QUICK)
+    assert status == 0, err
+    files = sorted(path.name for path in (run / "timm").iterdir())
+    assert files == ["config.json", "model.safetensors"]
+    config, trained = read(run / "timm" / "config.json"), load_trained(run)
+    assert config["model_args"]["genotype"] == trained.genotype.to_json()
+    assert read(run / "export.json")["files"]["timm/model.safetensors"]["max_difference"] < 1e-4
+    images = images_of(trained, 3)
+    torch.save(images, run / "images.pt")
+    lines = out[out.index("import timm") :].splitlines()[:2]
+    place = re.search("local-dir:[^\"]*", lines[1])[0]
+    program = f"""
+{lines[0]}
+{lines[1]}
+import json, torch
+from timm.data import resolve_data_config
+images = torch.load("images.pt")
+about = resolve_data_config(model=network)
+print(json.dumps([network.eval()(images).tolist(), about, network.pretrained_cfg["label_names"]]))
+network = timm.create_model({place!r}, pretrained=True, num_classes=3, in_chans=3)
+print(list(network(images.expand(-1, 3, -1, -1)).shape))
+features = timm.create_model({place!r}, pretrained=True, features_only=True)
+print([list(map_.shape[1:]) for map_ in features(images)])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=run, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (logits, about, labels), shape, maps = map(json.loads, done.stdout.splitlines())
+    torch.testing.assert_close(torch.tensor(logits), trained.network(images), rtol=0, atol=1e-6)
+    assert about["input_size"] == list(trained.shape)
+    assert about["mean"] == list(trained.mean) and about["std"] == list(trained.std)
+    assert labels == list(trained.classes) and shape == [3, 3]
+    assert maps == [[16, 8, 8], [32, 4, 4], [64, 2, 2]]
 
 
 def test_pools_skips_and_dilations_at_an_odd_size():

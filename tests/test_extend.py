@@ -4,10 +4,9 @@ import json
 
 import pytest
 
+from builders import SEARCH, assert_same_run, metrics_of
 from common.run.folder import Run
 from common.training.schedules import learning_rate
-from conftest import SEARCH
-from test_resume import figures, identical, last_checkpoint
 
 SMALL = "--preset digits --limit-images 128 --batch-size 16 --channels 4 --cells 3 --epochs 2"
 SMALL += " --threads 1 --checkpoint-steps 1"
@@ -29,7 +28,7 @@ def test_a_killed_extension_ends_in_the_same_bits(tmp_path, command, words):
     assert (whole / "metrics.jsonl").read_text().startswith(before[whole])
     assert json.loads((whole / "config.json").read_text())["epochs"] == 4
     assert json.loads((whole / "result.json").read_text())["epochs"] == 4
-    rates = [line["learning_rate"] for line in figures(whole)]
+    rates = [line["learning_rate"] for line in metrics_of(whole)]
     assert rates[2:] == [learning_rate("cosine", rates[0], epoch, 4) for epoch in (2, 3)]
 
     save = Run.save_checkpoint
@@ -45,9 +44,7 @@ def test_a_killed_extension_ends_in_the_same_bits(tmp_path, command, words):
             assert command(words[0], "--resume", killed, *flags)[0] == 130
         assert not (killed / "result.json").exists()
     assert command(words[0], "--resume", killed)[0] == 0
-    assert figures(killed) == figures(whole)
-    (name, state), (other, expected) = last_checkpoint(killed), last_checkpoint(whole)
-    assert name == other and identical(state, expected)
+    assert_same_run(killed, whole)
     assert command(words[0], "--resume", killed, "--extend-epochs", 1)[0] == 0  # and once more
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import make_retrainer
 from common.data.images import Images
 from common.errors import InputError
 from common.run import folder as run_folder
@@ -23,7 +24,6 @@ from common.training import bilevel
 from common.training.bilevel import open_search
 from common.training.loop import prepare
 from retraining import loop
-from test_retrain import make_trainer
 
 BEGAN = {
     "classes": ["a", "b"], "shape": [3, 8, 8], "mean": [0.5], "std": [0.2], "train_sha256": "1"
@@ -77,7 +77,7 @@ def test_a_search_of_changed_images_asks_for_the_flag(tmp_path, monkeypatch):
 
 
 def test_a_retraining_of_changed_images_asks_for_the_flag(tmp_path, accelerator, monkeypatch):
-    donor = make_trainer(tmp_path / "donor", accelerator, crop_padding=1, cutout=0)
+    donor = make_retrainer(tmp_path / "donor", accelerator, crop_padding=1, cutout=0)
 
     class Begun(Exception):
         """Far enough."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from builders import assert_refused
 from common.draw import pictures
 from common.errors import InputError
 from common.networks import formats
@@ -30,7 +31,6 @@ from common.networks.genotype import (
 )
 from common.networks.network import Network
 from retraining.config import chosen_preset
-from test_commands import assert_refused
 
 CONVERT = "evaluate/convert.py"
 WRITERS = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from builders import SMALL, Calls, make_search_trainer, net_and_batch, train_batch
 from common.networks.genotype import CANDIDATES, FixedCell
 from common.networks.network import FixedReductionCell
 from common.supernet.cell import Mix
@@ -14,19 +14,8 @@ from common.supernet.sampled import Sample
 from common.supernet.supernet import SuperNet
 from gdas.config import PRESETS
 from gdas.supernet import GDASSuperNet
-from test_bilevel import batch, make
 
-SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
 NONE, CONV = CANDIDATES.index("none"), CANDIDATES.index("sep_conv_3x3")
-
-
-def net_and_batch(**how):
-    """In float64, with alphas well apart."""
-    torch.manual_seed(0)
-    net = GDASSuperNet(**{**SMALL, **how}).double()
-    for alpha in net.arch_parameters():
-        alpha.data.mul_(1000)
-    return net, torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
 
 
 def always_draw(net, column):
@@ -98,7 +87,7 @@ def test_equations_4_to_7(tau):
 
 def test_the_forward_value_is_the_operations_to_the_bit():
     """With and without alpha's gradient in the graph."""
-    net, images, labels = net_and_batch()
+    net, images, labels = net_and_batch(GDASSuperNet)
     losses = []
     for wanted in (True, False):
         for alpha in net.arch_parameters():
@@ -109,7 +98,7 @@ def test_the_forward_value_is_the_operations_to_the_bit():
 
 
 def test_draws_follow_the_softmax_of_alpha():
-    net, _, _ = net_and_batch(cells=8)
+    net, _, _ = net_and_batch(GDASSuperNet, cells=8)
     count, total = torch.zeros(5, 8), 0
     for _ in range(600):
         for place, sample in zip(net.places, net.mixes(), strict=True):
@@ -132,7 +121,7 @@ def test_gumbel_noise_is_gumbel():
 
 @pytest.mark.parametrize("draw", ["cell", "kind"])
 def test_cells_draw_for_themselves_or_share_by_kind(draw):
-    net, _, _ = net_and_batch(cells=8, draw=draw)
+    net, _, _ = net_and_batch(GDASSuperNet, cells=8, draw=draw)
     samples = net.mixes()
     draws = {
         kind: {str(s.active) for s, p in zip(samples, net.places, strict=True) if p.kind == kind}
@@ -152,7 +141,7 @@ def test_tau_is_linear_and_reaches_its_end():
 
 
 def test_only_drawn_operations_have_a_gradient():
-    net, images, labels = net_and_batch()
+    net, images, labels = net_and_batch(GDASSuperNet)
     samples = net.mixes()
     loss, _ = net.loss(images, labels, samples)
     drawn = {
@@ -165,19 +154,6 @@ def test_only_drawn_operations_have_a_gradient():
         if ".edges." in name:
             _, n, _, edge, candidate, *_ = name.split(".")
             assert (parameter.grad is not None) == ((n, edge, candidate) in drawn), name
-
-
-class Calls(TorchDispatchMode):
-    """Counts all operations, and those that wait for a value (`item`)."""
-
-    def __init__(self):
-        super().__init__()
-        self.all = self.reads = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.all += 1
-        self.reads += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_cost_does_not_grow_with_the_candidates():
@@ -213,7 +189,7 @@ def test_a_pass_waits_for_the_device_once(monkeypatch):
 
 
 def test_a_node_with_only_none_is_zero():
-    net, _, _ = net_and_batch()
+    net, _, _ = net_and_batch(GDASSuperNet)
     nothing = Sample([[NONE]] * 5)
     for cell, place, size in zip(net.cells[:2], net.places[:2], (6, 3), strict=True):
         out = cell(*(torch.randn(2, c, 6, 6).double() for c in place.inputs), nothing)
@@ -223,23 +199,23 @@ def test_a_node_with_only_none_is_zero():
 @pytest.mark.parametrize("reduction", ["searched", "fixed"])
 def test_a_draw_of_nothing_leaves_alpha_to_its_decay(tmp_path, accelerator, reduction):
     """Every edge draws `none`: the loss does not depend on alpha."""
-    trainer = make(tmp_path, accelerator, GDASSuperNet, reduction=reduction)
+    trainer = make_search_trainer(tmp_path, accelerator, GDASSuperNet, reduction=reduction)
     always_draw(trainer.supernet, NONE)
     expected = [p.detach().clone().requires_grad_() for p in trainer.arch]
     adam = torch.optim.Adam(expected, lr=0.01, betas=(0.5, 0.999), weight_decay=1e-3)
     for parameter in expected:
         parameter.grad = torch.zeros_like(parameter)
     adam.step()
-    trainer.arch_step(batch(trainer))
+    trainer.arch_step(train_batch(trainer))
     torch.testing.assert_close(trainer.arch, expected)
-    trainer.weight_step(batch(trainer))  # trains the classifier
+    trainer.weight_step(train_batch(trainer))  # trains the classifier
 
 
 # --------------------------------------------------------------------------------- GDAS (FRC), cuts
 
 
 def test_the_fixed_reduction_cell_is_between_searched_normal_cells():
-    net, images, labels = net_and_batch(reduction="fixed", cells=8)
+    net, images, labels = net_and_batch(GDASSuperNet, reduction="fixed", cells=8)
     fixed = [isinstance(cell, FixedReductionCell) for cell in net.cells]
     assert fixed == [place.reduction for place in net.places]
     assert list(net.arch) == ["alpha_normal"]
@@ -258,7 +234,7 @@ def test_a_network_may_end_with_the_fixed_cell():
 
 
 def test_a_cut_is_what_the_dense_supernet_computes():
-    net, images, _ = net_and_batch()
+    net, images, _ = net_and_batch(GDASSuperNet)
     dense = SuperNet(**SMALL).double()
     dense.load_state_dict(net.state_dict())
     ops = {k: F.one_hot(torch.randint(1, 8, (5,)), 8).double() for k in net.kinds}

@@ -4,12 +4,11 @@ import dataclasses
 
 import pytest
 
+from builders import assert_same_run, interrupt_after, metrics_of
 from common.networks.genotype import FixedCell, load
 from common.training.bilevel import BilevelTrainer
 from gdas.config import PRESETS
 from gdas.search import search
-from test_baselines import interrupt_after
-from test_resume import figures, identical, last_checkpoint
 
 SEARCH = "gdas/search.py"
 TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
@@ -25,11 +24,8 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
     interrupt_after(3, lambda: command(SEARCH, *flags, "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2, step 2" in out, err
-    lines, found = figures(straight), load(straight)
-    assert lines == figures(resumed) and found == load(resumed)
-    (name, state), (other_name, other) = last_checkpoint(straight), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
-
+    assert_same_run(straight, resumed)
+    lines, found = metrics_of(straight), load(straight)
     assert [line["tau"] for line in lines] == [10, pytest.approx(0.1)]
     assert (found.cells["reduction"] == FixedCell("gdas_frc")) == fixed
     assert found.provenance["reduction"] == reduction

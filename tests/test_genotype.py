@@ -9,6 +9,7 @@ import pytest
 from common.errors import InputError
 from common.networks.genotype import (
     CANDIDATES,
+    OWN_OPS,
     RECURRENT_OPS,
     Cell,
     Edge,
@@ -159,7 +160,7 @@ def test_edges_are_sorted_by_target_and_provenance_is_optional():
 
 
 def test_run_folder(tmp_path):
-    with pytest.raises(InputError, match=r"holds no genotype\.json.*--resume"):
+    with pytest.raises(InputError, match=r"holds no genotype\.json"):
         load(tmp_path)
     save(SEARCHED, tmp_path / "genotype.json")
     assert load(tmp_path) == load(str(tmp_path)) == SEARCHED
@@ -196,6 +197,15 @@ def test_binary_file_is_refused(tmp_path):
 def test_invalid_json_is_refused(text):
     with pytest.raises(InputError, match="^mine: not valid JSON: "):
         parse(text, "mine")
+
+
+def test_a_registered_operation_is_known(monkeypatch):
+    cell = Cell(2, (Edge(0, 2, Op("mine")), Edge(1, 2, Op("skip_connect"))), (2,))
+    text = json.dumps(Genotype("found", {"normal": cell}).to_json())
+    with pytest.raises(InputError, match='normal: unknown operation "mine"; known: none'):
+        parse(text)
+    monkeypatch.setitem(OWN_OPS, "mine", None)
+    assert parse(text).cells["normal"] == cell
 
 
 def edge(source, target, op="skip_connect"):

@@ -5,16 +5,16 @@ import re
 
 import pytest
 
+from builders import command_configs
 from common.run.cli import read_flags
 from common.run.flags import flag
 from common.run.help import GROUPS
-from test_limits import CONFIGS
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", command_configs())
 def test_every_flag_is_shown_once_and_none_nowhere(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    config = CONFIGS[name]
+    config = command_configs()[name]
     with pytest.raises(SystemExit, match="0"):
         read_flags(type(config), ["--help"], None, config)
     shown = capsys.readouterr().out
@@ -26,7 +26,7 @@ def test_every_flag_is_shown_once_and_none_nowhere(name, capsys, monkeypatch):
 
 
 def test_the_boxes_of_a_search(capsys):
-    config = CONFIGS["pc_darts/search.py"]
+    config = command_configs()["pc_darts/search.py"]
     with pytest.raises(SystemExit, match="0"):
         read_flags(type(config), ["--help"], None, config)
     shown = capsys.readouterr().out
@@ -36,11 +36,14 @@ def test_the_boxes_of_a_search(capsys):
 
 
 def test_groups_name_flags_that_exist():
-    known = {field.name for config in CONFIGS.values() for field in dataclasses.fields(config)}
+    configs = command_configs().values()
+    known = {field.name for config in configs for field in dataclasses.fields(config)}
     assert {name for names in GROUPS.values() for name in names.split()} <= known
 
 
-@pytest.mark.parametrize("name", sorted({*CONFIGS} - {"evaluate/test.py", "evaluate/export.py"}))
+@pytest.mark.parametrize(
+    "name", sorted({*command_configs()} - {"evaluate/test.py", "evaluate/export.py"})
+)
 def test_without_flags_the_defaults(name):
-    config = CONFIGS[name]
+    config = command_configs()[name]
     assert read_flags(type(config), [], None, config) == config

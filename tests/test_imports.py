@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from builders import ROOT
+
 PAPERS = ("pc_darts", "gdas", "edas", "itnas", "pr_darts")
 # Floors: a file imports from its own room and from rooms below.
 ROOMS = (
@@ -134,3 +135,15 @@ def test_a_command_imports_common_before_torch(path):
             if package in ("common", *PAPERS):
                 return
             assert package in sys.stdlib_module_names or package == "tyro", first
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
+def test_what_tests_share_is_in_builders(path):
+    """No test file imports another one, or conftest.py, or a private name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        names = [alias.name for alias in node.names]
+        modules = [node.module] if isinstance(node, ast.ImportFrom) else names
+        assert not [m for m in modules if m.startswith(("test_", "conftest"))], path.name
+        assert not [name for name in names if name.startswith("_")], path.name

@@ -5,13 +5,16 @@ import dataclasses
 import numpy as np
 import pytest
 
+from builders import (
+    SEARCH_CONFIG,
+    assert_refused,
+    interrupt_after,
+    make_search_trainer,
+    metrics_of,
+)
 from common.files import json_lines
 from common.supernet.supernet import SuperNet
 from edas.figures import Record, cuts_figure
-from test_baselines import interrupt_after
-from test_bilevel import CONFIG, make
-from test_commands import assert_refused
-from test_resume import figures
 
 SEARCH = "edas/search.py"
 TINY = [
@@ -26,8 +29,8 @@ def test_measuring_within_an_epoch_changes_nothing_and_says_what_the_epochs_end_
     """The last iteration of an epoch is what is validated after it."""
     lines, metrics = {}, {}
     for steps in (0, 1):
-        config = dataclasses.replace(CONFIG, cut_accuracy="batch", cut_steps=steps)
-        trainer = make(tmp_path / str(steps), accelerator, SuperNet, config=config)
+        config = dataclasses.replace(SEARCH_CONFIG, cut_accuracy="batch", cut_steps=steps)
+        trainer = make_search_trainer(tmp_path / str(steps), accelerator, SuperNet, config=config)
         (tmp_path / str(steps)).mkdir()
         for _ in trainer.epochs():
             for train, valid in trainer.batches():
@@ -35,7 +38,7 @@ def test_measuring_within_an_epoch_changes_nothing_and_says_what_the_epochs_end_
                 trainer.arch_step(valid)
                 trainer.weight_step(train)
             trainer.validate()
-        metrics[steps] = figures(tmp_path / str(steps))
+        metrics[steps] = metrics_of(tmp_path / str(steps))
         lines[steps] = trainer.run.lines("iterations.jsonl")
     assert metrics[0] == metrics[1] and lines[0] == []
     assert [line["step"] for line in lines[1]] == list(range(4))

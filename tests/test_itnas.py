@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from builders import net_and_batch, spread
 from common.baselines import darts
 from common.errors import InputError
 from common.networks.genotype import CANDIDATES
@@ -22,23 +23,14 @@ PARTS = ({}, {"pruning": False}, {"transition": False, "pruning": False}, OFF, {
 OPS = CANDIDATES[1:]
 
 
-def spread(net, factor=1000):
-    """Scale the architecture parameters, so that an error in mixing would show."""
-    for parameter in net.arch_parameters():
-        parameter.data.mul_(factor)
-    return net
-
-
-def net_and_batch(kind=ITNASSuperNet, **how):
-    torch.manual_seed(0)
-    net = spread(kind(**{**SMALL, **how}).double())
-    return net, torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
+def small(kind=ITNASSuperNet, nodes=3, **how):
+    return net_and_batch(kind, nodes=nodes, **how)
 
 
 def pair(**how):
     """The fast and the equation-shaped form with the same parameters."""
-    fast, images, labels = net_and_batch(**how)
-    slow, *_ = net_and_batch(EquationITNAS, **how)
+    fast, images, labels = small(**how)
+    slow, *_ = small(EquationITNAS, **how)
     slow.load_state_dict(fast.state_dict())
     return fast, slow, images, labels
 
@@ -113,7 +105,7 @@ def test_logits_and_all_gradients_are_those_of_the_equations(how):
 
 @pytest.mark.parametrize("nodes", [2, 3, 4, 5])
 def test_every_row_is_a_distribution(nodes):
-    net, *_ = net_and_batch(nodes=nodes)
+    net, *_ = small(nodes=nodes)
     for mix in (net.mix("normal"), *net.mixes(tau=0.5)):
         assert mix.op.shape == (len(net.edges), 7) and mix.edge is None
         assert (mix.op > 0).all()
@@ -162,7 +154,7 @@ def test_an_inner_row_of_hand_made_numbers():
 
 def test_equations_5_and_8():
     """dZ_k0 / dalpha_k = (delta(k - k0) - Z_k) Z_k0 / (tau alpha_k), summed over k0 by the loss."""
-    net, *_ = net_and_batch()
+    net, *_ = small()
     tau, logits = 0.7, net.arch["alpha_normal"]
     Z = net.sample("normal", torch.Generator().manual_seed(1), tau)
     G = gumbel(*logits.shape, generator=torch.Generator().manual_seed(1))
@@ -178,7 +170,7 @@ def test_equations_5_and_8():
 
 def test_samples_follow_alpha_and_sharpen_with_tau():
     """Eq. 6: near temperature 0 a sample is a corner, k as often as alpha_k; at infinity even."""
-    net, *_ = net_and_batch(nodes=2)
+    net, *_ = small(nodes=2)
     probabilities = net.arch["alpha_normal"].softmax(-1).detach()
     draws = [net.sample("normal", None, 1e-3).detach() for _ in range(2000)]
     samples = torch.stack(draws)
@@ -192,7 +184,7 @@ def test_samples_follow_alpha_and_sharpen_with_tau():
 
 def test_the_sampled_outer_rows_feed_the_inner_ones():
     """Inner rows have no noise of their own: they follow from the outer ones."""
-    net, *_ = net_and_batch(nodes=4)
+    net, *_ = small(nodes=4)
     op = net.mixes(tau=0.5)[0].op
     outer = torch.stack([row for (i, _), row in zip(net.edges, op, strict=True) if i < 2])
     assert torch.equal(net.rows("normal", outer), op)
@@ -200,7 +192,7 @@ def test_the_sampled_outer_rows_feed_the_inner_ones():
 
 
 def test_one_sample_per_kind_of_cell_and_pass():
-    net, *_ = net_and_batch(cells=8)
+    net, *_ = small(cells=8)
     generator = torch.Generator().manual_seed(1)
     mixes = net.mixes(generator)
     for kind, count in (("normal", 6), ("reduction", 2)):
@@ -212,7 +204,7 @@ def test_one_sample_per_kind_of_cell_and_pass():
 
 
 def test_derived_and_measured_cells_have_no_noise():
-    net, *_ = net_and_batch()
+    net, *_ = small()
     for kind in net.kinds:
         outer = net.mix(kind).op[[i < 2 for i, _ in net.edges]]
         assert torch.equal(outer, net.arch[f"alpha_{kind}"].softmax(-1))
@@ -223,7 +215,7 @@ def test_derived_and_measured_cells_have_no_noise():
 
 def test_derive_tau_is_the_temperature_of_the_outer_rows():
     """At 0.5 rows are the normalised squares of those at 1; inner ones follow; samples keep tau."""
-    one, half = (net_and_batch(derive_tau=tau)[0] for tau in (1.0, 0.5))
+    one, half = (small(derive_tau=tau)[0] for tau in (1.0, 0.5))
     outer = torch.tensor([i < 2 for i, _ in one.edges])
     square = one.mix("normal").op[outer] ** 2
     found = half.mix("normal").op
@@ -266,10 +258,10 @@ def test_with_all_parts_off_it_is_darts_over_seven_candidates():
 
 
 def test_the_parts_switch_off_one_by_one():
-    whole, *_ = net_and_batch(nodes=4)
+    whole, *_ = small(nodes=4)
     state = whole.state_dict()
-    unpruned, *_ = net_and_batch(nodes=4, pruning=False)
-    still, *_ = net_and_batch(nodes=4, gumbel=False)
+    unpruned, *_ = small(nodes=4, pruning=False)
+    still, *_ = small(nodes=4, gumbel=False)
     for net in (unpruned, still):
         net.load_state_dict(state)
     # Without pruning: the same rows, another rule.
@@ -280,7 +272,7 @@ def test_the_parts_switch_off_one_by_one():
     assert torch.equal(still.mixes()[0].op, whole.mix("normal").op)
     assert still.derive() == whole.derive() and still.metrics(tau=5.0) == {}
     # Gumbel alone: all 14 edges are sampled.
-    alone, *_ = net_and_batch(nodes=4, transition=False, pruning=False)
+    alone, *_ = small(nodes=4, transition=False, pruning=False)
     assert alone.arch.keys() == {"alpha_normal", "alpha_reduction"}
     assert alone.sample("normal", None, 5.0).shape == (14, 7)
     assert (alone.mixes(tau=1e-3)[0].op.max(-1).values > 0.9).double().mean() > 0.8

@@ -4,10 +4,9 @@ import math
 
 import torch
 
+from builders import SMALL, net_and_batch, snapshot, unchanged
 from itnas.derive import attention, prune, transit
 from itnas.supernet import ITNASSuperNet, triples
-from test_bilevel import equal, snapshot
-from test_itnas import OPS, SMALL, net_and_batch
 
 AB = ("skip_connect", "sep_conv_3x3")
 
@@ -58,16 +57,15 @@ def test_pruning_by_hand_differs_from_the_plain_rule():
 
 def test_the_supernet_derives_by_the_same_rule():
     """The cell above, as logits of a supernet with two candidates."""
-    shape = {**SMALL, "nodes": 2}
     for pruning, sources in ((True, {0, 2}), (False, {0, 1})):
-        net = TwoCandidates(pruning=pruning, **shape)
+        net = TwoCandidates(pruning=pruning, **SMALL)
         for kind in net.kinds:
             net.arch[f"alpha_{kind}"].data = torch.tensor(NODE_3).log()
             net.arch[f"P_{kind}"].data = P1.log().repeat(2, 1, 1)
             net.arch[f"beta_{kind}"].data.fill_(0.3)
         for cell in net.derive().values():
             assert {i for i, _ in kept(cell, 3)} == sources
-    net = TwoCandidates(**shape)
+    net = TwoCandidates(**SMALL)
     for kind in net.kinds:  # attention counts: .9 and .2 in P's first column
         net.arch[f"alpha_{kind}"].data = torch.tensor(
             [[0.6, 0.4], [0.4, 0.6], [0.7, 0.3], [0.65, 0.35]]
@@ -163,12 +161,12 @@ def test_each_node_is_pruned_before_the_next():
 
 
 def test_pruning_keeps_two_edges_a_node_and_does_not_change_its_input():
-    net, *_ = net_and_batch(nodes=5)
+    net, *_ = net_and_batch(ITNASSuperNet, nodes=5)
     before = snapshot(net.arch_parameters())
     for cell in net.derive().values():
         assert [edge.target for edge in cell.edges] == [2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
-        assert all(edge.op.name in OPS for edge in cell.edges)
-    assert equal(net.arch_parameters(), before)
+        assert all(edge.op.name in net.candidates for edge in cell.edges)
+    assert unchanged(net.arch_parameters(), before)
     outer, P, b = cell_of(*NODE_3), dict.fromkeys(triples(2), P1), equal_attention(2)
     copies = {edge: row.clone() for edge, row in outer.items()}
     prune(outer, P, b, AB)

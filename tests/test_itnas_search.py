@@ -7,6 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from builders import (
+    assert_same_run,
+    calls_of,
+    interrupt_after,
+    metrics_of,
+)
 from common.networks.genotype import load
 from common.networks.network import Network
 from itnas import figures as own_figures
@@ -14,8 +20,6 @@ from itnas.config import PRESETS
 from itnas.search import search
 from itnas.supernet import ITNASSuperNet, triples
 from picture_checks import legends_match_lines, luminance, nothing_overlaps
-from test_baselines import calls_of, interrupt_after
-from test_resume import figures, identical, last_checkpoint
 
 SEARCH = "itnas/search.py"
 TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
@@ -35,13 +39,11 @@ def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, comman
         file.write('{"epoch": 1, "weights": {}}\n')
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2, step 2" in out, err
-    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
+    assert_same_run(whole, resumed)
     for file in ("architecture.jsonl", "genotypes.jsonl"):
         assert (whole / file).read_bytes() == (resumed / file).read_bytes()
-    assert [line["tau"] for line in figures(whole)] == [5, 0.5]
-    assert all(line["derived_top1"] is not None for line in figures(whole))
+    assert [line["tau"] for line in metrics_of(whole)] == [5, 0.5]
+    assert all(line["derived_top1"] is not None for line in metrics_of(whole))
     last = json.loads((whole / "architecture.jsonl").read_text().splitlines()[-1])
     recorded = last["weights"]["reduction"]
     assert len(recorded["P"]) == len(recorded["beta"]) == len(recorded["triples"]) == 2
@@ -62,7 +64,7 @@ def test_the_rows_of_table_2(tmp_path, command, flags, monkeypatch):
     parts = {f"--no-{key}": key for key in ("gumbel", "transition", "pruning")}
     provenance = load(folder).provenance
     assert {name for name, key in parts.items() if not provenance[key]} == set(flags)
-    assert ("tau" in figures(folder)[0]) == ("--no-gumbel" not in flags)
+    assert ("tau" in metrics_of(folder)[0]) == ("--no-gumbel" not in flags)
     assert drawn == ([] if "--no-transition" in flags else [folder])
     line = json.loads((folder / "architecture.jsonl").read_text())
     assert ("P_normal" in line["parameters"]) == ("--no-transition" not in flags)

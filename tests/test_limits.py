@@ -1,68 +1,32 @@
 """What no machine could build is one message that names the flag; nothing is written."""
 
 import dataclasses
-import importlib.util
 import math
 import os
 import sys
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 
+from builders import ROOT, SEARCH, assert_refused, command_configs, evaluate_module
 from common.baselines import darts
 from common.errors import InputError, errors_are_messages
-from common.networks.trained import _text
 from common.run import memory
 from common.run.cli import given, parse, read_flags
 from common.run.config import described
 from common.run.flags import Between, check_bounds, flag
 from common.run.memory import check_memory, of_language_model, of_network, of_padded
 from common.supernet.supernet import SuperNet
-from comparison.settings import CompareConfig
-from conftest import ROOT, SEARCH
-from detection.train_detector import DetectConfig
-from edas import config as edas
 from gdas import config as gdas
-from gdas import rnn_config as rnn
 from gdas.supernet import GDASSuperNet
-from itnas import config as itnas
 from pc_darts import config as pc_darts
-from pr_darts import config as pr_darts
-from reproduction.settings import ReproduceConfig
-from retraining import random_cells
-from retraining.config import PRESETS as RETRAIN
 from retraining.config import chosen_preset
-from retraining.rnn import PRESETS as RETRAIN_RNN
-from test_commands import assert_refused
 
 sys.path.insert(0, str(ROOT / "evaluate"))
 
 
-def script(name):
-    """A command of evaluate/ as a module, by a name that no other module has."""
-    spec = importlib.util.spec_from_file_location(
-        f"evaluate_{name}", ROOT / "evaluate" / f"{name}.py"
-    )
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look
-    spec.loader.exec_module(module)
-    return module
-
-
-CONFIGS = {  # by the script whose flags they are
-    "pc_darts/search.py": pc_darts.PRESETS["cifar10"], "gdas/search.py": gdas.PRESETS["cifar10"],
-    "edas/search.py": edas.PRESETS["cifar10"], "itnas/search.py": itnas.PRESETS["cifar10"],
-    "pr_darts/search.py": pr_darts.PRESETS["cifar10"], "gdas/rnn_search.py": rnn.PRESETS["ptb"],
-    "common.baselines.darts": darts.PRESETS["cifar10"],
-    "evaluate/random_search.py": random_cells.PRESETS["cifar10"],
-    "evaluate/train.py": RETRAIN["digits"], "evaluate/train_rnn.py": RETRAIN_RNN["text"],
-    "evaluate/detect.py": DetectConfig(), "evaluate/compare.py": CompareConfig(),
-    **{f"evaluate/{name}.py": script(name).Options(*run) for name, run in {
-        "test": [Path()], "export": [Path()], "complexity": [], "benchmark": []}.items()},
-    "evaluate/reproduce.py": ReproduceConfig(),
-}  # fmt: skip
 DIGITS = ("--preset", "digits")
 HUGE = ("--cells", 200, "--channels", 4096)
 
@@ -79,11 +43,11 @@ def numeric(config):
     return found
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", command_configs())
 @pytest.mark.parametrize("value", [10**39, 10**4000, math.inf, math.nan],
                          ids=["10**39", "10**4000", "inf", "nan"])
 def test_every_numeric_flag_of_every_command_has_bounds(name, value):
-    config = CONFIGS[name]
+    config = command_configs()[name]
     check_bounds(config)  # its own values are within
     fields = numeric(config)
     assert len(fields) >= 1
@@ -235,11 +199,11 @@ def test_what_the_estimate_lets_pass_ends_in_a_message(capsys, monkeypatch, erro
 # ----------------------------------------------------------------------------------- home folder
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", command_configs())
 def test_a_tilde_is_the_home_folder_in_every_path_flag(name, monkeypatch):
     monkeypatch.setenv("HOME", "/home/of/someone")
     paths = {"data_root", "output", "resume", "genotype", "genotypes", "runs", "run", "weights"}
-    config = CONFIGS[name]
+    config = command_configs()[name]
     mine = paths & {field.name for field in dataclasses.fields(config)}
     many = {"genotypes", "runs"}
     words = ["~/x"] if "run" in mine else []  # positional
@@ -264,7 +228,7 @@ def test_a_tilde_on_the_command_line(tmp_path, monkeypatch):
     (tmp_path / "g.json").write_text((ROOT / "common/networks/genotypes/gdas.json").read_text())
     words = ["--genotype=~/g.json"]
     assert chosen_preset(words)["cifar10"].recipe == "gdas"
-    assert read_flags(script("test").Options, ["~/r"], None).run == tmp_path / "r"
+    assert read_flags(evaluate_module("test").Options, ["~/r"], None).run == tmp_path / "r"
 
 
 def test_sizes_of_thousands_of_digits_end_in_one_message(command):
@@ -280,9 +244,6 @@ def test_a_pipe_for_a_config_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(InputError, match="config.json is not a file"):
         described(tmp_path)
-    os.mkfifo(tmp_path / "images.json")
-    with pytest.raises(InputError, match="images.json is no file"):
-        _text(tmp_path, "images.json")
     (tmp_path / "config.json").unlink()
     for text in ("9" * 5000, '{"method": ' + "[" * 100_000, "{", "[]", "{}"):
         (tmp_path / "config.json").write_text(text)

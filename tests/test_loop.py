@@ -13,6 +13,7 @@ import edas.config
 import edas.search
 import pr_darts.config
 import pr_darts.search
+from builders import SEARCH_CONFIG, make_retrainer, make_search_trainer
 from common.errors import NotFinite
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
@@ -22,8 +23,6 @@ from common.training.duration import in_words
 from common.training.loop import peak_memory_mib
 from pr_darts.trainer import CycleTrainer
 from retraining import loop
-from test_bilevel import CONFIG, make
-from test_retrain import make_trainer
 
 LAST = 10**6  # an epoch after every warm-up
 
@@ -74,8 +73,8 @@ class Scripted(BilevelTrainer):
 def scripted(tmp_path, accelerator):
     """Makes trainers of one run folder."""
     def made(kind=Scripted, **changes):
-        config = dataclasses.replace(CONFIG, **changes)
-        return make(tmp_path, accelerator, SuperNet, kind, config=config)
+        config = dataclasses.replace(SEARCH_CONFIG, **changes)
+        return make_search_trainer(tmp_path, accelerator, SuperNet, kind, config=config)
 
     return made
 
@@ -220,9 +219,10 @@ def test_the_first_bad_step_of_all_processes_is_named(accelerator, scripted, mon
 
 def test_normalisations_and_biases_decay_too(tmp_path, accelerator):
     """A step with zero gradients leaves w (1 - lr decay), as in the papers' code."""
-    config = dataclasses.replace(CONFIG, learning_rate=0.5, weight_decay=0.1, arch_weight_decay=0.1)
-    searching = make(tmp_path / "s", accelerator, SuperNet, config=config)
-    training = make_trainer(tmp_path / "t", accelerator, learning_rate=0.5, weight_decay=0.1)
+    rates = {"learning_rate": 0.5, "weight_decay": 0.1}
+    config = dataclasses.replace(SEARCH_CONFIG, arch_weight_decay=0.1, **rates)
+    searching = make_search_trainer(tmp_path / "s", accelerator, SuperNet, config=config)
+    training = make_retrainer(tmp_path / "t", accelerator, **rates)
     for trainer in (searching, training):
         with torch.no_grad():
             for weight in trainer.weights:
@@ -256,7 +256,7 @@ def scripted_epochs(folder):
 
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch, part):
-    trainer = make_trainer(tmp_path, accelerator, held_out=part)
+    trainer = make_retrainer(tmp_path, accelerator, held_out=part)
     monkeypatch.setattr(loop.pictures, "run", lambda folder: None)
     scripted_epochs(tmp_path)
     trainer.finish()
@@ -270,7 +270,7 @@ def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monk
 
 
 def test_result_of_a_search_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch):
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
     scripted_epochs(tmp_path)
     trainer.finish(more=1)

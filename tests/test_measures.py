@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
+from builders import SEARCH_CONFIG, make_search_trainer, snapshot, unchanged
 from common.networks.genotype import CANDIDATES, Cell, Edge, Op
 from common.supernet.cell import Mix
 from common.supernet.measures import Measures, best_operations, cut_to_best, cut_to_cell
 from common.supernet.supernet import SuperNet
 from pc_darts.supernet import PCDARTSSuperNet
-from test_bilevel import CONFIG, equal, make, snapshot
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 COLUMN = {name: k for k, name in enumerate(CANDIDATES)}
@@ -95,14 +95,14 @@ def test_metrics_of_an_epoch():
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_cut_accuracies_use_the_chosen_batch_norm_statistics(tmp_path, accelerator, statistics):
-    config = dataclasses.replace(CONFIG, cut_accuracy=statistics)
-    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    config = dataclasses.replace(SEARCH_CONFIG, cut_accuracy=statistics)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config)
     for _ in range(3):
         trainer.weight_step(trainer.train_batches.train(0))
     net, buffers = trainer.supernet, snapshot(trainer.supernet.buffers())
     figures = trainer.held_out_metrics()
     assert figures["cut_statistics"] == statistics
-    assert equal(list(net.buffers()), buffers)
+    assert unchanged(list(net.buffers()), buffers)
 
     cells = net.derive()
     by_kind = {k: cut_to_cell(net.mix(k), cells[k], net.edges, net.candidates) for k in cells}
@@ -118,8 +118,8 @@ def test_cut_accuracies_use_the_chosen_batch_norm_statistics(tmp_path, accelerat
 
 
 def test_a_cut_that_overflows_does_not_end_the_search(tmp_path, accelerator, monkeypatch):
-    config = dataclasses.replace(CONFIG, cut_accuracy="batch")
-    trainer = make(tmp_path, accelerator, SuperNet, config=config)
+    config = dataclasses.replace(SEARCH_CONFIG, cut_accuracy="batch")
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet, config=config)
     original = trainer.supernet.forward
 
     def forward(images, mixes):
@@ -131,7 +131,7 @@ def test_a_cut_that_overflows_does_not_end_the_search(tmp_path, accelerator, mon
 
 
 def test_cut_accuracies_are_none_by_default(tmp_path, accelerator):
-    figures = make(tmp_path, accelerator, SuperNet).held_out_metrics()
+    figures = make_search_trainer(tmp_path, accelerator, SuperNet).held_out_metrics()
     names = ("uncut_top1", "cut_top1", "derived_top1", "cut_statistics")
     assert [figures[name] for name in names] == [None] * 4
 
@@ -147,9 +147,9 @@ def test_the_cut_keeps_none_where_it_can_be_derived(tmp_path, accelerator):
                 cuts[self.derive_none] = op.argmax(-1).tolist()
             return super().per_cell(by_kind, generator)
 
-    config = dataclasses.replace(CONFIG, cut_accuracy="batch")
+    config = dataclasses.replace(SEARCH_CONFIG, cut_accuracy="batch")
     for derived in (False, True):
-        trainer = make(
+        trainer = make_search_trainer(
             tmp_path / str(derived), accelerator, Recording, config=config, derive_none=derived
         )
         with torch.no_grad():

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from builders import ROOT
+from common.errors import InputError
 from common.networks.genotype import IMAGE_OPS, Op
-from common.networks.ops import FactorizedReduce, build
+from common.networks.ops import FactorizedReduce, build, register
 from common.supernet.candidate import run
-from conftest import ROOT
 
 PARAMETRISED = [Op("sep_conv", 3, 2, ()), Op("sep_conv", 5, 1, (2, 3)), Op("sep_conv", 1, 1, (1,))]
 EVERY_OP = [*map(Op, IMAGE_OPS), *PARAMETRISED]
@@ -180,7 +181,7 @@ STRIDED_1X1 = """
 import torch
 from common.supernet.candidate import run
 from common.networks.genotype import Op
-from common.networks.ops import FactorizedReduce, build
+from common.networks.ops import FactorizedReduce, build, register
 
 torch.set_num_threads(1)
 last = torch.channels_last
@@ -216,3 +217,47 @@ def test_avoiding_strided_1x1_convolutions_changes_no_result(channels, size):
     found = [reduce(x), run(pointwise, x, x.relu())]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+# ------------------------------------------------------------------------------- own operations
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.relu_()
+
+
+@pytest.mark.parametrize("name, builder, message", [
+    ("sep_conv_3x3", None, "sep_conv_3x3: that name is taken"),
+    ("a.b", None, "'a.b': not usable as a name"),
+    ("pop", None, "'pop': not usable as a name"),
+    ("even", lambda c, s, affine: nn.Conv2d(c, c, 2, s), r"even with 4 .* give \[2, 4, 7, 7\]"),
+    ("wide", lambda c, s, affine: nn.Conv2d(c, 2 * c, 1, s), "wide with 4 channels and stride 1"),
+    ("groups", lambda c, s, affine: nn.Conv2d(c, c, 1, s, groups=3), "groups with .*ValueError"),
+    ("missing", lambda c, s, affine: None, "missing with .*AttributeError"),
+    ("relu", lambda c, s, affine: InPlace(), "relu with .* changes its input; use inplace=False"),
+])  # fmt: skip
+def test_an_operation_that_cannot_run_is_an_error_that_names_it(
+    name, builder, message, monkeypatch
+):
+    monkeypatch.setattr("common.networks.ops.OWN_OPS", {})
+    with pytest.raises(InputError, match=f"operation {message}"):
+        register(name, builder)
+        build(Op(name), 4, 1, search=True)
+
+
+@pytest.mark.parametrize("op", [Op("nor_conv_3x3"), Op("nor_conv_3x3", 3, 1, ()), Op("sep_conv")])
+def test_an_unknown_operation_is_an_error_that_names_it(op):
+    with pytest.raises(InputError, match=f"operation {op.name}: unknown; known: none, .*register"):
+        build(op, 4, 1, search=True)
+
+
+def test_an_own_operation_has_normalisations_with_a_scale_in_a_derived_network(monkeypatch):
+    monkeypatch.setattr("common.networks.ops.OWN_OPS", {})
+    register("norm", lambda c, s, affine: nn.BatchNorm2d(c, affine=affine))
+    state = torch.get_rng_state()
+    for search in (True, False):
+        module = build(Op("norm"), 4, 1, search=search)
+        assert module.training and len(list(module.parameters())) == (0 if search else 2)
+        assert all(b.eq(b.flatten()[0]).all() for b in module.buffers())  # as at the start
+    assert torch.equal(torch.get_rng_state(), state)

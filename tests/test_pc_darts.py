@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from builders import assert_same_state
 from common.baselines.darts import DARTSConfig
 from common.errors import InputError
 from common.networks.genotype import CANDIDATES
@@ -18,7 +19,6 @@ from common.training.schedules import LearningRate
 from pc_darts.config import PRESETS, PCDARTSConfig
 from pc_darts.equation_form import EquationPCDARTS
 from pc_darts.supernet import MaskedMix, PartialCell, PCDARTSSuperNet, RandomMaskCell
-from test_equation_forms import agree
 
 SMALL = {"channels": 8, "cells": 4, "classes": 5}
 
@@ -117,7 +117,7 @@ def test_the_fast_form_is_the_equation_form_for_every_K(K, nodes, size, edge_nor
         assert all(p.grad.abs().max() > 1e-4 for p in supernet.arch_parameters())
         for p in supernet.parameters():  # gradients, by the names of a checkpoint
             p.data = torch.zeros_like(p) if p.grad is None else p.grad
-    agree(fast.state_dict(), slow.state_dict())
+    assert_same_state(fast.state_dict(), slow.state_dict())
 
 
 def test_beta_is_normalised_over_each_nodes_edges():

@@ -5,11 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from common.data.images import Images
-from common.data.split import Split
+from builders import CYCLE_CONFIG, EDGES, FIRST, SMALL, conv
 from common.errors import InputError
 from common.networks.genotype import Edge
-from common.run.folder import Run
 from pr_darts.config import PRESETS, PRDARTSConfig, discoverable
 from pr_darts.cycles import check, cycles
 from pr_darts.equation_form import EquationPRDARTS
@@ -17,17 +15,8 @@ from pr_darts.morphisms import SPACES, morphisms
 from pr_darts.pools import Pool
 from pr_darts.search import prune_and_morph
 from pr_darts.supernet import PRDARTSSuperNet
-from pr_darts.trainer import CycleTrainer
-from test_pr_darts_morphisms import FIRST, conv
 
 MAX, AVG, SKIP, CONV = FIRST
-SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
-EDGES = 5
-CONFIG = PRDARTSConfig(
-    dataset="digits", cycle_epochs=(2, 1, 1), grace_epochs=(1, 0, 0), morphisms=(2, 0, 0),
-    kept=(4, 2, 1), batch_size=4, batch_step=2, batch_max=10, channels=4, cells=3, nodes=4,
-    crop_padding=1, learning_rate=0.1, arch_learning_rate=0.01,
-).resolved()  # fmt: skip
 
 
 def ragged_net(**how):
@@ -41,19 +30,10 @@ def ragged_net(**how):
     return net, torch.randn(4, 3, 8, 8).double(), torch.tensor([0, 1, 2, 1])
 
 
-def make(folder, accelerator, config=CONFIG):
-    torch.manual_seed(0)
-    pixels = torch.randint(256, (50, 3, 8, 8), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(50) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
-    supernet = PRDARTSSuperNet(config.first(), **SMALL)
-    return CycleTrainer(config, supernet, Run(folder, "t", accelerator), images,
-                        Split.halves(50, 0))  # fmt: skip
-
-
 def replace_once(net, seed=0, cycle=1):
     """End a cycle: three of a pool survive, three children join."""
     cycle = cycles(PRDARTSConfig())[cycle]
-    config = dataclasses.replace(CONFIG, space="ur", seed=seed)
+    config = dataclasses.replace(CYCLE_CONFIG, space="ur", seed=seed)
     pools, parents = prune_and_morph(config, net, cycle)
     net.rebuild(pools, parents)
     return pools, parents
@@ -105,7 +85,7 @@ def test_the_defaults_are_section_4_and_table_1():
 ])  # fmt: skip
 def test_tables_that_cannot_run(changes, named):
     with pytest.raises(InputError, match=named):
-        check(dataclasses.replace(CONFIG, **changes), FIRST, SPACES["dl"])
+        check(dataclasses.replace(CYCLE_CONFIG, **changes), FIRST, SPACES["dl"])
 
 
 # ------------------------------------------------------------------------------------ the supernet
@@ -255,7 +235,7 @@ def test_the_worst_are_pruned_and_parents_follow_alpha():
                 value = -9 if op in worst[kind, row] else 9 if op == favoured[kind] else 0
                 alpha[row, net.candidates.index(str(op))] = value
     cycle = dataclasses.replace(cycles(PRDARTSConfig())[1], morphisms=2, kept=6)  # 4 survive
-    config = dataclasses.replace(CONFIG, space="ur")
+    config = dataclasses.replace(CYCLE_CONFIG, space="ur")
     pools, parents = prune_and_morph(config, net, cycle)
     bred = []
     for kind in net.kinds:
@@ -267,7 +247,7 @@ def test_the_worst_are_pruned_and_parents_follow_alpha():
 
 def test_children_are_morphisms_within_the_space():
     net, *_ = ragged_net()
-    config = dataclasses.replace(CONFIG, space="dl")
+    config = dataclasses.replace(CYCLE_CONFIG, space="dl")
     pools, parents = prune_and_morph(config, net, cycles(PRDARTSConfig())[0])
     assert {len(pool.candidates) for edges in pools.values() for pool in edges} <= {4, 5, 6}
     for edges in parents.values():

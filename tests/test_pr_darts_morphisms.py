@@ -5,19 +5,13 @@ import dataclasses
 import pytest
 import torch
 
+from builders import FIRST, conv
 from common.errors import InputError
 from common.networks import ops
-from common.networks.genotype import Op
-from pr_darts.config import PRDARTSConfig
 from pr_darts.inherit import inherit
 from pr_darts.morphisms import SPACES, Space, candidate, is_convolution, morphisms, reachable
 
-FIRST = PRDARTSConfig().first()
 UR = SPACES["ur"]
-
-
-def conv(kernel=3, dilation=1, *expansions):
-    return Op("sep_conv", kernel, dilation, expansions)
 
 
 # ------------------------------------------------------------------------------------- Table II

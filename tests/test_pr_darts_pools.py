@@ -5,11 +5,11 @@ from collections import Counter
 import pytest
 import torch
 
+from builders import FIRST, conv
 from common.networks.genotype import Op
 from pr_darts.morphisms import SPACES, is_convolution, morphisms, reachable
 from pr_darts.pools import Pool, prune, replenish
 from pr_darts.similarity import alike, discovered, distribution, similarity
-from test_pr_darts_morphisms import FIRST, conv
 
 DL = SPACES["dl"]
 MAX, AVG, SKIP, CONV = FIRST
@@ -134,6 +134,7 @@ def test_the_first_pool_has_similarity_one_third():
     (conv(3, 1, 1), conv(3, 1, 2), (1 + 2.5) / 4),  # as long, no match: 1 of 2
     (conv(3, 1, 2, 1), conv(3, 1, 2, 3), (1 + 2 + 2 / 3) / 4),
     (conv(3, 1, 2), conv(3, 1, 2, 3), (1 + 2 + 1 / 2) / 4),
+    (Op("mine"), Op("mine"), 1), (Op("mine"), Op("yours"), 0), (Op("mine"), CONV, 0),
 ])  # fmt: skip
 def test_pairs_by_hand(one, other, value):
     assert alike(one, other) == alike(other, one) == pytest.approx(value)
@@ -148,3 +149,5 @@ def test_shares_and_discoveries():
     pools = [Pool((MAX, CONV), (MAX, AVG, CONV)), Pool((CONV, Op("skip_connect"), conv(5)), FIRST)]
     assert distribution(pools) == {"conv": 0.6, "pool": 0.2, "skip": 0.2}
     assert discovered(pools) == {MAX, AVG, SKIP, CONV}
+    own = distribution([Pool.first((CONV, Op("mine")))])
+    assert own == {"conv": 0.5, "pool": 0, "skip": 0, "own": 0.5}

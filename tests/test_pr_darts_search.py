@@ -8,19 +8,23 @@ import pytest
 import torch
 from matplotlib.legend import Legend
 
+from builders import (
+    assert_same_run,
+    interrupt_after,
+    last_checkpoint,
+    launch,
+    metrics_of,
+)
 from common.draw.search import architecture_figure
 from common.files import json_lines
 from common.networks.complexity import SETTINGS, complexity
 from common.networks.genotype import Genotype, load, parse, save
 from common.networks.network import Network
-from conftest import launch
 from picture_checks import legends_match_lines, nothing_overlaps
 from pr_darts.config import PRDARTSConfig, discoverable
 from pr_darts.figures import after_the_last_pruning, cycles_figure
 from pr_darts.figures import run as draw_cycles
 from pr_darts.pools import Pool
-from test_baselines import interrupt_after
-from test_resume import figures, identical, last_checkpoint
 
 SEARCH = "pr_darts/search.py"
 TINY = "--preset digits --channels 2 --cells 3 --nodes 4 --limit-images 128 --batch-size 8".split()
@@ -52,16 +56,14 @@ def test_resumed_it_ends_in_the_same_bits(
     interrupt_after(saves, lambda: command(SEARCH, *TINY, "--space", "ur", "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and f"resuming at {where}" in out, err
-    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
+    assert_same_run(whole, resumed)
     for name in ("architecture.jsonl", "genotypes.jsonl", "split.json"):
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
 
 
 def test_the_files_of_a_search(finished):
     folder, output = finished
-    lines = figures(folder)
+    lines = metrics_of(folder)
     assert [line["cycle"] for line in lines] == [1, 1, 2, 2, 3, 4]
     assert [line["batch_size"] for line in lines] == BATCHES
     assert [line["candidates_normal"] for line in lines][:2] == [20, 20]
@@ -139,7 +141,7 @@ def test_bad_flags_are_refused_before_anything_is_written(tmp_path, command, fla
 
 
 def test_figure_2_shows_the_recorded_values(finished):
-    metrics = [{**line, "seconds": 2.0} for line in figures(finished[0])]
+    metrics = [{**line, "seconds": 2.0} for line in metrics_of(finished[0])]
     last = after_the_last_pruning(json_lines(finished[0] / "architecture.jsonl")[-1])
     figure = cycles_figure(metrics, last)
     accuracy, rate, batch, time, similar, normal, reduction = figure.axes  # seven panels

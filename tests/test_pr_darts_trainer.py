@@ -6,10 +6,9 @@ import dataclasses
 import pytest
 import torch
 
+from builders import CYCLE_CONFIG, make_cycle_trainer, snapshot, unchanged
 from pr_darts.batch_size import BatchRule, used_memory
 from pr_darts.search import prune_and_morph
-from test_bilevel import equal, snapshot
-from test_pr_darts import CONFIG, make
 
 # --------------------------------------------------------------------------------- the batch size
 
@@ -52,7 +51,7 @@ def test_memory_gib_limits_the_memory_of_a_gpu(size, share, accelerator, monkeyp
 
 
 def test_on_a_gpu_the_size_follows_memory_every_five_steps(tmp_path, accelerator, monkeypatch):
-    trainer, looked = make(tmp_path, accelerator), []
+    trainer, looked = make_cycle_trainer(tmp_path, accelerator), []
 
     class Cuda:
         type = "cuda"
@@ -76,8 +75,8 @@ def test_on_a_gpu_the_size_follows_memory_every_five_steps(tmp_path, accelerator
 
 
 def test_an_epoch_of_changing_batches_uses_no_image_twice(tmp_path, accelerator):
-    config = dataclasses.replace(CONFIG, crop_padding=0, flip=False)
-    trainer = make(tmp_path, accelerator, config)
+    config = dataclasses.replace(CYCLE_CONFIG, crop_padding=0, flip=False)
+    trainer = make_cycle_trainer(tmp_path, accelerator, config)
     epochs = []
     for _ in trainer.epochs(until=2):
         epochs.append(([], []))
@@ -100,18 +99,18 @@ def test_an_epoch_of_changing_batches_uses_no_image_twice(tmp_path, accelerator)
 
 
 def test_a_restart_resets_the_optimisers_only(tmp_path, accelerator):
-    trainer = make(tmp_path, accelerator)
+    trainer = make_cycle_trainer(tmp_path, accelerator)
     batch = trainer.train_batches.train(0)
     for _ in range(2):
         trainer.arch_step(batch)
         trainer.weight_step(batch)
     net, old = trainer.supernet, trainer.optimizers
     stem = snapshot(net.stem.parameters())
-    pools, parents = prune_and_morph(CONFIG, net, trainer.cycle)
+    pools, parents = prune_and_morph(CYCLE_CONFIG, net, trainer.cycle)
     net.rebuild(pools, parents)
     trainer.restart()
     assert trainer.cycle.number == 2 and trainer.optimizer is not old[0]
-    assert equal(net.stem.parameters(), stem)
+    assert unchanged(net.stem.parameters(), stem)
     for weight in trainer.weights:
         assert not trainer.optimizer.state[weight]["momentum_buffer"].any()
     assert not trainer.arch_optimizer.state
@@ -124,7 +123,7 @@ def test_a_restart_resets_the_optimisers_only(tmp_path, accelerator):
 
 
 def test_the_learning_rate_restarts_with_each_cycle(tmp_path, accelerator):
-    trainer, rates = make(tmp_path, accelerator), []
+    trainer, rates = make_cycle_trainer(tmp_path, accelerator), []
     for cycle in trainer.cycles():
         for _ in trainer.epochs(until=cycle.end):
             rates.append(trainer.optimizer.param_groups[0]["lr"])
@@ -135,8 +134,8 @@ def test_the_learning_rate_restarts_with_each_cycle(tmp_path, accelerator):
 
 
 def test_a_state_rebuilds_its_network(tmp_path, accelerator):
-    trainer, other = (make(tmp_path / name, accelerator) for name in "ab")
-    config = dataclasses.replace(CONFIG, space="ur")
+    trainer, other = (make_cycle_trainer(tmp_path / name, accelerator) for name in "ab")
+    config = dataclasses.replace(CYCLE_CONFIG, space="ur")
     trainer.supernet.rebuild(*prune_and_morph(config, trainer.supernet, trainer.cycle))
     trainer.restart()
     trainer.arch_step(trainer.train_batches.train(0))
@@ -147,4 +146,4 @@ def test_a_state_rebuilds_its_network(tmp_path, accelerator):
     assert theirs.keys() == ours.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
     for one in (trainer, other):
         one.weight_step(one.train_batches.train(1))
-    assert equal(other.weights, snapshot(trainer.weights))
+    assert unchanged(other.weights, snapshot(trainer.weights))

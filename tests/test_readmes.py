@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from builders import ROOT, command_configs, evaluate_module
 
 READMES = [
     path.relative_to(ROOT) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/**/*.md")])
@@ -123,10 +123,9 @@ OTHERS_FLAGS = {"help", "mixed_precision", "nproc_per_node", "set", "auxiliary"}
 
 
 def test_flags_named_within_a_line_exist():
-    from test_limits import CONFIGS, script
-
-    convert = script("convert").Options("gdas", "json")  # has no numbers, so CONFIGS has it not
-    names = {name for config in (*CONFIGS.values(), convert) for name in vars(config)}
+    convert = evaluate_module("convert").Options("gdas", "json")  # a command without numbers
+    configs = (*command_configs().values(), convert)
+    names = {name for config in configs for name in vars(config)}
     flags = [(path, flag) for path, code in inline_code()
              for flag in re.findall(r"(?<![\w-])--([a-z][\w-]*)", code)]
     known = names | OTHERS_FLAGS
@@ -161,15 +160,13 @@ def script_of(words):
 
 
 def test_commands_in_readmes_are_there_with_their_flags():
-    from test_limits import CONFIGS
-
     checked = 0
     for path, script, flags in commands():
         if "/" in script:
             assert (ROOT / script).is_file(), f"{path}: {script}"
-        if script not in CONFIGS:
+        if script not in command_configs():
             continue
-        names = set(vars(CONFIGS[script])) | {"help"}
+        names = set(vars(command_configs()[script])) | {"help"}
         for flag in flags:
             name = flag.removeprefix("--").replace("-", "_")
             assert name in names or name.removeprefix("no_") in names or name == "k", (

@@ -6,13 +6,12 @@ import re
 
 import pytest
 
+from builders import ROOT, TRAIN
 from common.networks.genotype import load, save
-from conftest import ROOT
 from retraining import recipes
 from retraining.config import PRESETS, RetrainConfig, chosen_preset
 from retraining.recipes import RECIPES
 
-TRAIN = "evaluate/train.py"
 COLUMNS = {
     "C": "channels", "cells": "cells", "epochs": "epochs", "batch": "batch_size",
     "rate": "learning_rate", "to": "learning_rate_min", "schedule": "schedule",

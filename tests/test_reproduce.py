@@ -11,19 +11,18 @@ import time
 import psutil
 import pytest
 
+from builders import ROOT, assert_refused
 from common.errors import InputError
 from common.networks.genotype import load, save
 from comparison.jobs import Job
 from comparison.progress import View
 from comparison.run_folders import RunFolder
 from comparison.running import run_all
-from conftest import ROOT
 from reproduction import report
 from reproduction.jobs import Expansion, Part, cells_of, snapshot
 from reproduction.plan import Cells, Choice, Command, Searches
 from reproduction.readings import DAYS
 from reproduction.settings import PAPERS, ReproduceConfig, settings_of
-from test_commands import assert_refused
 
 REPRODUCE = "evaluate/reproduce.py"
 ITEMS = [(paper, name) for paper, items in PAPERS.items() for name in items]

@@ -9,46 +9,27 @@ import time
 
 import psutil
 import pytest
-import torch
 
+from builders import (
+    SEARCH,
+    TINY_SEARCH,
+    assert_same_run,
+    last_checkpoint,
+    launch,
+    make_imagenet_folder,
+    metrics_of,
+)
 from common.errors import InputError, errors_are_messages
 from common.run.config import saved
 from common.run.folder import Run
-from conftest import SEARCH, TINY, launch
 from pc_darts.config import METHOD, PCDARTSConfig
-from test_streamed_batches import make_files
-
-EXEMPT = ("second", "images_per", "memory")
 
 
-def figures(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not any(e in k for e in EXEMPT)} for line in lines]
-
-
-def last_checkpoint(folder):
-    path = max((folder / "checkpoints").glob("*.pt"))
-    state = torch.load(path, weights_only=True)
-    del state["seconds"], state["stands_on"]  # of which metrics.jsonl tells seconds, too
-    return path.name, state
-
-
-def identical(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(identical(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(identical, a, b))
-    return a == b
-
-
-def assert_same_run(folder, other):
-    assert figures(folder) == figures(other)
-    for name in ("architecture.jsonl", "genotypes.jsonl", "genotype.json", "split.json"):
+def assert_same_search(folder, other):
+    assert_same_run(folder, other)
+    for name in ("architecture.jsonl", "genotypes.jsonl", "split.json"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
-    (name, state), (other_name, other_state) = last_checkpoint(folder), last_checkpoint(other)
-    assert name == other_name and identical(state, other_state)
+    state = last_checkpoint(folder)[1]
     parts = state["network"].keys()
     assert {"arch.alpha_normal", "arch.beta_reduction"} <= parts
     assert any("running_mean" in part for part in parts) and len(state["optimizers"]) == 2
@@ -79,13 +60,13 @@ def resume(folder, processes=None):
 
 def test_killed_twice_once_within_an_epoch(finished_search, tmp_path):
     folder = tmp_path / "run"
-    process = launch(SEARCH, *TINY, "--threads", 1, "--output", folder)
+    process = launch(SEARCH, *TINY_SEARCH, "--threads", 1, "--output", folder)
     kill_at(process, folder, "epoch-00000-step-0000001.pt")
     process = launch(SEARCH, "--resume", folder)
     kill_at(process, folder, "epoch-00002-step-0000001.pt")
     assert "resuming at epoch" in resume(folder)
     assert saved(PCDARTSConfig, folder, METHOD).threads == 1
-    assert_same_run(finished_search[0], folder)
+    assert_same_search(finished_search[0], folder)
 
 
 def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
@@ -99,7 +80,7 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
     status, out, _ = command(SEARCH, "--resume", folder)
     assert status == 0
     assert f"{files[-1].name} is damaged; resuming from {files[0].name}" in out
-    assert_same_run(finished_search[0], folder)
+    assert_same_search(finished_search[0], folder)
 
 
 @pytest.mark.parametrize("left", [("config.json",), ("config.json", "split.json")])
@@ -112,7 +93,7 @@ def test_a_run_without_checkpoint_starts_from_its_first_step(
         shutil.copy(finished_search[0] / name, folder)
     status, out, _ = command(SEARCH, "--resume", folder)
     assert status == 0 and "resuming" not in out
-    assert_same_run(finished_search[0], folder)
+    assert_same_search(finished_search[0], folder)
 
 
 def test_a_finished_run_says_so(finished_search, command):
@@ -125,31 +106,31 @@ def test_a_finished_run_says_so(finished_search, command):
 def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_path):
     runs = [tmp_path / name for name in ("python", "accelerate")]
     for folder, launcher in zip(runs, (None, "accelerate"), strict=True):
-        process = launch(SEARCH, *TINY, "--output", folder, launcher=launcher)
+        process = launch(SEARCH, *TINY_SEARCH, "--output", folder, launcher=launcher)
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
         config = json.loads((folder / "config.json").read_text())
         assert config["threads"] == len(os.sched_getaffinity(0))  # as torch reports it
-    assert_same_run(*runs)
+    assert_same_search(*runs)
 
 
 def test_two_processes_killed_within_an_epoch(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = launch(SEARCH, *TINY, "--output", whole, processes=2)
+    process = launch(SEARCH, *TINY_SEARCH, "--output", whole, processes=2)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert len(figures(whole)) == 4  # one process writes, one speaks
-    assert output.count("run folder:") == 2 and output.count("normal cell") == 1
-    process = launch(SEARCH, *TINY, "--output", killed, processes=2)
+    assert len(metrics_of(whole)) == 4  # one process writes, one speaks
+    assert output.count("run folder:") == 2 and output.count("normal cell\n") == 1
+    process = launch(SEARCH, *TINY_SEARCH, "--output", killed, processes=2)
     kill_at(process, killed, "epoch-00002-step-0000001.pt")
     resume(killed, processes=2)
-    assert_same_run(whole, killed)
+    assert_same_search(whole, killed)
     assert json.loads((whole / "config.json").read_text())["processes"] == 2
 
 
 def test_a_search_on_imagenets_layout(tmp_path, command):
     """From within its last epoch, where a worker had read ahead; resumed without workers."""
-    make_files(tmp_path / "images", splits=("train",), count=24, size=(140, 130))
+    make_imagenet_folder(tmp_path / "images", splits=("train",), count=24, size=(140, 130))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, _, err = command(
         SEARCH, "--preset", "imagenet", "--data-root", tmp_path / "images", "--image-size", 128,
@@ -163,7 +144,7 @@ def test_a_search_on_imagenets_layout(tmp_path, command):
     (resumed / "checkpoints" / last_checkpoint(whole)[0]).unlink()
     status, out, err = command(SEARCH, "--resume", resumed, "--workers", 0)
     assert status == 0 and "resuming at epoch 2, step 3" in out, err
-    assert_same_run(whole, resumed)
+    assert_same_search(whole, resumed)
     split = json.loads((whole / "split.json").read_text())
     assert len(split["train"]) == 24 and len(split["valid"]) == 12
     assert split["classes"] == ["n01", "n02"]
@@ -176,7 +157,7 @@ def test_a_search_on_imagenets_layout(tmp_path, command):
 def test_ctrl_c_prints_how_to_continue(tmp_path, launcher):
     """No traceback of ours; below that of accelerate's launcher, the command stands again."""
     folder = tmp_path / "run"
-    flags = [*TINY, "--epochs", 10**6, "--cells", 3, "--channels", 4, "--threads", 1]
+    flags = [*TINY_SEARCH, "--epochs", 10**6, "--cells", 3, "--channels", 4, "--threads", 1]
     process = launch(
         SEARCH, *flags, "--output", folder, launcher=launcher, start_new_session=True
     )
@@ -239,4 +220,4 @@ def test_mixed_precision_is_resumed_with_the_run(finished_search, tmp_path, comm
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # this launch's; the run's is none
     assert command(SEARCH, "--resume", tmp_path / "run")[0] == 0
-    assert_same_run(finished_search[0], tmp_path / "run")
+    assert_same_search(finished_search[0], tmp_path / "run")

@@ -1,6 +1,5 @@
 """Retraining: the recipe, its loop, and that it resumes."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -9,20 +8,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from builders import (
+    TINY_TRAINING,
+    TRAIN,
+    assert_same_run,
+    last_checkpoint,
+    make_retrainer,
+    metrics_of,
+)
 from common.data.batches import Augmentation
 from common.data.datasets import load_train
-from common.data.images import Images
 from common.data.split import Split
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.run.folder import Run
 from retraining.config import PRESETS
-from retraining.loop import Retrainer
-from test_resume import figures, identical, last_checkpoint
-
-TRAIN = "evaluate/train.py"
-TINY = "--preset digits --genotype pc_darts_cifar10 --channels 4 --cells 3 --epochs 3".split()
-TINY += ["--limit-images", "256", "--checkpoint-steps", "2", "--drop-path", "0.5"]
 
 
 def test_the_default_is_section_4_2():
@@ -37,12 +37,12 @@ def test_the_default_is_section_4_2():
 
 
 def test_a_run_and_what_it_leaves(tmp_path, command):
-    status, out, err = command(TRAIN, *TINY, "--output", tmp_path / "run", pictures=True)
+    status, out, err = command(TRAIN, *TINY_TRAINING, "--output", tmp_path / "run", pictures=True)
     assert status == 0, err
     folder = tmp_path / "run"
     result = json.loads((folder / "result.json").read_text())
     assert 0 <= result["test_top1"] <= 100 and f"{result['test_top1']:.2f} %" in out
-    lines = figures(folder)
+    lines = metrics_of(folder)
     assert lines[-1]["test_top1"] == result["test_top1"] and lines[0]["valid_top1"] is None
     assert load(folder) == load("pc_darts_cifar10")
     assert (folder / "pictures" / "curves.png").exists()
@@ -55,9 +55,9 @@ def test_held_out_valid_opens_no_test_image(tmp_path, command, monkeypatch, shar
     monkeypatch.setattr("retraining.loop.test_images", lambda *_: pytest.fail("opened"))
     folder, flags = tmp_path / "run", [] if share is None else ["--held-out-share", share]
     flags += ["--epochs", 1, "--held-out", "valid"]
-    status, out, err = command(TRAIN, *TINY, *flags, "--output", folder)
+    status, out, err = command(TRAIN, *TINY_TRAINING, *flags, "--output", folder)
     assert status == 0, err
-    result, last = json.loads((folder / "result.json").read_text()), figures(folder)[-1]
+    result, last = json.loads((folder / "result.json").read_text()), metrics_of(folder)[-1]
     assert "test_top1" not in result and result["valid_top1"] == last["valid_top1"]
     assert last["test_top1"] is None and "validation images" in out
     images = load_train("digits", "").limited(256, 2)
@@ -74,7 +74,7 @@ def test_held_out_valid_opens_no_test_image(tmp_path, command, monkeypatch, shar
 @pytest.mark.parametrize("extra", [[], ["--ema-decay", "0.9"]])
 def test_resumed_from_any_checkpoint_it_ends_in_the_same_bits(tmp_path, command, extra):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    assert command(TRAIN, *TINY, *extra, "--output", whole)[0] == 0
+    assert command(TRAIN, *TINY_TRAINING, *extra, "--output", whole)[0] == 0
 
     saves = []
     original = Run.save_checkpoint
@@ -87,14 +87,12 @@ def test_resumed_from_any_checkpoint_it_ends_in_the_same_bits(tmp_path, command,
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "save_checkpoint", interrupt)
-        status, _, err = command(TRAIN, *TINY, *extra, "--output", resumed)
+        status, _, err = command(TRAIN, *TINY_TRAINING, *extra, "--output", resumed)
     assert status == 130 and "--resume" in err and saves[0] == (0, 2)
     status, out, _ = command(TRAIN, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2, step 3" in out
-    assert figures(whole) == figures(resumed)
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
-    assert (state["ema"] is not None) == bool(extra)
+    assert_same_run(whole, resumed)
+    assert (last_checkpoint(whole)[1]["ema"] is not None) == bool(extra)
 
 
 @pytest.mark.parametrize("left", [("config.json",), ("config.json", "images.json")])
@@ -102,16 +100,16 @@ def test_a_run_killed_before_its_first_checkpoint_starts_from_its_first_step(
     tmp_path, command, left
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert command(TRAIN, *TINY, "--output", whole)[0] == 0
+    assert command(TRAIN, *TINY_TRAINING, "--output", whole)[0] == 0
     killed.mkdir()
     for name in left:
         shutil.copy(whole / name, killed)
     assert command(TRAIN, "--resume", killed)[0] == 0
-    assert figures(whole) == figures(killed) and load(whole) == load(killed)
+    assert metrics_of(whole) == metrics_of(killed) and load(whole) == load(killed)
 
 
 def test_the_recipes_augmentation_reaches_the_batches(tmp_path, accelerator):
-    trainer = make_trainer(tmp_path, accelerator)
+    trainer = make_retrainer(tmp_path, accelerator)
     assert trainer.train_batches.augmentation == Augmentation(4, True, 16)
     assert trainer.held_out_batches.augmentation == Augmentation()
 
@@ -119,24 +117,12 @@ def test_the_recipes_augmentation_reaches_the_batches(tmp_path, accelerator):
 def test_drop_path_grows_linearly_from_zero(tmp_path, command, monkeypatch):
     seen = []
     monkeypatch.setattr(Network, "set_drop_path", lambda self, p: seen.append(p))
-    assert command(TRAIN, *TINY, "--output", tmp_path / "run")[0] == 0
+    assert command(TRAIN, *TINY_TRAINING, "--output", tmp_path / "run")[0] == 0
     assert seen == pytest.approx([0, 0.5 / 3, 1 / 3])
 
 
-def make_trainer(folder, accelerator, **changes):
-    torch.manual_seed(0)
-    images = Images(torch.randint(256, (8, 3, 32, 32), dtype=torch.uint8), torch.arange(8) % 2,
-                    ("a", "b"), (0.5,) * 3, (0.3,) * 3)
-    tiny = dict(batch_size=4, channels=4, cells=3, epochs=1, genotype="darts_v1",
-                learning_rate=0.1, grad_clip=0, momentum=0, weight_decay=0)
-    config = dataclasses.replace(PRESETS["cifar10"], **{**tiny, **changes})
-    genotype = load("darts_v1")
-    network = Network(genotype, 4, 3, 2, auxiliary=True)
-    return Retrainer(config, genotype, network, Run(folder, "t", accelerator), images, images)
-
-
 def test_the_auxiliary_loss_is_added_with_its_weight(tmp_path, accelerator):
-    trainer = make_trainer(tmp_path, accelerator)
+    trainer = make_retrainer(tmp_path, accelerator)
     network = trainer.derived.train()
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     x, y = trainer.train_batches.train(0)
@@ -159,7 +145,7 @@ def test_a_written_cell_may_leave_an_input_or_a_node_unused(tmp_path, command):
             "cells": {"normal": cell, "reduction": cell}}
     (tmp_path / "mine.json").write_text(json.dumps(mine))
     status, _, err = command(
-        TRAIN, *TINY, "--genotype", tmp_path / "mine.json", "--output", tmp_path / "run"
+        TRAIN, *TINY_TRAINING, "--genotype", tmp_path / "mine.json", "--output", tmp_path / "run"
     )
     assert status == 0, err
 
@@ -173,7 +159,8 @@ def test_cells_of_every_size_retrain(tmp_path, command, nodes):
     )  # fmt: skip
     assert status == 0, err
     assert load(search).cells["normal"].nodes == nodes - 2
-    status, _, err = command(TRAIN, *TINY, "--epochs", 1, "--genotype", search, "--output", run)
+    flags = [*TINY_TRAINING, "--epochs", 1, "--genotype", search]
+    status, _, err = command(TRAIN, *flags, "--output", run)
     assert status == 0, err
 
 

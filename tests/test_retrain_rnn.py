@@ -7,32 +7,26 @@ import json
 import pytest
 import torch
 
+from builders import (
+    RANDOM_TEXT,
+    assert_same_run,
+    interrupt_after,
+    last_checkpoint,
+    make_language_trainer,
+    make_text_folder,
+)
 from common.language.cell import RecurrentCell
 from common.language.loop import with_perplexity
 from common.language.model import Dropouts, chunk_loss, exact_loss
-from common.language.text import Columns, load_corpus
+from common.language.text import Columns
 from common.networks.complexity import LanguageModel as Size
 from common.networks.complexity import recurrent_parameters
 from common.networks.genotype import Cell, Edge, Genotype, Op, load, save
-from common.run.folder import Run
 from retraining import rnn
-from retraining.rnn import PRESETS, LanguageTrainer, chosen_preset, triggered
-from test_baselines import interrupt_after
-from test_resume import figures, identical, last_checkpoint
-from test_rnn_search import TEXT
-from test_text import folder
+from retraining.rnn import PRESETS, chosen_preset, triggered
 
 TRAIN = "evaluate/train_rnn.py"
 TINY = "--units 6 --batch-size 4 --bptt 9 --epochs 3 --checkpoint-steps 3".split()
-
-
-def made(accelerator, path, genotype="gdas_rnn", **changed):
-    texts = load_corpus("folder", folder(path / "text", **TEXT))
-    sizes = {"units": 6, "batch_size": 4, "bptt": 9, "epochs": 4}
-    config = dataclasses.replace(PRESETS["text"], genotype=genotype, **{**sizes, **changed})
-    torch.manual_seed(0)
-    genotype = None if genotype is None else load(genotype)
-    return LanguageTrainer(config, genotype, Run(path, "test", accelerator), texts)
 
 
 @pytest.mark.parametrize(("losses", "loss", "patience", "expected"), [
@@ -49,7 +43,7 @@ def test_trigger(losses, loss, patience, expected):
 
 
 def test_average_of_all_weights_since_the_trigger(tmp_path, accelerator, monkeypatch):
-    trainer = made(accelerator, tmp_path, trigger=0)
+    trainer = make_language_trainer(tmp_path, accelerator, trigger=0)
     seen, reported = [], iter([3.0, 2.0, 3.5, 2.0, 1.0, 1.0, 0.0, 0.0])  # valid, test
     monkeypatch.setattr(trainer, "exact", lambda model, text: next(reported))
     for epoch in trainer.epochs():
@@ -67,7 +61,7 @@ def test_average_of_all_weights_since_the_trigger(tmp_path, accelerator, monkeyp
 
 def test_recent_losses_do_not_trigger(tmp_path, accelerator, monkeypatch):
     """With patience 1: 3.5 is above 3.0, one epoch before it; 3.2 is above 3.0, two before it."""
-    trainer = made(accelerator, tmp_path, trigger=1)
+    trainer = make_language_trainer(tmp_path, accelerator, trigger=1)
     reported = iter([3.0, 0.0, 3.5, 0.0, 3.2, 0.0, 3.0, 0.0])  # valid, test
     monkeypatch.setattr(trainer, "exact", lambda model, text: next(reported))
     averaged = [trainer.held_out_metrics()["averaged"] for _ in range(4)]
@@ -75,7 +69,7 @@ def test_recent_losses_do_not_trigger(tmp_path, accelerator, monkeypatch):
 
 
 def test_metrics_are_exact_and_of_the_average(tmp_path, accelerator):
-    trainer = made(accelerator, tmp_path, trigger=0)
+    trainer = make_language_trainer(tmp_path, accelerator, trigger=0)
     trainer.valid_losses = [-1.0]  # so that the first epoch triggers
     for _ in trainer.epochs(until=2):
         for chunk in trainer.batches():
@@ -96,7 +90,7 @@ def test_metrics_are_exact_and_of_the_average(tmp_path, accelerator):
 def test_weight_step_is_clipped_sgd(tmp_path, accelerator):
     """On NLL plus slowness; an epoch starts with zero states, the next chunk with these ones."""
     changed = {"slowness": 0.5, "weight_decay": 0.01, "learning_rate": 2, "grad_clip": 0.1}
-    trainer, twin = (made(accelerator, tmp_path, **changed) for _ in range(2))
+    trainer, twin = (make_language_trainer(tmp_path, accelerator, **changed) for _ in range(2))
     for each in (trainer, twin):
         each.model.double().eval()
         with torch.no_grad():
@@ -124,7 +118,7 @@ def test_a_cell_with_none_can_be_trained(tmp_path, accelerator):
     mine = tmp_path / "mine.json"
     ops = (Edge(0, 1, Op("none")), Edge(0, 2, Op("tanh")))
     save(Genotype("mine", {"recurrent": Cell(1, ops, (1, 2))}), mine)
-    trainer = made(accelerator, tmp_path, genotype=mine, weight_decay=0.01)
+    trainer = make_language_trainer(tmp_path, accelerator, genotype=mine, weight_decay=0.01)
     before = trainer.model.cell.W[0].detach().clone()
     trainer.weight_step(trainer.train_batches.chunk(0, 9))
     rate = trainer.config.learning_rate
@@ -134,7 +128,7 @@ def test_a_cell_with_none_can_be_trained(tmp_path, accelerator):
 @pytest.mark.parametrize("genotype", ["gdas_rnn", None])
 def test_columns_and_earlier_words_are_independent(tmp_path, accelerator, genotype):
     """A changed word changes only later logits of its column."""
-    trainer = made(accelerator, tmp_path, genotype=genotype)
+    trainer = make_language_trainer(tmp_path, accelerator, genotype=genotype)
     model = trainer.model.eval()
     hidden = torch.randn(model.cell.hidden_states, 4, 6)
     words = trainer.train_batches.chunk(9, 8).words
@@ -152,7 +146,8 @@ def test_columns_and_earlier_words_are_independent(tmp_path, accelerator, genoty
 
 def test_states_are_carried_within_an_epoch_only(tmp_path, accelerator):
     """After each epoch they equal those of reading the columns in one pass."""
-    trainer = made(accelerator, tmp_path, learning_rate=1e-30, bptt=2, bptt_deviation=0)
+    changes = {"learning_rate": 1e-30, "bptt": 2, "bptt_deviation": 0}
+    trainer = make_language_trainer(tmp_path, accelerator, **changes)
     trainer.model.dropouts = Dropouts()
     whole = Columns(trainer.corpus.train, 4, "training")
     for _ in trainer.epochs(until=2):
@@ -166,7 +161,7 @@ def test_states_are_carried_within_an_epoch_only(tmp_path, accelerator):
 
 def test_step_numbers_are_unique_and_steps_count_their_words(tmp_path, accelerator):
     """Step numbers seed the dropout; words move the progress bar."""
-    trainer = made(accelerator, tmp_path)
+    trainer = make_language_trainer(tmp_path, accelerator)
     numbers = []
     for _ in trainer.epochs(until=3):
         for chunk in trainer.batches():
@@ -191,7 +186,7 @@ def test_a_text_is_named_by_its_folder(root):
 def test_compile_flag_compiles_the_cell(tmp_path, accelerator, monkeypatch, wanted):
     compiled = []
     monkeypatch.setattr(RecurrentCell, "compile_step", lambda cell: compiled.append(cell))
-    trainer = made(accelerator, tmp_path, compile=wanted)
+    trainer = make_language_trainer(tmp_path, accelerator, compile=wanted)
     assert compiled == [trainer.model.cell] * wanted
 
 
@@ -211,7 +206,7 @@ def test_resuming_within_an_epoch_gives_the_same_bits(
     tmp_path, command, monkeypatch, genotype
 ):
     monkeypatch.setattr(rnn, "triggered", lambda loss, before, patience: len(before) == 1)
-    root = folder(tmp_path / "text", **TEXT)
+    root = make_text_folder(tmp_path / "text", **RANDOM_TEXT)
     flags = [*TINY, "--genotype", genotype, "--data-root", root, "--threads", 1]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(TRAIN, *flags, "--output", whole, pictures=genotype == "lstm")
@@ -221,9 +216,9 @@ def test_resuming_within_an_epoch_gives_the_same_bits(
     interrupt_after(8, lambda: command(TRAIN, *flags, "--output", resumed))
     status, out, err = command(TRAIN, "--resume", resumed)
     assert status == 0 and "resuming at epoch 3" in out, err
-    assert figures(whole) == figures(resumed)
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other) and state["average"] is not None
+    assert_same_run(whole, resumed)
+    state = last_checkpoint(resumed)[1]
+    assert state["average"] is not None
     assert state["hidden"].shape == (2 if genotype == "lstm" else 1, 4, 6)
 
 
@@ -237,16 +232,16 @@ def test_a_search_on_the_small_language_is_retrained_on_it(tmp_path, command):
 
 def test_resuming_needs_the_same_text_and_its_own_genotype_only(tmp_path, command):
     """The file that --genotype named may be gone."""
-    root, mine = folder(tmp_path / "text", **TEXT), tmp_path / "mine.json"
+    root, mine = make_text_folder(tmp_path / "text", **RANDOM_TEXT), tmp_path / "mine.json"
     save(load("darts_v1_rnn"), mine)
     run = tmp_path / "run"
     flags = [*TINY, "--threads", 1, "--genotype", mine, "--data-root", root]
     interrupt_after(4, lambda: command(TRAIN, *flags, "--output", run))
     mine.unlink()
-    folder(root, **{**TEXT, "train": TEXT["train"].replace("b", "x")})
+    make_text_folder(root, **{**RANDOM_TEXT, "train": RANDOM_TEXT["train"].replace("b", "x")})
     status, _, err = command(TRAIN, "--resume", run)
     assert status == 2 and "--data-root" in err
-    folder(root, **TEXT)
+    make_text_folder(root, **RANDOM_TEXT)
     own = (run / "genotype.json").read_bytes()
     save(load("darts_v2_rnn"), run / "genotype.json")
     status, _, err = command(TRAIN, "--resume", run)
@@ -279,7 +274,7 @@ def test_an_image_network_needs_image_cells(tmp_path, command):
 
 
 def test_each_epoch_and_seed_has_its_own_chunks(tmp_path, accelerator):
-    trainer = made(accelerator, tmp_path)
+    trainer = make_language_trainer(tmp_path, accelerator)
     cuts = []
     for trainer.epoch in range(3):
         cuts.append(trainer.starts)
@@ -289,7 +284,7 @@ def test_each_epoch_and_seed_has_its_own_chunks(tmp_path, accelerator):
 
 
 def test_train_loss_is_the_mean_over_words(tmp_path, accelerator):
-    trainer = made(accelerator, tmp_path, slowness=50.0, learning_rate=1e-30)
+    trainer = make_language_trainer(tmp_path, accelerator, slowness=50.0, learning_rate=1e-30)
     trainer.model.dropouts = Dropouts()
     with torch.no_grad():
         for weight in trainer.weights:
@@ -312,7 +307,7 @@ def test_result_reports_the_last_and_the_best_epoch(
     tmp_path, accelerator, monkeypatch
 ):
     """The second of three epochs is best by validation, the first by the test text."""
-    trainer = made(accelerator, tmp_path)
+    trainer = make_language_trainer(tmp_path, accelerator)
     for n, (valid, test) in enumerate([(3.0, 5.0), (1.0, 7.0), (2.0, 6.0)]):
         trainer.run.append("metrics.jsonl", {
             "epoch": n + 1, "valid_loss": valid, "valid_perplexity": 10 * valid,

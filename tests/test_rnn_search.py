@@ -3,53 +3,38 @@
 import dataclasses
 import json
 import math
-import random
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from builders import (
+    RANDOM_TEXT,
+    assert_same_run,
+    interrupt_after,
+    last_checkpoint,
+    make_corpus,
+    make_recurrent_trainer,
+    make_text_folder,
+    metrics_of,
+)
 from common.distributed import generator_of
 from common.errors import NotFinite
 from common.language.model import Dropouts, chunk_loss, slowness
-from common.language.text import Columns, load_corpus
+from common.language.text import Columns
 from common.networks.genotype import load
-from common.run.folder import Run
 from gdas import rnn_search, rnn_trainer
 from gdas.rnn_config import PRESETS
-from gdas.rnn_supernet import RecurrentSuperNet
-from gdas.rnn_trainer import RecurrentSearchTrainer
 from retraining.rnn import chosen_preset
-from test_baselines import interrupt_after
-from test_resume import figures, identical, last_checkpoint
-from test_text import folder
 
 SEARCH = "gdas/rnn_search.py"
 TAU = 3.0
-LETTERS = random.Random(0)
-TEXT = {
-    part: "".join(" ".join(LETTERS.choices("abcdefg", k=7)) + "\n" for _ in range(lines))
-    for part, lines in (("train", 40), ("valid", 35), ("test", 20))
-}
 TINY = "--units 6 --nodes 3 --batch-size 4 --bptt 9 --epochs 2 --checkpoint-steps 3".split()
-CONFIG = dataclasses.replace(
-    PRESETS["text"], units=6, nodes=4, batch_size=4, bptt=9, epochs=2, threads=1,
-    dropout_output=0, dropout_hidden=0, dropout_input=0, dropout_embedding=0,
-)  # fmt: skip
-
-
-def made(accelerator, path, texts, **changed):
-    config = dataclasses.replace(CONFIG, **changed)
-    torch.manual_seed(0)
-    supernet = RecurrentSuperNet(
-        len(texts.words), config.units, config.nodes - 1, config.dropouts, config.sample
-    ).double()
-    return RecurrentSearchTrainer(config, supernet, Run(path, "test", accelerator), texts)
 
 
 @pytest.fixture
 def texts(tmp_path):
-    return load_corpus("folder", folder(tmp_path / "text", **TEXT))
+    return make_corpus(tmp_path / "text", **RANDOM_TEXT)
 
 
 def far_from_flat(trainer):
@@ -61,7 +46,7 @@ def far_from_flat(trainer):
 
 
 def test_hidden_states_are_carried_without_their_gradient(tmp_path, accelerator, texts):
-    trainer = made(accelerator, tmp_path, texts)
+    trainer = make_recurrent_trainer(tmp_path, accelerator, texts)
     starts, carried = [], {}
     trainer.model.register_forward_pre_hook(lambda module, given: starts.append(given[1]))
     for _ in trainer.epochs(until=1):
@@ -81,7 +66,7 @@ def test_hidden_states_are_carried_without_their_gradient(tmp_path, accelerator,
 
 def test_all_tensors_are_on_the_device(tmp_path, accelerator, texts, monkeypatch):
     monkeypatch.setattr(Accelerator, "device", torch.device("meta"))  # every machine has it
-    trainer = made(accelerator, tmp_path, texts)
+    trainer = make_recurrent_trainer(tmp_path, accelerator, texts)
     chunk = trainer.valid_columns.chunk(0, 9)
     reads = [trainer.hidden, trainer.valid_hidden, chunk.words, chunk.targets, *trainer.weights]
     assert {tensor.device.type for tensor in (*reads, *trainer.arch)} == {"meta"}
@@ -92,7 +77,8 @@ def test_weight_step_is_clipped_sgd(tmp_path, accelerator, texts, length, clip):
     """Its rate is proportional to the chunk; decay is not clipped; slowness is not recorded."""
     changed = {"weight_decay": 0.01, "learning_rate": 2, "grad_clip": clip, "slowness": 0.5}
     trainer, twin = (
-        far_from_flat(made(accelerator, tmp_path, texts, **changed)) for _ in range(2)
+        far_from_flat(make_recurrent_trainer(tmp_path, accelerator, texts, **changed))
+        for _ in range(2)
     )
     alpha = trainer.arch[0].detach().clone()
     chunk = trainer.train_batches.chunk(0, length)
@@ -116,7 +102,8 @@ def test_arch_step_is_adam_without_clipping(tmp_path, accelerator, texts):
     """By the validation chunk's gradient alone; the weight step before it leaves none."""
     changed = {"arch_beta1": 0.3, "arch_weight_decay": 0.2, "grad_clip": 1e-12}
     trainer, twin = (
-        far_from_flat(made(accelerator, tmp_path, texts, **changed)) for _ in range(2)
+        far_from_flat(make_recurrent_trainer(tmp_path, accelerator, texts, **changed))
+        for _ in range(2)
     )
     trainer.weight_step(trainer.train_batches.chunk(0, 9), TAU)
     twin.supernet.load_state_dict(trainer.supernet.state_dict())
@@ -136,7 +123,8 @@ def test_arch_step_is_adam_without_clipping(tmp_path, accelerator, texts):
 def test_every_step_of_every_seed_has_its_own_draw(tmp_path, accelerator, texts):
     draws = []
     for seed in (2, 3):
-        trainer = made(accelerator, tmp_path, texts, seed=seed, arch_learning_rate=0)
+        changed = {"seed": seed, "arch_learning_rate": 0}
+        trainer = make_recurrent_trainer(tmp_path, accelerator, texts, **changed)
         trainer.model.register_forward_pre_hook(
             lambda module, given: draws.append(given[2].weight[0][1].item())
         )
@@ -195,7 +183,7 @@ def test_the_papers_setting():
 
 @pytest.mark.parametrize("sample", ["hard", "soft"])
 def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, command, sample):
-    root = folder(tmp_path / "text", **TEXT)
+    root = make_text_folder(tmp_path / "text", **RANDOM_TEXT)
     flags = [*TINY, "--sample", sample, "--data-root", root, "--threads", 1]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(SEARCH, *flags, "--output", whole, pictures=sample == "hard")
@@ -205,11 +193,10 @@ def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, command, sample)
     interrupt_after(6, lambda: command(SEARCH, *flags, "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2" in out, err
-    assert figures(whole) == figures(resumed) and load(whole) == load(resumed)
-    (name, state), (other_name, other) = last_checkpoint(whole), last_checkpoint(resumed)
-    assert name == other_name and identical(state, other)
+    assert_same_run(whole, resumed)
+    state = last_checkpoint(whole)[1]
     assert state["hidden"].shape == state["valid_hidden"].shape == (1, 4, 6)
-    assert [line["tau"] for line in figures(whole)] == [10, pytest.approx(0.1)]
+    assert [line["tau"] for line in metrics_of(whole)] == [10, pytest.approx(0.1)]
     assert load(whole).provenance["sample"] == sample
     assert {"words_per_second", "valid_perplexity", "entropy_recurrent"} <= json.loads(
         (whole / "metrics.jsonl").read_text().splitlines()[-1]
@@ -234,10 +221,10 @@ def test_bad_flags_are_named_before_anything_is_written(tmp_path, command, flags
 
 
 def test_resuming_with_another_vocabulary_changes_nothing(tmp_path, command):
-    root = folder(tmp_path / "text", **TEXT)
+    root = make_text_folder(tmp_path / "text", **RANDOM_TEXT)
     flags = [*TINY, "--threads", 1, "--data-root", root, "--output", tmp_path / "run"]
     interrupt_after(5, lambda: command(SEARCH, *flags))
-    folder(root, **{**TEXT, "train": TEXT["train"].replace("b", "x")})
+    make_text_folder(root, **{**RANDOM_TEXT, "train": RANDOM_TEXT["train"].replace("b", "x")})
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     status, _, err = command(SEARCH, "--resume", tmp_path / "run")
     assert status == 2 and "--data-root" in err
@@ -252,7 +239,7 @@ def test_low_precision_is_refused(tmp_path, command, monkeypatch):
 
 @pytest.mark.parametrize("bias", [math.nan, -math.inf])
 def test_a_validation_loss_that_is_not_finite_ends_the_search(tmp_path, accelerator, texts, bias):
-    trainer = made(accelerator, tmp_path, texts)
+    trainer = make_recurrent_trainer(tmp_path, accelerator, texts)
     with torch.no_grad():
         trainer.model.bias[3] = bias  # -inf: this word has probability 0, its loss is infinite
     with pytest.raises(NotFinite, match="after epoch 1"):
@@ -261,7 +248,8 @@ def test_a_validation_loss_that_is_not_finite_ends_the_search(tmp_path, accelera
 
 def test_validation_loss_is_the_mean_over_words(tmp_path, accelerator, texts):
     """Without dropout, with carried states; the short last chunk counts by its words."""
-    trainer = far_from_flat(made(accelerator, tmp_path, texts, bptt=20, dropout_output=0.5))
+    changed = {"bptt": 20, "dropout_output": 0.5}
+    trainer = far_from_flat(make_recurrent_trainer(tmp_path, accelerator, texts, **changed))
     found = []
     for trainer.epoch in range(2):
         trainer.model.train()
@@ -282,7 +270,7 @@ def test_validation_loss_is_the_mean_over_words(tmp_path, accelerator, texts):
 
 
 def test_validation_chunks_start_again_at_the_end_and_in_each_epoch(tmp_path, accelerator, texts):
-    trainer = made(accelerator, tmp_path, texts, bptt=25)
+    trainer = make_recurrent_trainer(tmp_path, accelerator, texts, bptt=25)
     once = [(True, 25), (False, 25), (False, len(trainer.valid_columns) - 50)]
     for _ in trainer.epochs(until=2):
         starts = []
@@ -295,7 +283,7 @@ def test_validation_chunks_start_again_at_the_end_and_in_each_epoch(tmp_path, ac
 
 def test_entropy_and_changed_edges(tmp_path, accelerator, texts):
     """`none` is never an edge's best activation, whatever its probability."""
-    trainer = made(accelerator, tmp_path, texts)
+    trainer = make_recurrent_trainer(tmp_path, accelerator, texts)
     none, tanh, relu, *_ = range(5)
     edges = len(trainer.supernet.edges)
     changed, entropies = [], []
@@ -311,7 +299,7 @@ def test_entropy_and_changed_edges(tmp_path, accelerator, texts):
 
 
 def test_result_reports_the_last_epoch(tmp_path, accelerator, texts, monkeypatch):
-    trainer = made(accelerator, tmp_path, texts)
+    trainer = make_recurrent_trainer(tmp_path, accelerator, texts)
     for n, (loss, memory) in enumerate([(3.0, 7), (1.0, 9), (2.0, 8)]):
         trainer.run.append("metrics.jsonl", {
             "valid_loss": loss, "valid_perplexity": 10 * loss, "seconds": n + 1.0,

@@ -9,6 +9,7 @@ import torch
 import tyro
 from PIL import Image
 
+from builders import SEARCH
 from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import Images
@@ -17,7 +18,6 @@ from common.networks.small_images import blank_share, fit_batch, fit_to_images
 from common.run.cli import parse
 from common.run.config import RunConfig
 from common.run.flags import PresetInt
-from conftest import SEARCH
 from pc_darts.config import PRESETS
 from retraining.config import chosen_preset
 

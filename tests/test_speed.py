@@ -2,15 +2,17 @@
 
 import gc
 import importlib.util
+import itertools
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from benchmarking.timing import saved_mib
-from common.data.images import Images
+from builders import FIRST, ROOT, SEARCH_CONFIG, SMALL, make_search_trainer, random_images
 from common.data.split import Split
 from common.errors import InputError
 from common.networks.genotype import Op
@@ -20,16 +22,12 @@ from common.supernet.candidate import run
 from common.supernet.separable import Separable, joined, phases
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
-from conftest import ROOT
 from edas.supernet import EDASSuperNet
 from gdas.supernet import GDASSuperNet
 from itnas.supernet import ITNASSuperNet
 from pc_darts.supernet import PCDARTSSuperNet
 from pr_darts.supernet import PRDARTSSuperNet
-from test_bilevel import CONFIG, make
-from test_pr_darts_morphisms import FIRST
 
-SMALL = {"channels": 4, "cells": 3, "nodes": 2, "classes": 3}
 DENSE = {
     "darts": SuperNet, "pc_darts": PCDARTSSuperNet, "itnas": ITNASSuperNet,
     "pr_darts": lambda **shape: PRDARTSSuperNet(FIRST, **shape),
@@ -39,12 +37,10 @@ READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "
 
 
 def trainer_of(kind, folder, accelerator):
-
     torch.manual_seed(0)
-    pixels = torch.randint(256, (48, 3, 8, 8), dtype=torch.uint8)
-    images = Images(pixels, torch.arange(48) % 3, ("a", "b", "c"), (0.5,) * 3, (0.3,) * 3)
+    images = random_images(48)
     run = Run(folder, "t", accelerator)
-    return BilevelTrainer(CONFIG, kind(**SMALL), run, images, Split.halves(48, 0))
+    return BilevelTrainer(SEARCH_CONFIG, kind(**SMALL), run, images, Split.halves(48, 0))
 
 
 @pytest.mark.parametrize("method", DENSE)
@@ -68,20 +64,29 @@ def test_a_step_of_a_dense_method_reads_nothing(method, tmp_path, accelerator, m
     assert reads == []
 
 
-def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator):
-    trainer = trainer_of(SuperNet, tmp_path, accelerator)
-    shown = []
-    trainer.bar = type("Bar", (), {"set_postfix_str": lambda _, text, **__: shown.append(text)})()
-    for loss in (1.0, 2.0, 3.0):
+@pytest.fixture
+def long_steps(monkeypatch):
+    """Steps take more than the half second after which a loop shows its progress."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+    monkeypatch.setattr("common.training.loop.time", clock)
+
+
+def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator, long_steps):
+    trainer, shown = trainer_of(SuperNet, tmp_path, accelerator), []
+    trainer.bar = SimpleNamespace(
+        set_postfix_str=lambda text, **_: shown.append(text), update=lambda items: None
+    )
+    for _, loss in zip(trainer.steps(), (1.0, 2.0, 3.0), strict=True):
         for name, value in {"loss": loss, "top1": 50.0}.items():
-            trainer.meters[name].avg = torch.tensor(value)
-        trainer._show()
+            trainer.meters[name].reset()
+            trainer.meters[name].update(torch.tensor(value))
     assert shown == ["loss 1.000 top-1 50.00 %", "loss 2.000 top-1 50.00 %"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("method", [*DENSE, *SAMPLED])
-def test_no_step_waits_for_the_gpu(method, tmp_path):
+def test_no_step_waits_for_the_gpu(method, tmp_path, long_steps):
     """But for `common.supernet.to_cpu.read`, once a pass of GDAS and EDAS."""
     trainer = trainer_of({**DENSE, **SAMPLED}[method], tmp_path, Accelerator())
     next(trainer.epochs())
@@ -92,7 +97,6 @@ def test_no_step_waits_for_the_gpu(method, tmp_path):
             train, valid = next(steps)
             trainer.arch_step(valid)
             trainer.weight_step(train)
-            trainer._show()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -184,7 +188,7 @@ def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same(tmp_path,
             counters.clear()
             net.compile(backend="aot_eager")
         batch = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(2)
-        trainer = make(tmp_path, accelerator, net)
+        trainer = make_search_trainer(tmp_path, accelerator, net)
         trainer.arch_step(batch)
         trainer.weight_step(batch)
         states.append(net.state_dict())

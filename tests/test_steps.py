@@ -8,12 +8,18 @@ from torch import nn
 
 import retraining.loop
 import retraining.rnn
-import test_detection
-import test_retrain
-import test_retrain_rnn
-import test_rnn_search
+from builders import (
+    RANDOM_TEXT,
+    SEARCH_CONFIG,
+    TINY_DETECTION,
+    make_corpus,
+    make_detector_trainer,
+    make_language_trainer,
+    make_recurrent_trainer,
+    make_retrainer,
+    make_search_trainer,
+)
 from common.errors import NotFinite
-from common.language.text import load_corpus
 from common.supernet.supernet import SuperNet
 from common.training import bilevel
 from common.training.loop import Loop
@@ -21,34 +27,29 @@ from common.training.running_statistics import average_statistics, kept_statisti
 from common.training.steps import descend, frozen
 from detection import loop as detector_loop
 from gdas import rnn_trainer
-from test_bilevel import CONFIG, make
-from test_coco import make as make_coco
-from test_text import folder as text_folder
+from shapes import make_coco
 
 LIMIT = 1e-3
 
 
 def searching(path, accelerator, **changed):
-    return make(path, accelerator, SuperNet, config=dataclasses.replace(CONFIG, **changed))
+    config = dataclasses.replace(SEARCH_CONFIG, **changed)
+    return make_search_trainer(path, accelerator, SuperNet, config=config)
 
 
 def recurrent_search(path, accelerator, **changed):
-    texts = load_corpus("folder", text_folder(path / "text", **test_rnn_search.TEXT))
-    return test_rnn_search.made(accelerator, path, texts, **changed)
-
-
-def recurrent_training(path, accelerator, **changed):
-    return test_retrain_rnn.made(accelerator, path, **changed)
+    texts = make_corpus(path / "text", **RANDOM_TEXT)
+    return make_recurrent_trainer(path, accelerator, texts, **changed)
 
 
 def detection(path, accelerator, **changed):
     make_coco(path / "coco", train=18, valid=5)
-    return test_detection.make_trainer(path / "coco", path, accelerator, **changed)
+    return make_detector_trainer(path / "coco", path, accelerator, **changed)
 
 
 MAKERS = {
-    "search": searching, "retraining": test_retrain.make_trainer, "detection": detection,
-    "recurrent search": recurrent_search, "recurrent training": recurrent_training,
+    "search": searching, "retraining": make_retrainer, "detection": detection,
+    "recurrent search": recurrent_search, "recurrent training": make_language_trainer,
 }  # fmt: skip
 
 
@@ -82,8 +83,8 @@ def test_a_search_compiles_its_supernet_if_asked_to(tmp_path, accelerator, wante
         def compile(self):
             compiled.append(self)
 
-    config = dataclasses.replace(CONFIG, compile=wanted)
-    trainer = make(tmp_path, accelerator, Compiled, config=config)
+    config = dataclasses.replace(SEARCH_CONFIG, compile=wanted)
+    trainer = make_search_trainer(tmp_path, accelerator, Compiled, config=config)
     assert compiled == [trainer.supernet] * wanted
 
 
@@ -95,7 +96,7 @@ def test_weights_and_architecture_are_drawn_for_apart_and_anew_at_each_step(tmp_
             seeds.append(generator.initial_seed())
             return super().mixes(generator, **given)
 
-    trainer = make(tmp_path, accelerator, Recording)
+    trainer = make_search_trainer(tmp_path, accelerator, Recording)
     for step in (0, 1):
         trainer.global_step = step
         trainer.arch_step(trainer.valid_batches.train(0))
@@ -228,11 +229,11 @@ def recurrent_step(trainer):
 CLIPPED = {
     "search": (searching, bilevel, weight_step, "grad_clip"),
     "architecture": (searching, bilevel, arch_step, "arch_grad_clip"),
-    "retraining": (test_retrain.make_trainer, retraining.loop, weight_step, "grad_clip"),
+    "retraining": (make_retrainer, retraining.loop, weight_step, "grad_clip"),
     "second order": (searching, bilevel, second_order_step, "arch_grad_clip"),
     "detection": (detection, detector_loop, detection_step, "grad_clip"),
     "recurrent search": (recurrent_search, rnn_trainer, recurrent_step, "grad_clip"),
-    "recurrent training": (recurrent_training, retraining.rnn, recurrent_step, "grad_clip"),
+    "recurrent training": (make_language_trainer, retraining.rnn, recurrent_step, "grad_clip"),
 }  # fmt: skip
 
 
@@ -262,7 +263,7 @@ BEGUN = {
     "common/baselines/darts.py": DIGITS,
     "evaluate/train.py": [*DIGITS, "--genotype", "gdas"],
     "evaluate/train_rnn.py": [*TEXT, "--genotype", "gdas_rnn"],
-    "evaluate/detect.py": test_detection.TINY,
+    "evaluate/detect.py": TINY_DETECTION,
 }  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """Batches of large images: equal for any number of workers and any first step."""
 
-import numpy as np
+import gc
+
 import pytest
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as T
 
+from builders import make_imagenet_folder
 from common.data import datasets, loader
 from common.data.batches import Augmentation, shuffled
 from common.data.streamed import training_transform
@@ -14,23 +16,9 @@ from common.errors import InputError, UnreadableFile
 ALL = Augmentation(flip=True, color_jitter=0.4, cutout=20)
 
 
-def make_files(root, splits=("train", "val"), classes=("n01", "n02"), count=6, size=(40, 50)):
-    """An image folder of ImageNet's layout; each image is noise on a colour of its own."""
-    generator = np.random.default_rng(0)
-    for split in splits:
-        for label, name in enumerate(classes):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for k in range(count):
-                colour = np.array([90 * label + 20, 30 * k, 40])
-                noise = generator.integers(0, 30, (*size, 3))
-                Image.fromarray((colour + noise).astype(np.uint8)).save(folder / f"{k}.JPEG")
-    return root
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("images"))
+    return make_imagenet_folder(tmp_path_factory.mktemp("images"))
 
 
 def batches(root, size=4, augmentation=ALL, workers=0, indices=None, **draws):
@@ -131,7 +119,7 @@ def test_evaluation_is_the_scaled_centre_normalised(root):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_named(tmp_path, workers):
-    make_files(tmp_path)
+    make_imagenet_folder(tmp_path)
     whole = (tmp_path / "train/n02/3.JPEG").read_bytes()
     (tmp_path / "train/n02/3.JPEG").write_bytes(whole[: len(whole) // 2])
     served = batches(tmp_path, size=12, workers=workers)
@@ -139,4 +127,4 @@ def test_an_unreadable_image_is_named(tmp_path, workers):
         served.train(0)
     with pytest.raises(InputError, match="n02/3.JPEG"):
         list(served.evaluate())
-    served._stream = iter(())  # what was raised holds it: the garbage collector would be slow
+    gc.collect()  # the error holds the reader

@@ -9,13 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from builders import assert_refused, of_an_older_version
 from common.data.datasets import load_test, load_train
 from common.draw import pictures
 from common.draw.confusion import NAMED, confusion_figure
 from common.networks.trained import load_trained
-from conftest import of_an_older_version
 from picture_checks import nothing_overlaps
-from test_commands import assert_refused
 
 TEST = "evaluate/test.py"
 

@@ -5,25 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from builders import SENTENCES, make_corpus
 from common.errors import InputError
 from common.language.small_language import PLACES, STORIES, small_text
 from common.language.text import Columns, Corpus, chunk_starts, load_corpus
 
-LINES = {"train": "the cat sat\n\non the mat\n", "valid": "the dog sat\n", "test": "a cat\n"}
-
-
-def folder(root, names="{}.txt", **changed):
-    root.mkdir(exist_ok=True)
-    for part, text in {**LINES, **changed}.items():
-        if text is not None:
-            path = root / names.format(part)
-            path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return root
-
 
 @pytest.mark.parametrize("names", ["{}.txt", "ptb.{}.txt", "wiki.{}.tokens", "{}.tokens"])
 def test_a_folder_of_text(tmp_path, names):
-    corpus = load_corpus("folder", folder(tmp_path, names))
+    corpus = make_corpus(tmp_path, names)
     assert corpus.words == ("the", "cat", "sat", "<eos>", "on", "mat", "<unk>")
 
     def read(text):
@@ -35,36 +25,36 @@ def test_a_folder_of_text(tmp_path, names):
 
 
 def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path):
-    plain = load_corpus("folder", folder(tmp_path / "plain"))
-    marked = {part: b"\xef\xbb\xbf" + text.encode() for part, text in LINES.items()}
-    assert load_corpus("folder", folder(tmp_path / "marked", **marked)).digests() == plain.digests()
+    plain = make_corpus(tmp_path / "plain")
+    marked = {part: b"\xef\xbb\xbf" + text.encode() for part, text in SENTENCES.items()}
+    assert make_corpus(tmp_path / "marked", **marked).digests() == plain.digests()
 
 
 def test_an_end_of_line_that_is_in_the_text_is_not_doubled(tmp_path):
-    plain = load_corpus("folder", folder(tmp_path / "plain"))
-    ended = {part: text.replace("\n", " <eos>\n") for part, text in LINES.items()}
-    assert load_corpus("folder", folder(tmp_path / "ended", **ended)).digests() == plain.digests()
-    mixed = {part: text.replace("\n", " <eos>\n", 1) for part, text in LINES.items()}
-    assert load_corpus("folder", folder(tmp_path / "mixed", **mixed)).digests() == plain.digests()
+    plain = make_corpus(tmp_path / "plain")
+    ended = {part: text.replace("\n", " <eos>\n") for part, text in SENTENCES.items()}
+    assert make_corpus(tmp_path / "ended", **ended).digests() == plain.digests()
+    mixed = {part: text.replace("\n", " <eos>\n", 1) for part, text in SENTENCES.items()}
+    assert make_corpus(tmp_path / "mixed", **mixed).digests() == plain.digests()
 
 
 def test_lines_end_where_files_say_so(tmp_path):
     """Not at each character that Unicode would allow to end one."""
     text = "the cat\x0csat\u2028on\x85the mat\r\n\r\nthe end"
-    corpus = load_corpus("folder", folder(tmp_path, train=text))
+    corpus = make_corpus(tmp_path, train=text)
     words = [corpus.words[n] for n in corpus.train]
     assert words == "the cat sat on the mat <eos> <eos> the end <eos>".split()
 
 
 def test_nothing_unknown_needs_no_word_for_it(tmp_path):
-    corpus = load_corpus("folder", folder(tmp_path, valid="the cat\n", test="mat\n"))
+    corpus = make_corpus(tmp_path, valid="the cat\n", test="mat\n")
     assert "<unk>" not in corpus.words
 
 
 @pytest.mark.parametrize("part", ["valid", "test"])
 def test_a_word_that_one_text_alone_brings_is_unknown(tmp_path, part):
     texts = {"valid": "mat", "test": "mat", part: "dog"}
-    corpus = load_corpus("folder", folder(tmp_path, **texts))
+    corpus = make_corpus(tmp_path, **texts)
     assert corpus.words[getattr(corpus, part)[0]] == "<unk>"
 
 
@@ -77,7 +67,7 @@ def test_a_word_that_one_text_alone_brings_is_unknown(tmp_path, part):
 ])  # fmt: skip
 def test_bad_text(tmp_path, changed, named):
     with pytest.raises(InputError, match=f"--data-root.*{named}"):
-        load_corpus("folder", folder(tmp_path, **changed))
+        make_corpus(tmp_path, **changed)
 
 
 def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
@@ -86,15 +76,15 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "is_file", refuse)
     with pytest.raises(InputError, match="--data-root .*the train text cannot be read .Permission"):
-        load_corpus("folder", folder(tmp_path))
+        make_corpus(tmp_path)
 
 
 def test_digests_tell_texts_and_vocabularies_apart(tmp_path):
-    first = load_corpus("folder", folder(tmp_path)).digests()
+    first = make_corpus(tmp_path).digests()
     assert first == load_corpus("folder", tmp_path).digests()
-    other = load_corpus("folder", folder(tmp_path, test="the cat\n")).digests()
+    other = make_corpus(tmp_path, test="the cat\n").digests()
     assert {key for key in first if first[key] != other[key]} == {"test_sha256"}
-    other = load_corpus("folder", folder(tmp_path, train=LINES["train"].replace("cat", "cow")))
+    other = make_corpus(tmp_path, train=SENTENCES["train"].replace("cat", "cow"))
     changed = {key for key in first if first[key] != other.digests()[key]}
     assert "vocabulary_sha256" in changed and "train_sha256" not in changed
 

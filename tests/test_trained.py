@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from builders import ROOT, TRAIN, assert_refused
 from common.data.datasets import load_test, load_train
 from common.errors import InputError
 from common.networks.drop_path import DropPath
@@ -15,10 +16,7 @@ from common.networks.genotype import load
 from common.networks.network import Network
 from common.networks.trained import load_trained
 from common.run import checkpoint
-from conftest import ROOT
-from test_commands import assert_refused
 
-TRAIN = "evaluate/train.py"
 GENOTYPES = ROOT / "common/networks/genotypes"
 
 
@@ -127,6 +125,10 @@ DAMAGES = {
     "no images.json": (lambda run: (run / "images.json").unlink(), "images.json cannot be read"),
     "images.json": (
         lambda run: (run / "images.json").write_text("{}"), "images.json lacks"
+    ),
+    "a pipe": (  # reading it would wait
+        lambda run: [(run / "images.json").unlink(), os.mkfifo(run / "images.json")],
+        "images.json is no file",
     ),
     "genotype": (lambda run: (run / "genotype.json").write_text("{"), "genotype.json: not valid"),
     "other cells": (

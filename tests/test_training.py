@@ -10,16 +10,22 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
+from builders import (
+    TINY_TRAINING,
+    TRAIN,
+    assert_refused,
+    identical,
+    last_checkpoint,
+    make_retrainer,
+    metrics_of,
+    of_an_older_version,
+)
 from common.data.images import Images
 from common.errors import InputError, NotFinite
 from common.networks.genotype import load, save
 from common.run.folder import Run
-from conftest import of_an_older_version
 from retraining.config import PRESETS
 from retraining.loop import Retrainer, retrain, train
-from test_commands import assert_refused
-from test_resume import figures, identical, last_checkpoint
-from test_retrain import TINY, TRAIN, make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,7 @@ def finished(tmp_path_factory):
 def unfinished(finished, tmp_path, command):
     """A run that was killed in its second epoch."""
     if not finished.exists():
-        assert command(TRAIN, *TINY, "--output", finished)[0] == 0
+        assert command(TRAIN, *TINY_TRAINING, "--output", finished)[0] == 0
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     return tmp_path / "run"
@@ -41,8 +47,8 @@ def unfinished(finished, tmp_path, command):
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulated_gradients_are_those_of_the_batch(tmp_path, accelerator, parts):
     """With running statistics; batch statistics differ."""
-    whole = make_trainer(tmp_path, accelerator, batch_size=8)
-    split = make_trainer(tmp_path, accelerator, batch_size=8, accumulate=parts)
+    whole = make_retrainer(tmp_path, accelerator, batch_size=8)
+    split = make_retrainer(tmp_path, accelerator, batch_size=8, accumulate=parts)
     batch, found = whole.train_batches.train(0), []
     for trainer in (whole, split):
         for module in trainer.derived.modules():
@@ -57,7 +63,7 @@ def test_accumulated_gradients_are_those_of_the_batch(tmp_path, accelerator, par
 
 
 def test_labels_are_smoothed_in_both_losses(tmp_path, accelerator):
-    trainer = make_trainer(tmp_path, accelerator, label_smoothing=0.1)
+    trainer = make_retrainer(tmp_path, accelerator, label_smoothing=0.1)
     x, y = trainer.train_batches.train(0)
     outputs = trainer.derived.train()(x)
     targets = 0.9 * F.one_hot(y, 2) + 0.1 / 2
@@ -67,7 +73,7 @@ def test_labels_are_smoothed_in_both_losses(tmp_path, accelerator):
 
 def test_the_recipes_schedule_is_the_runs(tmp_path, accelerator):
     changes = {"schedule": "linear", "learning_rate_warmup": 2, "epochs": 10}
-    trainer, rates = make_trainer(tmp_path, accelerator, **changes), []
+    trainer, rates = make_retrainer(tmp_path, accelerator, **changes), []
     for epoch in range(10):
         trainer.schedule.step(epoch)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
@@ -93,8 +99,8 @@ def test_a_compiled_run_is_the_same_and_compiles_once(tmp_path, command, monkeyp
     mine = {"format": "nas-genotype", "version": 1, "name": "mine",
             "cells": {"normal": cell, "reduction": cell}}
     (tmp_path / "mine.json").write_text(json.dumps(mine))
-    flags = [*TINY, "--genotype", tmp_path / "mine.json", "--epochs", 5, "--limit-images", 64]
-    flags += ["--ema-decay", 0.9]
+    flags = [*TINY_TRAINING, "--genotype", tmp_path / "mine.json", "--epochs", 5]
+    flags += ["--limit-images", 64, "--ema-decay", 0.9]
     plain, compiled = tmp_path / "plain", tmp_path / "compiled"
     assert command(TRAIN, *flags, "--output", plain)[0] == 0
     assert counter.frame_count == 0
@@ -103,14 +109,14 @@ def test_a_compiled_run_is_the_same_and_compiles_once(tmp_path, command, monkeyp
     assert status == 0, err
     counts = counts[5:]
     assert 0 < counts[1] < counts[2] == counts[3] == counts[4] == counter.frame_count
-    assert figures(plain) == figures(compiled)
+    assert metrics_of(plain) == metrics_of(compiled)
     (_, state), (_, other) = last_checkpoint(plain), last_checkpoint(compiled)
     for part in ("network", "ema"):
         assert identical(state[part], other[part])
 
 
 def test_top_5_counts_the_five_largest(tmp_path, accelerator):
-    trainer = make_trainer(tmp_path, accelerator)
+    trainer = make_retrainer(tmp_path, accelerator)
     logits = torch.arange(8.0).flip(0).expand(8, 8)  # class 0 first, class 7 last
     trainer.held_out_batches.labels = torch.arange(8)
     evaluated = trainer.evaluate(lambda x: logits[: len(x)], trainer.held_out_batches)
@@ -124,7 +130,7 @@ def test_top_5_counts_the_five_largest(tmp_path, accelerator):
 
 def test_the_moving_average_follows_each_step_and_is_validated(tmp_path, accelerator):
     """With its own running statistics, which validation does not change."""
-    trainer = make_trainer(tmp_path, accelerator, ema_decay=0.75)
+    trainer = make_retrainer(tmp_path, accelerator, ema_decay=0.75)
     before = [p.detach().clone() for p in trainer.weights]
     trainer.network.train()
     trainer.ema.module.train()
@@ -143,7 +149,7 @@ def test_the_moving_average_follows_each_step_and_is_validated(tmp_path, acceler
 def test_the_averages_statistics_are_averaged_over_processes(
     tmp_path, accelerator, monkeypatch
 ):
-    trainer, equal = make_trainer(tmp_path, accelerator, ema_decay=0.5), []
+    trainer, equal = make_retrainer(tmp_path, accelerator, ema_decay=0.5), []
     monkeypatch.setattr(
         "common.training.loop.average_statistics", lambda accelerator, one: equal.append(one)
     )
@@ -160,22 +166,22 @@ def test_the_averages_statistics_are_averaged_over_processes(
 def test_each_process_has_its_share_of_all_images(tmp_path, accelerator, monkeypatch):
     monkeypatch.setattr(type(accelerator), "process_index", 1)
     monkeypatch.setattr(type(accelerator), "num_processes", 2)
-    trainer = make_trainer(tmp_path, accelerator)
+    trainer = make_retrainer(tmp_path, accelerator)
     for part in (trainer.train_batches, trainer.held_out_batches):
         assert (part.rank, part.processes) == (1, 2)
 
 
 def test_each_epoch_augments_anew(tmp_path, accelerator):
-    trainer, taken = make_trainer(tmp_path, accelerator, epochs=2), []
+    trainer, taken = make_retrainer(tmp_path, accelerator, epochs=2), []
     for _ in trainer.epochs():
         taken += [images for images, _ in trainer.batches()]
         trainer.validated = True
-    stream = make_trainer(tmp_path, accelerator).train_batches
+    stream = make_retrainer(tmp_path, accelerator).train_batches
     assert len(taken) == 4 and all(torch.equal(x, stream.train(k)[0]) for k, x in enumerate(taken))
 
 
 def test_an_auxiliary_loss_that_is_not_finite_is_named_by_its_step(tmp_path, accelerator):
-    trainer = make_trainer(tmp_path, accelerator)
+    trainer = make_retrainer(tmp_path, accelerator)
     for parameter in trainer.derived.auxiliary.parameters():
         parameter.data.fill_(torch.nan)
     with pytest.raises(NotFinite, match="at step 0 "):
@@ -189,7 +195,7 @@ def test_an_auxiliary_loss_that_is_not_finite_is_named_by_its_step(tmp_path, acc
 
 
 def test_cells_are_compared_and_not_their_names(tmp_path, accelerator):
-    trainer = make_trainer(tmp_path, accelerator)
+    trainer = make_retrainer(tmp_path, accelerator)
     state = trainer.state()
     other = {**load("darts_v2").to_json(), "name": trainer.genotype.name}
     with pytest.raises(InputError, match=r"--resume .*genotype\.json"):
@@ -207,7 +213,7 @@ def begin(tmp_path, accelerator, monkeypatch):
     """Starts a training of eight images, and returns its network instead of training it."""
     pixels = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
     images = Images(pixels, torch.arange(8) % 2, ("a", "b"), (0.5,) * 3, (0.3,) * 3)
-    donor = make_trainer(tmp_path / "donor", accelerator)
+    donor = make_retrainer(tmp_path / "donor", accelerator)
 
     def stop(config, genotype, network, *rest):
         raise Built(network)

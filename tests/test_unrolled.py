@@ -8,9 +8,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from builders import make_search_trainer, snapshot, unchanged
 from common.supernet.supernet import SuperNet
 from common.training import unrolled
-from test_bilevel import equal, make, snapshot
 
 XI, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
@@ -133,16 +133,16 @@ def test_the_weights_move_by_0_01_in_norm_in_both_directions():
 
 
 def test_weights_and_statistics_are_restored_exactly(tmp_path, accelerator):
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     train, valid = trainer.train_batches.train(0), trainer.valid_batches.train(0)
     trainer.weight_step(train)  # momentum buffers
     weights, arch = snapshot(trainer.weights), snapshot(trainer.arch)
     buffers = snapshot(trainer.supernet.buffers())
     optimizer = copy.deepcopy(trainer.optimizer.state_dict())
     trainer.unrolled_arch_step(train, valid)
-    assert equal(trainer.weights, weights)
-    assert equal(list(trainer.supernet.buffers()), buffers)
-    assert not equal(trainer.arch, arch)
+    assert unchanged(trainer.weights, weights)
+    assert unchanged(list(trainer.supernet.buffers()), buffers)
+    assert not unchanged(trainer.arch, arch)
     after = trainer.optimizer.state_dict()
     for key, state in optimizer["state"].items():
         assert torch.equal(state["momentum_buffer"], after["state"][key]["momentum_buffer"])
@@ -151,7 +151,7 @@ def test_weights_and_statistics_are_restored_exactly(tmp_path, accelerator):
 def test_the_step_is_adam_on_that_gradient(tmp_path, accelerator, monkeypatch):
     """With the right batches, and the optimizer's current rate and velocity."""
     monkeypatch.setattr(unrolled, "PERTURBATION", 1e-6)
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     trainer.supernet.double()
     for state in trainer.optimizer.state.values():
         state["momentum_buffer"] = state["momentum_buffer"].double()
@@ -173,7 +173,7 @@ def test_the_step_is_adam_on_that_gradient(tmp_path, accelerator, monkeypatch):
 
 
 def test_the_first_step_has_no_velocity(tmp_path, accelerator):
-    trainer = make(tmp_path, accelerator, SuperNet)
+    trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
     assert all(not s["momentum_buffer"].any() for s in trainer.optimizer.state.values())
     trainer.unrolled_arch_step(trainer.train_batches.train(0), trainer.valid_batches.train(0))
     assert all(p.isfinite().all() for p in trainer.arch)

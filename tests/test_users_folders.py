@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from builders import make_image_folder
 from common.data import datasets
 from common.data.image_folder import open_image, read_images
 from common.errors import InputError
 from common.run.config import RunConfig
 from common.run.start import training_images
-from test_data import make_folder
 
 
 def test_photographs_are_upright(tmp_path):
@@ -30,7 +30,7 @@ def test_photographs_are_upright(tmp_path):
 
 
 def test_hidden_files_pipes_and_other_formats_are_skipped_and_links_followed(tmp_path, capsys):
-    root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
+    root = make_image_folder(tmp_path / "images", splits=("train",), size=(8, 8))
     before = len(datasets.load_train("folder", root))
     cat = root / "train" / "cat"
     (cat / ".ipynb_checkpoints").mkdir()
@@ -51,7 +51,7 @@ def test_hidden_files_pipes_and_other_formats_are_skipped_and_links_followed(tmp
 
 def test_choice_of_the_test_split(tmp_path, capsys):
     """A flat test/ is skipped, a flag chooses; classes may be missing, others are refused."""
-    root = make_folder(tmp_path, splits=("train", "valid"), size=(8, 8))
+    root = make_image_folder(tmp_path, splits=("train", "valid"), size=(8, 8))
     (root / "test").mkdir()
     Image.new("RGB", (8, 8)).save(root / "test" / "0001.png")
     train = datasets.load_train("folder", root)
@@ -71,7 +71,7 @@ def test_choice_of_the_test_split(tmp_path, capsys):
 
 @pytest.mark.parametrize("size", [None, 128])
 def test_all_damaged_files_are_named(tmp_path, accelerator, size):
-    root = make_folder(tmp_path, splits=("train",), size=(130, 130) if size else (8, 8))
+    root = make_image_folder(tmp_path, splits=("train",), size=(130, 130) if size else (8, 8))
     files = sorted((root / "train").rglob("*.png"))
     for path in files[1:3]:
         path.write_bytes(path.read_bytes()[:40])
@@ -93,7 +93,7 @@ def test_unreadable_images_are_refused_with_a_reason(tmp_path, monkeypatch):
 
 
 def test_class_name_must_be_utf_8(tmp_path):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    root = make_image_folder(tmp_path, splits=("train",), size=(8, 8))
     os.mkdir(os.fsencode(root / "train") + b"/caf\xe9")
     with pytest.raises(InputError, match="is not UTF-8; rename"):
         datasets.load_train("folder", root)
@@ -102,7 +102,7 @@ def test_class_name_must_be_utf_8(tmp_path):
 def test_one_coloured_image_makes_all_large_images_coloured(tmp_path, monkeypatch):
     """Even if the measured sample is grey."""
     monkeypatch.setattr(datasets, "MEASURED", 1)
-    root = make_folder(tmp_path, splits=("train",), size=(130, 130), mode="L")
+    root = make_image_folder(tmp_path, splits=("train",), size=(130, 130), mode="L")
     files = sorted((root / "train").rglob("*.png"))
     for coloured in files[:2]:
         Image.open(coloured).convert("RGB").save(coloured)
@@ -114,7 +114,7 @@ def test_one_coloured_image_makes_all_large_images_coloured(tmp_path, monkeypatc
 @pytest.mark.parametrize("linked", [False, True])
 def test_links_list_no_image_twice_and_none_of_another_class(tmp_path, linked):
     """Even if the class folder is a link itself."""
-    root = make_folder(tmp_path / "images", splits=("train",), size=(8, 8))
+    root = make_image_folder(tmp_path / "images", splits=("train",), size=(8, 8))
     before = datasets.load_train("folder", root)
     cat = root / "train" / "cat"
     if linked:
@@ -135,7 +135,7 @@ def test_links_list_no_image_twice_and_none_of_another_class(tmp_path, linked):
 
 
 def test_links_change_neither_names_nor_order(tmp_path):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    root = make_image_folder(tmp_path, splits=("train",), size=(8, 8))
     cat = root / "train" / "cat"
     (cat / "more").mkdir()
     (cat / "2.png").rename(cat / "more" / "2.png")
@@ -150,7 +150,7 @@ def test_links_change_neither_names_nor_order(tmp_path):
 
 @pytest.mark.parametrize("kind", ["a broken link", "a pipe or a device"])
 def test_broken_link_or_pipe_of_an_images_name_is_refused(tmp_path, kind):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    root = make_image_folder(tmp_path, splits=("train",), size=(8, 8))
     path = root / "train" / "cat" / "x.png"
     if "link" in kind:
         path.symlink_to(root / "gone.png")
@@ -161,7 +161,7 @@ def test_broken_link_or_pipe_of_an_images_name_is_refused(tmp_path, kind):
 
 
 def test_unreadable_folder_is_named(tmp_path, monkeypatch):
-    root = make_folder(tmp_path, splits=("train",), size=(8, 8))
+    root = make_image_folder(tmp_path, splits=("train",), size=(8, 8))
     original = os.scandir
 
     def scandir(path):  # permissions do not stop root

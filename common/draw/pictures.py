@@ -116,8 +116,23 @@ def confusion(tested: dict, folder: Path) -> None:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as `<path>.svg` and `<path>.png`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    round_places(figure)
     figure.savefig(f"{path}.svg", metadata={"Date": None})
     figure.savefig(f"{path}.png", dpi=150)
+
+
+def round_places(figure: Figure) -> None:
+    """Lay a figure out and round the places of its panels.
+
+    The layout's last bits differ from process to process, and SVG ids are hashes of all bits.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        box = part.bbox_relative
+        box.p0, box.p1 = np.round(box.p0, 6), np.round(box.p1, 6)
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position().bounds, 6))
 
 
 def of(what: tyro.conf.Positional[str], output: Path | None = None) -> None:

@@ -31,7 +31,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -55,6 +55,7 @@ CANDIDATES = (
     "dil_conv_5x5",
 )
 IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
+OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
@@ -67,7 +68,8 @@ class Op:
     """An operation: its name and, for the parametrised `sep_conv`, its shape.
 
     Attributes:
-        name: one of `IMAGE_OPS`, `PARAMETRISED_OPS` or, in a recurrent cell, `RECURRENT_OPS`.
+        name: one of `IMAGE_OPS`, `OWN_OPS`, `PARAMETRISED_OPS` or, in a recurrent cell,
+            `RECURRENT_OPS`.
         kernel: odd kernel size of every depthwise convolution (`sep_conv` only).
         dilation: dilation of every depthwise convolution, 1 or more (`sep_conv` only).
         expansions: inner widths as multiples of the channels (`sep_conv` only). There is one unit
@@ -208,10 +210,12 @@ def load(what: str | Path) -> Genotype:
             raise InputError(
                 f"--genotype {what}: the search has not finished; continue it with --resume {what}"
             )
+        alike = [name for name in published() if name.startswith(str(what).rstrip("/"))]
         if path.is_dir():
             path = path / "genotype.json"
+            if not path.exists() and not alike:
+                raise InputError(f"--genotype {what}: the folder holds no genotype.json")
         if not path.is_file():
-            alike = [name for name in published() if name.startswith(str(what).rstrip("/"))]
             raise InputError(
                 f"--genotype {what}: no published genotype, file or run folder of that name\n"
                 + (f"Did you mean {' or '.join(alike)}?" if alike
@@ -363,7 +367,7 @@ def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
 
 
 def _op_from_json(kind: str, data: Any) -> Op:
-    known = RECURRENT_OPS if kind == "recurrent" else IMAGE_OPS
+    known = RECURRENT_OPS if kind == "recurrent" else (*IMAGE_OPS, *OWN_OPS)
     if isinstance(data, str):
         _expect(data in known, f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
         return Op(data)

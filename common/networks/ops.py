@@ -3,16 +3,22 @@
 All map [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)]. Convolutions have no bias. In a
 search, normalisations have no scale and shift (`affine=False`), and one follows each pool; in a
 derived network they have both, and pools have none (DARTS' code; not in the papers).
+
+`register` adds an operation of your own; every search and derived network runs it.
 """
 
 from __future__ import annotations
+
+import re
+from collections.abc import Callable
 
 import torch
 import torch.fx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.networks.genotype import Op
+from common.errors import InputError
+from common.networks.genotype import IMAGE_OPS, OWN_OPS, PARAMETRISED_OPS, Op
 from common.networks.layout import breaks_a_strided_1x1
 
 # torch 2.6 does not tell export and compilation apart.
@@ -28,10 +34,40 @@ SEPARABLE = {
 }
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
 
+Builder = Callable[[int, int, bool], nn.Module]  # (channels, stride, affine) -> module
+
+
+def register(name: str, builder: Builder) -> None:
+    """Add an image operation, for `build` and for genotypes; a second call replaces the first.
+
+    Args:
+        name: letters, digits and underscores.
+        builder: called as builder(channels, stride, affine) for each edge. Returns a new module
+            that maps [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)] and leaves its
+            input unchanged. `affine`: whether its normalisations have a scale and shift.
+
+    Raises:
+        InputError: the name is not free, or has other characters.
+    """
+    if name in (*IMAGE_OPS, *PARAMETRISED_OPS):
+        raise InputError(f"operation {name}: that name is taken; use another")
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name) or hasattr(nn.ModuleDict, name):
+        raise InputError(
+            f"operation {name!r}: not usable as a name; use letters, digits and underscores, and "
+            "no method of nn.ModuleDict"
+        )
+    OWN_OPS[name] = builder
+
 
 def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
-    """The module of `op`; `search`: for a supernet (see above)."""
+    """The module of `op`; `search`: for a supernet (see above).
+
+    Raises:
+        InputError: naming the operation: it is unknown, or a user's cannot be built or run.
+    """
     affine = not search
+    if op.name in OWN_OPS:
+        return _own(op.name, channels, stride, affine)
     if op.name == "none":
         return Zero(stride)
     if op.name in POOLS:
@@ -39,8 +75,37 @@ def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
         return nn.Sequential(pool, nn.BatchNorm2d(channels, affine=False)) if search else pool
     if op.name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+    if op.name not in SEPARABLE and (op.name not in PARAMETRISED_OPS or op.kernel is None):
+        raise InputError(
+            f"operation {op.name}: unknown; known: {', '.join((*IMAGE_OPS, *OWN_OPS))}; register "
+            "your own by common.networks.ops.register"
+        )
     kernel, dilation, expansions = SEPARABLE.get(op.name, (op.kernel, op.dilation, op.expansions))
     return SeparableConv(channels, stride, kernel, dilation, expansions, affine)
+
+
+def _own(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
+    """A registered operation, tried once on an odd and an even size."""
+    wrong = f"operation {name} with {channels} channels and stride {stride}: "
+    try:
+        module = OWN_OPS[name](channels, stride, affine).eval()  # keeps running statistics
+        for side in (7, 8):
+            x = torch.zeros(2, channels, side, side)
+            version, end = x._version, -(-side // stride)
+            with torch.no_grad():
+                y = module(x)
+            if y.shape != (2, channels, end, end):
+                raise InputError(
+                    f"{wrong}maps {[*x.shape]} to {[*y.shape]}; must give {[2, channels, end, end]}"
+                )
+            if x._version != version:
+                raise InputError(f"{wrong}changes its input; use inplace=False")
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{wrong}{type(error).__name__}: {error}") from error
+    # Even a module of a class in this file has no special form: the user may have changed it.
+    return nn.Sequential(module.train())
 
 
 def pooling(name: str, stride: int) -> nn.Module:

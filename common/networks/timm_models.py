@@ -5,6 +5,7 @@
     timm.create_model("nas_pc_darts_cifar10", num_classes=7, in_chans=1)   # CIFAR's size: 20 cells
     timm.create_model("nas_gdas", img_size=224, features_only=True)        # ImageNet's size
     timm.create_model("retrained_nas", folder="runs/...")                  # with a run's weights
+    timm.create_model("local-dir:runs/.../timm", pretrained=True)          # written by export.py
 
 There is a `nas_<name>` for every published image genotype, with random weights. `img_size` (default
 32) chooses the stem and the paper's network: CIFAR's, or from 128 pixels on ImageNet's; `channels`
@@ -13,7 +14,8 @@ and `cells` change it. Images may have any size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,12 @@ from torch.utils.checkpoint import checkpoint
 from common.data.datasets import STATISTICS
 from common.data.images import large
 from common.networks import zoo
-from common.networks.genotype import Genotype, load
+from common.networks.genotype import Genotype, load, parse
 from common.networks.macro import check_size
 from common.networks.network import Network
+from common.networks.trained import Trained, load_trained
 
-__all__ = ["TimmNetwork", "retrained_nas"]  # timm adds the names of its entry points
+__all__ = ["TimmNetwork", "derived_nas", "retrained_nas"]  # timm adds the names of its entry points
 
 
 class TimmNetwork(Network):
@@ -244,27 +247,68 @@ def retrained_nas(pretrained: bool = True, *, folder: str | Path, **kwargs: Any)
     Args:
         pretrained: ignored.
         folder: of a run of `evaluate/train.py`.
-        **kwargs: see `build`.
+        **kwargs: see `derived_nas`.
 
     Raises:
         InputError: the folder is not a finished retraining.
     """
-    from common.networks.trained import load_trained
-
     trained = load_trained(Path(folder))
-    cfg = default_cfg(
-        trained.shape, num_classes=len(trained.classes), label_names=trained.classes,
-        mean=trained.mean, std=trained.std, state_dict=trained.network.state_dict(),
-    )  # fmt: skip
-    channels, cells = trained.config["channels"], trained.config["cells"]
-    shape = (kwargs.pop("in_chans", trained.shape[0]), *trained.shape[1:])
-    model = build(
-        "retrained_nas", trained.genotype, shape, True,
-        channels=channels, cells=cells, **{**kwargs, "pretrained_cfg": cfg},
-    )  # fmt: skip
+    cfg = {**cfg_of(trained), "state_dict": trained.network.state_dict()}
+    model = derived_nas(True, **{**arguments_of(trained), **kwargs, "pretrained_cfg": cfg})
     for part in model.modules():  # do not keep a second copy of the weights
         getattr(part, "pretrained_cfg", {}).pop("state_dict", None)
     return model
+
+
+def cfg_of(trained: Trained) -> dict[str, Any]:
+    """timm's description of a retrained network, without the place of its weights."""
+    return default_cfg(
+        trained.shape, num_classes=len(trained.classes), label_names=trained.classes,
+        mean=trained.mean, std=trained.std,
+    )  # fmt: skip
+
+
+def arguments_of(trained: Trained) -> dict[str, Any]:
+    """The arguments of `derived_nas` for a retrained network, as plain values."""
+    channels, *size = trained.shape
+    return {
+        "genotype": trained.genotype.to_json(),
+        "channels": trained.config["channels"], "cells": trained.config["cells"],
+        "img_size": size, "in_chans": channels,
+    }  # fmt: skip
+
+
+def derived_nas(
+    pretrained: bool = False,
+    *,
+    genotype: Mapping[str, Any],
+    channels: int,
+    cells: int,
+    img_size: int | Sequence[int] = 32,
+    in_chans: int = 3,
+    **kwargs: Any,
+) -> nn.Module:
+    """The network of any image genotype.
+
+    Args:
+        pretrained: needs a `pretrained_cfg` with the location of weights; a `local-dir:` has one.
+        genotype: the content of a genotype.json.
+        channels: in the first cell; doubled at each reduction cell.
+        cells: number of cells.
+        img_size: pixels, or height and width.
+        in_chans: channels of the images.
+        **kwargs: see `build`.
+
+    Raises:
+        InputError: see `build`, or the genotype is not valid.
+    """
+    shape = (in_chans, *to_2tuple(img_size))
+    if not kwargs.get("pretrained_cfg"):
+        kwargs["pretrained_cfg"] = default_cfg(shape)
+    return build(
+        "derived_nas", parse(json.dumps(genotype)), shape, pretrained,
+        channels=channels, cells=cells, **kwargs,
+    )  # fmt: skip
 
 
 def published_nas(
@@ -308,4 +352,5 @@ def entry_point(name: str) -> Callable[..., nn.Module]:
 default_cfgs = {f"nas_{name}": default_cfg((3, 32, 32)) for name in zoo.image_names()}
 for _name in zoo.image_names():
     globals()[f"nas_{_name}"] = register_model(entry_point(_name))
+register_model(derived_nas)
 register_model(retrained_nas)

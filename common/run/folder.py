@@ -10,7 +10,7 @@
     genotype.json       the cells found (search) or trained (retraining)
     result.json         written last: the run is finished
     test.json           written by evaluate/test.py
-    export.json, network.onnx, network.pt2    written by evaluate/export.py
+    export.json, network.onnx, network.pt2, timm/    written by evaluate/export.py
     checkpoints/        the newest two, with digests of the files they depend on
     pictures/           cells, their evolution, curves, measures, architecture weights
     cells/, searches/   run folders within a run that ranks cells

@@ -3,7 +3,8 @@
 All edges out of a node read the same input. So its ReLU and pools are computed once, and each
 separable candidate of all these edges is one grouped convolution. The mixing weights become the
 scale of the normalisation at the end of each candidate; identities and pools are one small matrix
-product; `none` adds nothing and is skipped. A cell of four nodes takes four such steps.
+product; `none` adds nothing and is skipped. A cell of four nodes takes four such steps. An
+operation without such a form runs on each edge by itself.
 `common/supernet/equation_form.py` has the same cell edge by edge, as the tests check.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ from common.networks.genotype import Op
 from common.networks.layout import concatenate, to_format
 from common.networks.macro import CellInputs, Place
 from common.supernet.separable import separable
+
+# Operations that are computed for many edges at once.
+SPECIAL = (*ops.SEPARABLE, *ops.POOLS, "skip_connect", "none")
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class MixedEdges(nn.Module):
 
     `candidates[name]` holds the operation `name` of every edge, each tensor stacked over the edges
     (source by source): [S * T, ...]; a pool is shared by the edges of a source, and stacked over S.
+    An operation that is not `SPECIAL` is a list of one module per edge.
     """
 
     def __init__(
@@ -142,7 +147,7 @@ class MixedEdges(nn.Module):
             modules = [
                 ops.build(Op(name), channels, stride, search=True) for _ in range(copies)
             ]
-            self.candidates[name] = stacked(modules)
+            self.candidates[name] = stacked(modules) if name in SPECIAL else nn.ModuleList(modules)
 
     def edges_of(self, name: str) -> list[list[tuple[int, int]]]:
         """The edges of each row of a candidate's tensors."""
@@ -177,6 +182,7 @@ class MixedEdges(nn.Module):
             total = y if total is None else total.add_(y)  # backward needs no normalised output
         flows = [] if total is None else list(total.chunk(len(self.sources), 1))
         flows += self.weightless(x, weight)
+        flows += self.one_by_one(sources, weight)
         return sum(flows[1:], flows[0])
 
     def separable(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
@@ -223,6 +229,21 @@ class MixedEdges(nn.Module):
                 maps.append(x)
                 columns.append(of_column[self.column[name]])
         return [weighted_sums(concatenate(maps), torch.cat(columns))] if maps else []
+
+    def one_by_one(self, sources: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+        """Operations without a special form, if any: S x [B, C, H, W] -> [B, T*C, H', W']."""
+        others = [name for name in self.candidates if name not in SPECIAL]
+        if not others:
+            return []
+        nodes, targets = [], len(self.targets)
+        for t in range(targets):
+            terms = [
+                weight[s, t, self.column[name]] * self.candidates[name][s * targets + t](x)
+                for s, x in enumerate(sources)
+                for name in others
+            ]
+            nodes.append(sum(terms[1:], terms[0]))
+        return [concatenate(nodes)]
 
 
 def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
@@ -271,6 +292,10 @@ def _name_by_edge(cell: SearchCell, state: dict, prefix: str, _) -> None:
     """Split `steps.<n>.candidates.<name>.<rest>` [E, ...] into one entry per edge."""
     for n, step in enumerate(cell.steps):
         for name, candidate in step.candidates.items():
+            if name not in SPECIAL:
+                for own, by_edge in _keys_of_list(step, n, name, prefix):
+                    state[by_edge] = state.pop(own)
+                continue
             for rest in candidate.state_dict():
                 rows = state.pop(f"{prefix}steps.{n}.candidates.{name}.{rest}")
                 for edges, row in zip(step.edges_of(name), rows, strict=True):
@@ -282,6 +307,11 @@ def _stack_by_step(cell: SearchCell, state: dict, prefix: str, *_) -> None:
     """The inverse of `_name_by_edge`; `load_state_dict` reports missing entries."""
     for n, step in enumerate(cell.steps):
         for name, candidate in step.candidates.items():
+            if name not in SPECIAL:
+                for own, by_edge in _keys_of_list(step, n, name, prefix):
+                    if by_edge in state:
+                        state[own] = state.pop(by_edge)
+                continue
             for rest in candidate.state_dict():
                 keys = [
                     [f"{prefix}edges.{i}-{j}.{name}.{rest}" for i, j in edges]
@@ -290,3 +320,13 @@ def _stack_by_step(cell: SearchCell, state: dict, prefix: str, *_) -> None:
                 if all(key in state for row in keys for key in row):
                     rows = [[state.pop(key) for key in row][0] for row in keys]
                     state[f"{prefix}steps.{n}.candidates.{name}.{rest}"] = torch.stack(rows)
+
+
+def _keys_of_list(step: MixedEdges, n: int, name: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Names in step n and by edge of every tensor of a candidate that is not `SPECIAL`."""
+    for k, ((i, j),) in enumerate(step.edges_of(name)):
+        for rest in step.candidates[name][k].state_dict():
+            yield (
+                f"{prefix}steps.{n}.candidates.{name}.{k}.{rest}",
+                f"{prefix}edges.{i}-{j}.{name}.{rest}",
+            )

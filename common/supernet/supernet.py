@@ -34,6 +34,7 @@ class SuperNet(nn.Module):
         image_channels: 1 for grey, 3 for colour.
         large_images: the ImageNet stem instead of CIFAR's.
         derive_none: allow `none` as the best operation of an edge.
+        candidates: names of the operations of each edge; None: the method's own.
     """
 
     candidates: Sequence[str] = CANDIDATES
@@ -50,8 +51,11 @@ class SuperNet(nn.Module):
         image_channels: int = 3,
         large_images: bool = False,
         derive_none: bool = False,
+        candidates: Sequence[str] | None = None,
     ):
         super().__init__()
+        if candidates is not None:
+            self.candidates = tuple(candidates)
         self.nodes, self.derive_none = nodes, derive_none
         self.edges = cell_edges(nodes)
         # Three times the channels on ImageNet, too, as in PC-DARTS' code (24, 48, 48).

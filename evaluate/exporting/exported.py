@@ -1,9 +1,10 @@
-"""A trained network as a file that runs without this repository: ONNX, torch.export.
+"""A trained network in other formats: ONNX, torch.export, and a folder that timm loads.
 
-A file takes normalised images [batch, C, H, W] and gives logits, as the network does and as the
-pipelines of torchvision and timm expect. Classes, mean and standard deviation are in the file: as
-ONNX metadata, or as the extra file `about.json` of a .pt2. The batch has any size; height and width
-are those of the training images, or any with `any_size`.
+An ONNX or .pt2 file runs without this repository. It takes normalised images [batch, C, H, W] and
+gives logits, as the network does and as the pipelines of torchvision and timm expect. Classes, mean
+and standard deviation are in the file: as ONNX metadata, or as the extra file `about.json` of a
+.pt2. The batch has any size; height and width are those of the training images, or any with
+`any_size`.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ import contextlib
 import io
 import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+from timm.models import save_for_hf
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from common.data.images import large
+from common.networks import timm_models
 from common.networks.trained import Trained
 
 Form = Callable[[Tensor], Tensor]  # normalised images [B, C, H, W] to logits [B, classes]
@@ -135,6 +141,29 @@ def from_onnx(data: bytes) -> Form:
     options.log_severity_level = 3  # errors
     session = onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+# ------------------------------------------------------------------------------------------- timm
+
+
+def to_timm(trained: Trained) -> dict[str, bytes]:
+    """The files of a folder for timm: weights, and config.json with the genotype inside."""
+    arguments = timm_models.arguments_of(trained)
+    model = timm.create_model(
+        "derived_nas", pretrained_cfg=timm_models.cfg_of(trained), **arguments
+    )
+    model.load_state_dict(trained.network.state_dict())
+    with tempfile.TemporaryDirectory() as folder:
+        save_for_hf(model, folder, model_args=arguments, safe_serialization=True)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def from_timm(files: dict[str, bytes]) -> Form:
+    """The network that timm loads from a folder of these files."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 
 @contextlib.contextmanager
