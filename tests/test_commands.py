@@ -369,14 +369,6 @@ def test_all_warm_up_is_said(tmp_path, command):
     assert status == 0 and "alpha and beta will not move" in out
 
 
-def test_tensorboard_when_asked(tmp_path, command):
-    pytest.importorskip("tensorboard")
-    flags = [*TINY_SEARCH, "--log-with", "tensorboard", "--output", tmp_path / "r"]
-    status, _, err = command(SEARCH, *flags)
-    assert status == 0, err
-    assert list((tmp_path / "r").rglob("events.out.tfevents*"))
-
-
 def test_bf16_by_accelerates_own_flag(tmp_path, command, monkeypatch):
     """Inside a cell activations are bf16; parameters, statistics and loss stay in 32 bits."""
     seen = set()

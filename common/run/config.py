@@ -45,8 +45,9 @@ class LoopConfig:
     """CPU threads per process; by default the usable cores, shared by the processes."""
     checkpoint_steps: Annotated[int, Between(1, 10**9)] = 50
     """Steps between checkpoints within an epoch; each epoch's end has one."""
-    log_with: Literal["tensorboard"] | None = None
-    """Also log each epoch's metrics to TensorBoard (extra: [tensorboard])."""
+    log_with: tuple[str, ...] = ()
+    """Also log metrics, pictures and results to these trackers, each installed: tensorboard,
+    wandb, mlflow, trackio, and others that accelerate supports."""
 
     epochs: Annotated[int, Between(1, 10**6)] = 50
     """Epochs."""
@@ -278,6 +279,8 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if field.name in data]
     values = {name: data[name] for name in names}
+    if not isinstance(values.get("log_with", []), list):  # an older version's: null, or one name
+        values["log_with"] = [values["log_with"]] if values["log_with"] is not None else []
     for name, value in values.items():
         if not _fits(value, hints[name]):
             raise InputError(f"{folder}: its config.json is damaged ({name} is {value!r})")

@@ -45,6 +45,7 @@ from common.run import checkpoint
 from common.run.cli import module_form
 from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, described, unknown, younger
 from common.run.flags import flag
+from common.run.trackers import log_results, start_trackers
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # one line per epoch
@@ -113,9 +114,8 @@ class Run:
         run.commit, run.config_digest = description.get("commit"), config_digest(description)
         if config.resume is not None:
             run.waiting = run._newest()
-        if config.log_with is not None:
-            accelerator.project_configuration.logging_dir = str(run.folder)
-            accelerator.init_trackers("tensorboard")
+        if config.log_with:
+            start_trackers(accelerator, run.folder, description)
         return run
 
     def inner(self, name: str, config: LoopConfig, method: str) -> Run:
@@ -159,6 +159,8 @@ class Run:
     def close(self) -> None:
         """Wait for every process, then end trackers and processes."""
         self.accelerator.wait_for_everyone()
+        if self.accelerator.trackers:
+            log_results(self.accelerator, self.folder)
         self.accelerator.end_training()
 
     def write(self, name: str, content: dict[str, Any]) -> None:

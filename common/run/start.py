@@ -19,6 +19,7 @@ from common.distributed import seed_of
 from common.errors import InputError
 from common.files import json_object
 from common.run.config import ConfigT, LoopConfig, RunConfig, described
+from common.run.trackers import check_trackers
 
 Loaded = TypeVar("Loaded")
 
@@ -27,17 +28,11 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     """Set up threads and processes; return the config with the thread count filled in.
 
     Raises:
-        InputError: the processes cannot split the batch, the precision is not supported, or the
+        InputError: the processes cannot split the batch, the precision is not supported, or a
             tracker is not installed.
         SystemExit: 0, the run to resume is finished.
     """
-    if config.log_with == "tensorboard":
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError:
-            raise InputError(
-                "--log-with tensorboard: not installed; pip install -e '.[tensorboard]'"
-            ) from None
+    check_trackers(config.log_with)
     precision = None  # the launcher's; a resumed run keeps its own
     if config.resume is not None:
         precision = described(Path(config.resume)).get("mixed_precision")
@@ -46,7 +41,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         cpu=not torch.accelerator.is_available(),  # else torchrun's processes do not connect
         mixed_precision=precision,
         log_with=config.log_with,
-        project_dir=config.log_with and ".",
+        project_dir="." if config.log_with else None,  # the run folder takes its place
     )
     config.check_precision(accelerator.mixed_precision)
     # After the accelerator, which may set its own number.

@@ -24,6 +24,7 @@ from common.distributed import average, seed_of
 from common.errors import InputError, NotFinite
 from common.run.config import LoopConfig
 from common.run.folder import Run
+from common.run.trackers import log_metrics
 from common.training.duration import in_words
 from common.training.running_statistics import average_statistics
 from common.training.schedules import LearningRate
@@ -179,7 +180,7 @@ class Loop:
             "peak_memory_mib": round(self.peak_memory_mib(), 1),
         }
         self.run.append("metrics.jsonl", metrics)
-        self.accelerator.log(metrics, step=self.epoch + 1)
+        log_metrics(self.accelerator, metrics, self.epoch + 1)
         self._say(metrics)
         for meter in self.meters.values():
             meter.reset()

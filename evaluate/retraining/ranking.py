@@ -26,10 +26,10 @@ def check_log(config: RunConfig) -> None:
     Raises:
         InputError: naming the flag.
     """
-    if config.log_with is not None:
+    if config.log_with:
         raise InputError(
-            f"--log-with {config.log_with}: the cells would overwrite one another's metrics; leave "
-            "it out, each cell has its own metrics.jsonl"
+            f"--log-with {' '.join(config.log_with)}: the cells would overwrite one another's "
+            "metrics; leave it out, each cell has its own metrics.jsonl"
         )
 
 
