@@ -7,11 +7,10 @@ import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_available_trackers
 from PIL import Image
 
+from builders import SEARCH, TINY_SEARCH, assert_refused
 from common.run.config import saved
 from common.run.trackers import log_metrics, log_results
-from conftest import SEARCH, TINY
 from pc_darts.config import METHOD, PCDARTSConfig
-from test_commands import assert_refused
 
 
 class Recorder(GeneralTracker):
@@ -55,7 +54,7 @@ def test_tensorboard(tmp_path, command):
 
     run = tmp_path / "run"
     status, _, err = command(
-        SEARCH, *TINY, "--log-with", "tensorboard", "--output", run, pictures=True
+        SEARCH, *TINY_SEARCH, "--log-with", "tensorboard", "--output", run, pictures=True
     )
     assert status == 0, err
     events = EventAccumulator(str(run / "nas"))
@@ -75,7 +74,7 @@ def test_wandb_offline_beside_tensorboard(tmp_path, command, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     status, _, err = command(
-        SEARCH, *TINY, "--log-with", "wandb", "tensorboard", "--output", run, pictures=True
+        SEARCH, *TINY_SEARCH, "--log-with", "wandb", "tensorboard", "--output", run, pictures=True
     )
     assert status == 0, err
     (logged,) = (run / "wandb").glob("offline-run-*")
@@ -87,12 +86,12 @@ def test_wandb_offline_beside_tensorboard(tmp_path, command, monkeypatch):
 
 def test_trackers_that_cannot_log_are_refused(tmp_path, command):
     run = tmp_path / "run"
-    result = command(SEARCH, *TINY, "--log-with", "paper", "--output", run)
+    result = command(SEARCH, *TINY_SEARCH, "--log-with", "paper", "--output", run)
     assert_refused(result, "--log-with paper: unknown.*tensorboard.*wandb", run)
     missing = sorted(LOGGER_TYPE_TO_CLASS.keys() - set(map(str, get_available_trackers())))
     if not missing:
         pytest.skip("all trackers are installed")
-    result = command(SEARCH, *TINY, "--log-with", missing[0], "--output", run)
+    result = command(SEARCH, *TINY_SEARCH, "--log-with", missing[0], "--output", run)
     assert_refused(result, f"--log-with {missing[0]}: not installed; pip install", run)
 
 
