@@ -13,6 +13,9 @@ from conftest import SEARCH, TINY
 from pc_darts.config import METHOD, PCDARTSConfig
 from test_commands import assert_refused
 
+SMALL = [*TINY, *"--channels 4 --cells 3 --nodes 3 --limit-images 64 --batch-size 16".split()]
+SMALL += ["--epochs", "2", "--checkpoint-steps", "100", "--threads", "1"]
+
 
 class Recorder(GeneralTracker):
     """A tracker with the methods of accelerate's for Weights & Biases."""
@@ -55,7 +58,7 @@ def test_tensorboard(tmp_path, command):
 
     run = tmp_path / "run"
     status, _, err = command(
-        SEARCH, *TINY, "--log-with", "tensorboard", "--output", run, pictures=True
+        SEARCH, *SMALL, "--log-with", "tensorboard", "--output", run, pictures=True
     )
     assert status == 0, err
     events = EventAccumulator(str(run / "nas"))
@@ -75,7 +78,7 @@ def test_wandb_offline_beside_tensorboard(tmp_path, command, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     status, _, err = command(
-        SEARCH, *TINY, "--log-with", "wandb", "tensorboard", "--output", run, pictures=True
+        SEARCH, *SMALL, "--log-with", "wandb", "tensorboard", "--output", run, pictures=True
     )
     assert status == 0, err
     (logged,) = (run / "wandb").glob("offline-run-*")
