@@ -12,6 +12,9 @@ from common.run.config import saved
 from common.run.trackers import log_metrics, log_results
 from pc_darts.config import METHOD, PCDARTSConfig
 
+SMALL = [*TINY_SEARCH, *"--channels 4 --cells 3 --nodes 3 --limit-images 64 --batch-size 16".split()]
+SMALL += ["--epochs", "2", "--checkpoint-steps", "100", "--threads", "1"]
+
 
 class Recorder(GeneralTracker):
     """A tracker with the methods of accelerate's for Weights & Biases."""
@@ -54,7 +57,7 @@ def test_tensorboard(tmp_path, command):
 
     run = tmp_path / "run"
     status, _, err = command(
-        SEARCH, *TINY_SEARCH, "--log-with", "tensorboard", "--output", run, pictures=True
+        SEARCH, *SMALL, "--log-with", "tensorboard", "--output", run, pictures=True
     )
     assert status == 0, err
     events = EventAccumulator(str(run / "nas"))
@@ -74,7 +77,7 @@ def test_wandb_offline_beside_tensorboard(tmp_path, command, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = tmp_path / "run"
     status, _, err = command(
-        SEARCH, *TINY_SEARCH, "--log-with", "wandb", "tensorboard", "--output", run, pictures=True
+        SEARCH, *SMALL, "--log-with", "wandb", "tensorboard", "--output", run, pictures=True
     )
     assert status == 0, err
     (logged,) = (run / "wandb").glob("offline-run-*")
