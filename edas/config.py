@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import InputError
+from common.networks.fits import check_candidates
 from common.run.config import SearchConfig
 from common.run.flags import Between, flag
 
@@ -24,8 +25,9 @@ class EDASConfig(SearchConfig):
     variant: Literal["alpha-max", "edas", "edas-inv"] = "edas"
     """Method of 5.3. alpha-max: train the weights with each edge's best operation; edas: with
     the sampled edge relaxed; edas-inv: also invert alpha's sign in the first epochs."""
-    candidates: Literal[7, 8] = 7
-    """7: without zero (3.1); 8: with zero (4.1), in the relaxed edge's softmax only."""
+    candidates: Literal[7, 8] | tuple[str, ...] = 7
+    """7: without zero (3.1); 8: with zero (4.1), in the relaxed edge's softmax only; or names
+    of operations."""
     inversion_epochs: Annotated[int | None, Between(0, 10**6)] = None
     """Initial epochs in which every other iteration uses -alpha; by default 10 for edas-inv
     (digits: 3), else 0."""
@@ -63,10 +65,14 @@ class EDASConfig(SearchConfig):
         )
 
     def provenance(self) -> dict[str, Any]:
-        return {"variant": self.variant, "candidates": self.candidates}
+        candidates = self.candidates
+        if isinstance(candidates, tuple):
+            candidates = list(candidates)
+        return {"variant": self.variant, "candidates": candidates}
 
     def check(self) -> None:
         super().check()
+        check_candidates(self.candidates if isinstance(self.candidates, tuple) else None)
         if self.decayed != "all" and not (self.arch_weight_decay and self.decay_epochs):
             raise InputError(
                 f"--decayed {self.decayed}: nothing decays; use --variant edas-inv, and "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import InputError
+from common.networks.fits import check_candidates
 from common.networks.network import FixedReductionCell
 from common.run.config import SearchConfig
 from common.run.flags import Between
@@ -46,6 +47,7 @@ class GDASConfig(SearchConfig):
 
     def provenance(self) -> dict[str, Any]:
         return {
+            **super().provenance(),
             "reduction": self.reduction, "draw": self.draw, "derive_none": self.derive_none,
         }
 
@@ -55,6 +57,7 @@ class GDASConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
+        check_candidates(self.candidates)
         groups = FixedReductionCell.groups
         if self.reduction == "fixed" and 2 * self.channels % groups:
             raise InputError(

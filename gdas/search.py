@@ -23,7 +23,8 @@ def search(config: GDASConfig) -> None:
     config, run, images, split = open_search(config, METHOD)
     with run:
         supernet = GDASSuperNet(
-            config.reduction, config.draw, derive_none=config.derive_none, **shape(config, images)
+            config.reduction, config.draw, derive_none=config.derive_none,
+            candidates=config.candidates, **shape(config, images),
         )
         trainer = BilevelTrainer(config, supernet, run, images, split)
         for epoch in trainer.epochs():

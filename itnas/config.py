@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from common.errors import InputError
+from common.networks.fits import check_candidates
 from common.run.config import SearchConfig
 from common.run.flags import Between, flag
 from itnas.derive import Reweighting
@@ -42,12 +43,19 @@ class ITNASConfig(SearchConfig):
 
     def provenance(self) -> dict[str, Any]:
         return {
+            **super().provenance(),
             "gumbel": self.gumbel, "transition": self.transition, "pruning": self.pruning,
             "derive_tau": self.derive_tau, "reweighting": self.reweighting,
         }
 
     def check(self) -> None:
         super().check()
+        check_candidates(self.candidates)
+        if "none" in (self.candidates or ()):
+            raise InputError(
+                f"--candidates {' '.join(self.candidates)}: Algorithm 1 could derive none, which "
+                "ITNAS does not have (4.1.1); leave it out"
+            )
         for name in ("tau_max", "tau_min", "derive_tau"):
             value = getattr(self, name)
             if not self.gumbel and value != getattr(ITNASConfig, name):

@@ -25,7 +25,7 @@ def search(config: ITNASConfig) -> None:
     with run:
         supernet = ITNASSuperNet(
             config.gumbel, config.transition, config.pruning, derive_tau=config.derive_tau,
-            reweighting=config.reweighting, **shape(config, images),
+            reweighting=config.reweighting, candidates=config.candidates, **shape(config, images),
         )
         trainer = BilevelTrainer(config, supernet, run, images, split)
         for epoch in trainer.epochs():

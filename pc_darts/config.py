@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from common.errors import InputError
+from common.networks.fits import check_candidates
 from common.run.config import SearchConfig
 from common.run.flags import Between
 
@@ -52,6 +53,7 @@ class PCDARTSConfig(SearchConfig):
 
     def provenance(self) -> dict[str, Any]:
         return {
+            **super().provenance(),
             "K": self.K, "edge_normalization": self.edge_normalization, "mask": self.mask,
             "derive_none": self.derive_none,
         }
@@ -63,6 +65,7 @@ class PCDARTSConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
+        check_candidates(self.candidates)
         if self.channels % self.K:
             divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]
             raise InputError(

@@ -25,7 +25,7 @@ def search(config: PCDARTSConfig) -> None:
     with run:
         supernet = PCDARTSSuperNet(
             config.K, config.edge_normalization, config.mask, derive_none=config.derive_none,
-            **shape(config, images),
+            candidates=config.candidates, **shape(config, images),
         )
         trainer = BilevelTrainer(
             config, supernet, run, images, split, rate_warmup=config.learning_rate_warmup

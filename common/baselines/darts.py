@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 
 from common.errors import InputError, errors_are_messages
+from common.networks.fits import check_candidates
 from common.run.cli import parse
 from common.run.config import SearchConfig
 from common.supernet.supernet import SuperNet, shape
@@ -41,11 +42,14 @@ class DARTSConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
+        check_candidates(self.candidates)
         if self.order not in (1, 2):
             raise InputError(f"--order {self.order}: must be 1 or 2")
 
     def provenance(self) -> dict[str, Any]:
-        return {"order": self.order, "derive_none": self.derive_none}
+        return {
+            **super().provenance(), "order": self.order, "derive_none": self.derive_none,
+        }
 
     def check_precision(self, precision: str) -> None:
         """Second order also refuses bf16: it takes a small difference of gradients."""
@@ -75,7 +79,9 @@ def search(config: DARTSConfig) -> None:
     with run:
         if config.order == 2:  # TF32 does not resolve the difference of gradients
             torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        supernet = SuperNet(derive_none=config.derive_none, **shape(config, images))
+        supernet = SuperNet(
+            derive_none=config.derive_none, candidates=config.candidates, **shape(config, images)
+        )
         trainer = BilevelTrainer(config, supernet, run, images, split)
         for _ in trainer.epochs():
             for train, valid in trainer.batches():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from common.data.images import ImageFiles, Images
 from common.errors import InputError
+from common.networks.genotype import IMAGE_OPS, OWN_OPS
 from common.networks.macro import check_size
 from common.run.config import RunConfig
 from common.run.flags import flag
@@ -27,6 +30,26 @@ def check_images(config: RunConfig, images: Images | ImageFiles) -> None:
     if isinstance(images, Images):
         needed = of_padded(len(images), images.shape, padding)
         check_memory(f"--crop-padding {padding}: {len(images)} padded images", needed)
+
+
+def check_candidates(names: Sequence[str] | None) -> None:
+    """Check the names of a search's candidates; None, the method's own, passes.
+
+    Raises:
+        InputError: no operation but `none`, one is unknown, or one is named twice.
+    """
+    if names is None:
+        return
+    given, known = f"--candidates {' '.join(names)}", (*IMAGE_OPS, *OWN_OPS)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            f"{given}: unknown operation {unknown[0]}; known: {', '.join(known)}"
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"{given}: names an operation twice")
+    if set(names) <= {"none"}:
+        raise InputError(f"{given}: name at least one operation other than none")
 
 
 def check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:

@@ -178,6 +178,8 @@ class SearchConfig(RunConfig):
 
     nodes: Annotated[int, Between(3, 32)] = 6
     """Nodes of a cell, its two inputs included: 6 means 4 computed nodes and 14 edges."""
+    candidates: tuple[str, ...] | None = None
+    """Operations of each edge, by name; by default the paper's."""
     arch_learning_rate: Annotated[float, Between(0, 1e38)] = 6e-4
     """Learning rate of the architecture parameters (Adam)."""
     arch_beta1: Annotated[float, Between(0, 1, below=True)] = 0.5
@@ -243,14 +245,17 @@ class SearchConfig(RunConfig):
     def least_size(self) -> tuple[float, float]:
         """Nine tenths of measurements with 2 to 6 computed nodes.
 
-        Every candidate's weights; feature maps of all candidates, or of the sampled ones.
+        Every candidate's weights; feature maps of all candidates, or of the sampled ones. A user's
+        candidates may have fewer.
         """
+        if isinstance(self.candidates, tuple):
+            return super().least_size()
         edges = (self.nodes - 2) * (self.nodes + 1) / 2
         return (15 if self.static else 2.5) * edges, 8 * edges
 
     def provenance(self) -> dict[str, Any]:
         """Settings that a genotype's provenance records."""
-        return {}
+        return {} if self.candidates is None else {"candidates": list(self.candidates)}
 
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)

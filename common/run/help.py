@@ -27,7 +27,7 @@ GROUPS = {
                "schedule momentum weight_decay grad_clip drop_path auxiliary_weight "
                "label_smoothing ema_decay bptt bptt_deviation slowness trigger dropout_output "
                "dropout_hidden dropout_input dropout_embedding dropout_word",
-    "Architecture": "channels cells nodes units",
+    "Architecture": "channels cells nodes candidates units",
 }  # fmt: skip
 FEW = 15  # flags that one box shows well
 
@@ -74,7 +74,7 @@ def _described(field: StructFieldSpec) -> tuple:
 
 
 def metavar(hint: Any) -> str | None:
-    """What the help shows as an optional flag's value: INT, STR, {a,b}; None: as tyro shows it."""
+    """An optional flag's value in the help: INT, STR, {a,b}, STR ...; None: as tyro shows it."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     parts = [part for part in get_args(hint) if part is not types.NoneType]
@@ -82,4 +82,6 @@ def metavar(hint: Any) -> str | None:
         return None
     if get_origin(parts[0]) is Literal:
         return "{" + ",".join(map(str, get_args(parts[0]))) + "}"
+    if get_origin(parts[0]) is tuple:
+        return f"{get_args(parts[0])[0].__name__.upper()} ..."
     return parts[0].__name__.upper()
