@@ -12,8 +12,10 @@ from common.run.config import saved
 from common.run.trackers import log_metrics, log_results
 from pc_darts.config import METHOD, PCDARTSConfig
 
-SMALL = [*TINY_SEARCH, *"--channels 4 --cells 3 --nodes 3 --limit-images 64 --batch-size 16".split()]
-SMALL += ["--epochs", "2", "--checkpoint-steps", "100", "--threads", "1"]
+SMALL = [
+    *TINY_SEARCH, *"--channels 4 --cells 3 --nodes 3 --limit-images 64 --batch-size 16".split(),
+    *"--epochs 2 --checkpoint-steps 100 --threads 1".split(),
+]
 
 
 class Recorder(GeneralTracker):
