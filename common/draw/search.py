@@ -153,7 +153,7 @@ def around_uniform(panels: dict[Axes, float]) -> None:
     half = 1.1 * max(*moved, 0.001)
     for axes, even in panels.items():
         axes.axhline(even, **UNIFORM)
-        axes.set_ylim(even - half, even + half)
+        axes.set_ylim(max(even - half, 0), even + half)
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.tick_params(length=2, labelsize=7.5)

@@ -64,7 +64,8 @@ def fit_batch(config: ConfigT, images: int, accelerator: Accelerator) -> ConfigT
     processes = accelerator.num_processes
     size = max(2, images // 4 // processes) * processes
     accelerator.print(
-        f"note: --batch-size {size}: the preset's {config.batch_size} exceeds the {images} images"
+        f"note: --batch-size {size}, a quarter of the {images} images that batches are taken from; "
+        f"the preset's {config.batch_size} are too many"
     )
     return dataclasses.replace(config, batch_size=size)
 

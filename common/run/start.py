@@ -51,8 +51,8 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         was = described(Path(config.resume)).get("threads")
         if was not in (None, config.threads):
             accelerator.print(
-                f"--threads {config.threads}: the run began with {was}; results may differ in the "
-                "last bits from those of an uninterrupted run"
+                f"--threads {config.threads}: the run began with {was}. Other thread counts round "
+                "differently, so a search may end in other cells; repeat the flag on later resumes"
             )
     config.check_processes(accelerator.num_processes)
     torch.backends.cudnn.benchmark = True

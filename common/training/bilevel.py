@@ -358,6 +358,7 @@ class BilevelTrainer(ImageLoop):
             genotype = parse(json.dumps(before))
             found = {**found, "collapsed": True, "cells_of_epoch": collapsed + 1}
             self.run.say(f"stopped on collapse; the cells are those after epoch {collapsed + 1}")
+        self.run.say("drawing pictures ...")
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")
             pictures.run(folder)
