@@ -2,6 +2,7 @@
 
 import os
 
-# Idle OpenMP threads sleep. By default they spin, and on a loaded machine they take the
-# cores that the working ones need. Read when torch loads, so commands import `common` first.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Idle OpenMP threads spin briefly, then sleep. GNU's default spins so long that on a loaded machine
+# they take the cores that the working ones need; never spinning makes a free machine slower. Read
+# when torch loads, so commands import `common` first.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

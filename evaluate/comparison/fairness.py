@@ -48,6 +48,7 @@ def check(results: Sequence[Result], random: Sequence[RunFolder]) -> list[str]:
         _equal_digest(trained, "images.json", "train_sha256", "was retrained on other images")
     _equal_digest(trainings, "images.json", "test_sha256", "was tested on other images")
     shared = {f.name for kind in (RunConfig, SearchConfig) for f in dataclasses.fields(kind)}
+    shared.remove("candidates")  # a method's variant, not a budget
     for name in dict.fromkeys(result.label.split()[0] for result in results):
         own = [r.search for r in results if r.label.split()[0] == name and r.search]
         _equal_settings(own, f"are searches of {name}", shared)
