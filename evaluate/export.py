@@ -31,8 +31,8 @@ from common.errors import InputError, errors_are_messages
 from common.files import write_whole
 from common.networks.trained import Trained, load_trained
 from common.run.cli import read_flags
+from common.run.description import commit
 from common.run.flags import Between, check_bounds
-from common.run.folder import commit
 from common.run.memory import check_memory, of_network
 from common.run.start import set_threads
 from exporting import exported

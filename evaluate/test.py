@@ -36,8 +36,8 @@ from common.files import write_whole
 from common.networks.trained import METHOD, Trained, load_trained
 from common.run.cli import read_flags
 from common.run.config import described, saved
+from common.run.description import commit
 from common.run.flags import Between, check_bounds
-from common.run.folder import commit
 from common.run.memory import check_memory, of_network
 from common.run.start import set_threads, test_images, workers
 from common.training.loop import prepare

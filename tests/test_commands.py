@@ -13,6 +13,7 @@ from PIL import Image
 from builders import ROOT, SEARCH, TINY_SEARCH, TRAIN, assert_refused, make_imagenet_folder
 from common.data.batches import Augmentation
 from common.errors import errors_are_messages
+from common.run.config import described
 from common.run.folder import Run
 from common.supernet.cell import SearchCell
 from common.training.bilevel import BilevelTrainer
@@ -312,7 +313,11 @@ def test_a_search_says_what_it_found_and_what_to_do_next(finished_search):
     folder, output = finished_search
     for word in ("normal cell", "reduction cell", "x5 = ", f"run folder: {folder}"):
         assert word in output
-    assert f"next: python evaluate/train.py --genotype {folder}" in output
+    command = f"python evaluate/train.py --genotype {folder}"
+    scale = described(folder)
+    size = f"--channels {scale['channels']} --cells {scale['cells']} --epochs 10"
+    assert f"next: {command} {size}\n      (about " in output
+    assert f"by the paper's recipe: {command} --preset cifar10\n" in output
     for word in ("loss", "top-1", "img/s", "epoch 4/4", "100%"):
         assert word in output
 

@@ -4,6 +4,7 @@ import ast
 import json
 import random
 import re
+import sys
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -269,12 +270,9 @@ def test_the_notebook_page_runs_and_shows_pictures(tmp_path, monkeypatch):
     (tmp_path / "runs/mine").mkdir(parents=True)
     write_run(tmp_path / "runs/mine")
     names, shown = {}, []
+    monkeypatch.setattr(sys, "displayhook", shown.append)  # as a notebook shows a value
     for statement in ast.parse(code).body:
-        text = ast.unparse(statement)
-        if isinstance(statement, ast.Expr):
-            shown.append(eval(text, names))
-        else:
-            exec(text, names)
+        exec(compile(ast.Interactive([statement]), "README", "single"), names)
     cells, weights, output = shown
     for picture, words in ((cells, ("normal", "reduction")), (weights, CANDIDATES)):
         svg = picture._repr_svg_()

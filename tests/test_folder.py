@@ -17,7 +17,7 @@ from torch import nn
 from builders import make_retrainer
 from common.data.images import Images
 from common.errors import InputError
-from common.run import folder as run_folder
+from common.run import description
 from common.run.config import RunConfig, SearchConfig
 from common.run.folder import Run
 from common.training import bilevel
@@ -160,10 +160,10 @@ def test_a_commit_is_of_the_code_and_says_where_files_differ_from_it(tmp_path, m
     code, elsewhere = tmp_path / "code", tmp_path / "elsewhere"
     code.mkdir()
     elsewhere.mkdir()
-    shutil.copy(run_folder.__file__, code / "folder.py")
-    spec = importlib.util.spec_from_file_location("copied_folder", code / "folder.py")
+    shutil.copy(description.__file__, code / "description.py")
+    spec = importlib.util.spec_from_file_location("copied_description", code / "description.py")
     copied = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "copied_folder", copied)
+    monkeypatch.setitem(sys.modules, "copied_description", copied)
     spec.loader.exec_module(copied)
     monkeypatch.chdir(elsewhere)
 
@@ -180,12 +180,12 @@ def test_a_commit_is_of_the_code_and_says_where_files_differ_from_it(tmp_path, m
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     assert copied.commit() is None
     git("init")
-    git("add", "folder.py")
+    git("add", "description.py")
     git("commit", "-m", "code")
     (code / "notes.txt").touch()  # no code of the run's
     head = git("rev-parse", "HEAD")
     assert copied.commit() == head
-    with open(code / "folder.py", "a") as file:
+    with open(code / "description.py", "a") as file:
         file.write("# changed\n")
     assert copied.commit() == f"{head}+"
 

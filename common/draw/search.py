@@ -146,7 +146,7 @@ def _edges(
 
 
 def around_uniform(panels: dict[Axes, float]) -> None:
-    """Give panels a line at their uniform weight, and equal ranges around it."""
+    """Give panels a line at their uniform weight, and equal ranges around it, from 0 on."""
     moved = [
         abs(line.get_ydata() - even).max() for axes, even in panels.items() for line in axes.lines
     ]

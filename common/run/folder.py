@@ -19,35 +19,28 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import importlib.metadata
 import itertools
 import json
 import os
-import platform
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from common.errors import InputError
 from common.files import digest, first_lines, json_lines, json_object, write_whole
 from common.run import checkpoint
-from common.run.cli import module_form
 from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, described, unknown, younger
+from common.run.description import describe, program
 from common.run.flags import flag
 from common.run.trackers import log_results, start_trackers
 
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # one line per epoch
 LINE_FILES = (*EPOCH_FILES, "iterations.jsonl")
 
@@ -105,7 +98,7 @@ class Run:
             raise InputError(answer[1])
         run = cls(Path(answer[0]), method, accelerator)
         if config.resume is None:
-            description = _describe(config, method, run.folder, accelerator)
+            description = describe(config, method, run.folder, accelerator)
             run.write("config.json", description)
             run.say(f"run folder: {run.folder}")
         else:
@@ -126,7 +119,7 @@ class Run:
         if self.accelerator.is_main_process:
             run.folder.mkdir(parents=True, exist_ok=True)
         if json_object(run.folder / "config.json") is None:
-            run.write("config.json", _describe(config, method, run.folder, self.accelerator))
+            run.write("config.json", describe(config, method, run.folder, self.accelerator))
         self.accelerator.wait_for_everyone()  # until it is there
         run.config_digest = config_digest(described(run.folder))
         if run.result() is None:
@@ -147,7 +140,7 @@ class Run:
 
     def continuation(self) -> str:
         """The command that resumes this run, with as many processes."""
-        start, count = _program(), self.accelerator.num_processes
+        start, count = program(), self.accelerator.num_processes
         if count > 1:
             start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
         return f"{start} --resume {shlex.quote(str(self.folder))}"
@@ -426,52 +419,3 @@ def _but_digests(content: dict[str, Any]) -> dict[str, Any]:
 def _counted(classes: Sequence[str]) -> str:
     """`12 classes (cat, cow, dog, ...)`."""
     return f"{len(classes)} classes ({', '.join(classes[:3])}{', ...' if len(classes) > 3 else ''})"
-
-
-def _describe(
-    config: LoopConfig, method: str, folder: Path, accelerator: Accelerator
-) -> dict[str, Any]:
-    """The contents of config.json."""
-    fields = dataclasses.asdict(config)
-    return {
-        "method": method,
-        **fields,
-        "output": str(folder),
-        "resume": None,
-        "processes": accelerator.num_processes,
-        "mixed_precision": str(accelerator.mixed_precision),
-        "device": _device_name(accelerator.device),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-        },
-        "commit": commit(),
-        "command": _command_line(),
-    }
-
-
-def _command_line() -> str:
-    return f"{_program()} {shlex.join(sys.argv[1:])}".strip()
-
-
-def _program() -> str:
-    return module_form() or shlex.join(["python", sys.argv[0]])
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def commit() -> str | None:
-    """Commit of this checkout, with a + if files differ; None outside a checkout."""
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return (git("rev-parse", "HEAD") + ("+" if changed else "")) or None
-    except OSError:  # no git on this machine
-        return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from common.run.folder import commit
+from common.run.description import commit
 from comparison.rows import Measured
 
 

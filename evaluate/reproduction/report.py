@@ -20,7 +20,7 @@ from common.draw import pictures
 from common.draw.cell import FAMILIES, INK, STYLE
 from common.files import write_whole
 from common.networks.genotype import load
-from common.run.folder import commit
+from common.run.description import commit
 from comparison.rows import Mean, mean_of
 from comparison.run_folders import run_folder
 from reproduction.jobs import Expansion, Part
