@@ -19,6 +19,7 @@ from common.run.config import RunConfig, described
 from common.run.flags import Between, flag
 from common.training.schedules import Schedule
 from retraining import recipes
+from retraining.optimizer import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class TrainConfig(RunConfig):
     color_jitter: Annotated[float, Between(0, 10)] = 0.0
     """Colour jitter strength for images read from disk: brightness, contrast, saturation; hue
     gets half."""
+    optimizer: str = "sgd"
+    """Optimizer of the weights: sgd (the papers'; not Nesterov's), or one of timm's: nesterov,
+    adamw, lamb, lion ... Give its --learning-rate too: the recipe's is for SGD."""
     schedule: Schedule = "cosine"
     """Learning-rate schedule: cosine (DARTS), linear to 0 (PC-DARTS on ImageNet), or
     exponential, 0.97 per epoch (DARTS and GDAS on ImageNet)."""
@@ -53,6 +57,7 @@ class TrainConfig(RunConfig):
                 f"--learning-rate-min {self.learning_rate_min}: only for --schedule cosine, not "
                 f"{self.schedule}; use --learning-rate-min 0"
             )
+        check_optimizer(self.optimizer)
 
     def check_processes(self, processes: int) -> None:
         """Also check the parts of `--accumulate`; each has its own batch statistics."""
