@@ -94,20 +94,24 @@ def test_half_of_its_edges_dominate_a_cell():
     assert dominated_by_skips(cell_from_pairs(pairs))
     assert not dominated_by_skips(cell_from_pairs(pairs[1:] + pairs[2:3]))
     assert not dominated_by_skips(FixedCell("gdas_frc"))
+    few = dataclasses.replace(cell_from_pairs(pairs), output=(2, 3, 4, 5))  # two nodes are zero
+    assert dominated_by_skips(few) and not dominated_by_skips(dataclasses.replace(few, edges=()))
 
 
 def test_rules():
-    skips = [{"skips_normal": k} for k in (0, 1, 3, 4)]
-    assert epoch_before("skips", skips[:3], nodes=4) is None
-    assert epoch_before("skips", skips, nodes=4) == 2
-    assert epoch_before("skips", skips[3:], nodes=4) == 0
+    pairs = [("skip_connect", 0), ("skip_connect", 1)] + [("sep_conv_3x3", 0)] * 2
+    skips, convolutions = cell_from_pairs(pairs), cell_from_pairs(pairs[::-1][:2] * 2)
+    assert epoch_before("skips", [{}] * 4, convolutions) is None
+    assert epoch_before("skips", [{}] * 4, skips) == 2
+    assert epoch_before("skips", [{}], skips) == 0
+    assert epoch_before("skips", [], None) is None
     flat = [{"hessian_eigenvalue": -1.0}] * 8
-    assert epoch_before("eigenvalue", flat, nodes=4) is None
+    assert epoch_before("eigenvalue", flat, skips) is None
     # the mean of the last five was 1 five epochs ago and is 1.4 now
     risen = [*flat, {"hessian_eigenvalue": 3.0}]
-    assert epoch_before("eigenvalue", risen, nodes=4) == 3
-    assert epoch_before("eigenvalue", [*flat, {"hessian_eigenvalue": 2.6}], nodes=4) is None
-    assert epoch_before("off", risen, nodes=4) is None
+    assert epoch_before("eigenvalue", risen, skips) == 3
+    assert epoch_before("eigenvalue", [*flat, {"hessian_eigenvalue": 2.6}], skips) is None
+    assert epoch_before("off", risen, skips) is None
 
 
 def test_eigenvalue_rule_needs_the_eigenvalue():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from common.data.images import large
@@ -86,6 +87,12 @@ class CellInputs(nn.Module):
     def past_relu(self, s0: Tensor, s1: Tensor) -> list[Tensor]:
         """`forward` from the ReLUs of both outputs; two cells read each output."""
         return [self.first.past_relu(s0), self.second.past_relu(s1)]
+
+
+def zeros(x: Tensor, reduction: bool) -> Tensor:
+    """A node of zeros in a cell with this input."""
+    stride = 2 if reduction else 1
+    return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 class SmallStem(nn.Sequential):

@@ -13,15 +13,15 @@ from common.errors import InputError
 from common.networks import ops
 from common.networks.drop_path import DropPath
 from common.networks.genotype import Cell, FixedCell, Genotype, Op
-from common.networks.macro import CellInputs, LargeStem, Place, SmallStem, places
+from common.networks.macro import CellInputs, LargeStem, Place, SmallStem, places, zeros
 
 
 class DerivedCell(nn.Module):
-    """The cell of a genotype: each node is the sum of its edges."""
+    """The cell of a genotype: each node is the sum of its edges, without any it is zero."""
 
     def __init__(self, cell: Cell, place: Place):
         super().__init__()
-        self.cell = cell
+        self.cell, self.reduction = cell, place.reduction
         self.inputs = CellInputs(place, affine=True)
         self.edges = nn.ModuleList(
             DerivedEdge(e.op, place.channels, 2 if place.reduction and e.source < 2 else 1)
@@ -37,7 +37,7 @@ class DerivedCell(nn.Module):
                 for edge, module in zip(self.cell.edges, self.edges, strict=True)
                 if edge.target == node
             ]
-            states.append(sum(flows[1:], flows[0]))
+            states.append(sum(flows[1:], flows[0]) if flows else zeros(states[0], self.reduction))
         return join([states[node] for node in self.cell.output], self.cell.join)
 
 

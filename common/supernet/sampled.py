@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks.layout import concatenate
-from common.networks.macro import Place
+from common.networks.macro import Place, zeros
 from common.supernet.candidate import run
 from common.supernet.cell import Mix
 from common.supernet.equation_form import EquationCell
@@ -60,7 +60,7 @@ class SampledCell(EquationCell):
                 flows += self.flows(states[i], relus[i], f"{i}-{j}", sample, edge)
                 edge += 1
             if not flows:  # all edges into the node sampled `none`
-                flows = [self.zeros(states[0])]
+                flows = [zeros(states[0], self.reduction)]
             states.append(sum(flows[1:], flows[0]))
         return concatenate(states[2:])
 
@@ -76,11 +76,6 @@ class SampledCell(EquationCell):
             for k, weight in zip(active, weights, strict=True)
             if k != self.none
         ]
-
-    def zeros(self, x: Tensor) -> Tensor:
-        """Zeros in the shape of a node."""
-        stride = 2 if self.reduction else 1
-        return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 class EquationSampledCell(EquationCell):

@@ -318,7 +318,13 @@ class BilevelTrainer(ImageLoop):
         rule = self.config.stop_on_collapse
         if rule == "off":
             return None
-        return epoch_before(rule, self.run.lines("metrics.jsonl"), self.supernet.nodes)
+        lines = self.run.lines("metrics.jsonl")
+        normal = self._recorded(-1).cells["normal"] if lines else None
+        return epoch_before(rule, lines, normal)
+
+    def _recorded(self, epoch: int) -> Genotype:
+        """The genotype of an earlier epoch; of the last for -1."""
+        return parse(json.dumps(self.run.lines("genotypes.jsonl")[epoch]["genotype"]))
 
     # ---------------------------------------------------------------------------- results
 
@@ -354,8 +360,7 @@ class BilevelTrainer(ImageLoop):
         genotype, folder = self.genotype(), self.run.folder
         collapsed = self._epoch_before_collapse()
         if collapsed is not None:
-            before = self.run.lines("genotypes.jsonl")[collapsed]["genotype"]
-            genotype = parse(json.dumps(before))
+            genotype = self._recorded(collapsed)
             found = {**found, "collapsed": True, "cells_of_epoch": collapsed + 1}
             self.run.say(f"stopped on collapse; the cells are those after epoch {collapsed + 1}")
         self.run.say("drawing pictures ...")

@@ -24,7 +24,7 @@ def dominated_by_skips(cell: Cell | FixedCell) -> bool:
 
 
 def _dominated_by(cell: Cell | FixedCell, operations: Collection[str]) -> bool:
-    if isinstance(cell, FixedCell):
+    if isinstance(cell, FixedCell) or not cell.edges:
         return False
     return 2 * sum(edge.op.name in operations for edge in cell.edges) >= len(cell.edges)
 
@@ -57,7 +57,9 @@ def verdict(kind: str, cell: Cell | FixedCell, weights: Sequence[Sequence[float]
     return lines
 
 
-def epoch_before(rule: Rule, lines: Sequence[dict[str, Any]], nodes: int) -> int | None:
+def epoch_before(
+    rule: Rule, lines: Sequence[dict[str, Any]], normal: Cell | FixedCell | None
+) -> int | None:
     """The epoch whose cells to keep if the search has collapsed; None: continue.
 
     skips: collapse if half of the normal cell's edges are skip connections; keep the cells of the
@@ -68,10 +70,10 @@ def epoch_before(rule: Rule, lines: Sequence[dict[str, Any]], nodes: int) -> int
     Args:
         rule: of `--stop-on-collapse`.
         lines: of metrics.jsonl, one per epoch.
-        nodes: computed nodes of a cell, with two edges each.
+        normal: the derived cell of the last of them; None before the first.
     """
     now = len(lines) - 1
-    if rule == "skips" and lines and lines[-1]["skips_normal"] >= nodes:
+    if rule == "skips" and normal is not None and dominated_by_skips(normal):
         return max(0, now - 1)
     if rule == "eigenvalue" and now >= BACK:
         values = [abs(line["hessian_eigenvalue"]) for line in lines]
