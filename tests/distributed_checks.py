@@ -1,6 +1,7 @@
 """Run by test_distributed.py in two processes; what fails here fails there."""
 
 import dataclasses
+import functools
 import runpy
 import sys
 from pathlib import Path
@@ -179,7 +180,8 @@ def main(folder):
     v, w = trainer.valid_batches.train(0)
     v = v.double()
     everything = (both_x, both_y), (accelerator.gather(v), accelerator.gather(w))
-    wanted = second_order(whole, trainer.weights, trainer.arch, trainer.optimizer, *everything)
+    losses = (functools.partial(whole, batch) for batch in everything)
+    wanted = second_order(*losses, trainer.weights, trainer.arch, trainer.optimizer)
     before = [p.detach().clone() for p in trainer.arch]
     trainer.unrolled_arch_step((x, y), (v, w))
     for parameter, old, gradient in zip(trainer.arch, before, wanted, strict=True):

@@ -40,20 +40,31 @@ def verdict(kind: str, cell: Cell | FixedCell, weights: Sequence[Sequence[float]
     rows = [row for row in weights if len(row) > 1]
     if not rows:
         return [f"{kind} cell: decided, one candidate per edge"]
+    lines = _decided(kind, rows)
+    if not isinstance(cell, FixedCell) and cell.zero:
+        nodes = ", ".join(f"x{node}" for node in cell.zero)
+        lines.append(f"warning: nodes of the {kind} cell without edges, which are zero: {nodes}")
+    for name, operations in (("skip connections", {"skip_connect"}), ("pools", POOLS)):
+        if _dominated_by(cell, operations):
+            lines.append(f"warning: {name} dominate the {kind} cell")
+    return lines
+
+
+def _decided(kind: str, rows: Sequence[Sequence[float]]) -> list[str]:
+    low, high = min(map(min, rows)), max(map(max, rows))
+    if any(abs(sum(row) - 1) > 1e-3 for row in rows):  # no distributions
+        return [f"{kind} cell: candidates' weights {low:.2f} to {high:.2f}"]
     entropy = statistics.fmean(-sum(w * math.log(w) for w in row if w > 0) for row in rows)
     uniform = statistics.fmean(math.log(len(row)) for row in rows)
     lines = [
         f"{kind} cell: entropy {entropy:.2f} ({uniform:.2f} undecided, 0 decided), largest weight "
-        f"{max(map(max, rows)):.2f} ({1 / max(map(len, rows)):.2f} uniform)"
+        f"{high:.2f} ({1 / max(map(len, rows)):.2f} uniform)"
     ]
     if entropy > UNDECIDED * uniform:
         lines.append(
             f"warning: the {kind} cell is nearly undecided, chance decides it; search for more "
             "--epochs, or with a larger --arch-learning-rate"
         )
-    for name, operations in (("skip connections", {"skip_connect"}), ("pools", POOLS)):
-        if _dominated_by(cell, operations):
-            lines.append(f"warning: {name} dominate the {kind} cell")
     return lines
 
 
