@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from builders import SEARCH_CONFIG, make_search_trainer, snapshot, unchanged
 from common.errors import InputError
-from common.networks.genotype import FixedCell, cell_from_pairs, load
+from common.networks.genotype import Cell, Edge, FixedCell, Op, cell_from_pairs, load
 from common.supernet.supernet import SuperNet
 from common.training.collapse import dominated_by_skips, epoch_before, verdict
 from common.training.hessian import dominant_eigenvalue
@@ -173,6 +173,15 @@ def test_a_verdict_gives_entropy_and_the_largest_weight():
     assert len(lines) == 2 and lines[1].startswith("warning: the normal cell is nearly undecided")
     (line,) = verdict_of(MIXED, [[1.0]] * 14)  # PR-DARTS' last pools
     assert "decided" in line
+
+
+def test_a_verdict_says_no_more_than_is_true_of_gates_and_zeros():
+    """Gates are no distribution, so they have no entropy; nodes without edges are named."""
+    cell = Cell(2, (Edge(0, 3, Op("sep_conv_3x3")),), (2, 3, 4))
+    assert verdict("normal", cell, [[0.5, 0.125], [0.75, 0.5]]) == [
+        "normal cell: candidates' weights 0.12 to 0.75",
+        "warning: nodes of the normal cell without edges, which are zero: x2, x4",
+    ]
 
 
 @pytest.mark.parametrize(("name", "said"), [
