@@ -52,6 +52,7 @@ from retraining.loop import Retrainer
 from retraining.rnn import LanguageTrainer
 
 ROOT = Path(__file__).parent.parent
+SLOW = {"torchvision", "timm", "matplotlib", "scipy", "sklearn"}  # common/README.md: imports
 
 # ---------------------------------------------------------------------------------------- commands
 

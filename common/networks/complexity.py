@@ -190,5 +190,5 @@ class CallCounter(TorchFunctionMode):
 def _allocated(argument: Any) -> Any:
     """For a weight on meta, memory for one call; nothing touches it, so it costs nothing."""
     if isinstance(argument, Tensor) and argument.is_meta:
-        return torch.empty_like(argument, device="cpu")
+        return torch.empty(argument.shape, dtype=argument.dtype, device="cpu")
     return argument

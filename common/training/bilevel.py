@@ -399,7 +399,7 @@ class BilevelTrainer(ImageLoop):
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(
             f"next: {shlex.join(command)} {scale}\n"
-            f"      (about {in_words(each * count * SHORT)} here)\n"
+            f"      (about {in_words(each * count * SHORT)} here, plus start-up)\n"
             f"or, by the paper's recipe: {shlex.join(command)}{paper}"
         )
 
