@@ -85,4 +85,4 @@ class EDASSuperNet(SampledSuperNet):
         for n, kind in enumerate(self.kinds):
             own = slice(n * count, (n + 1) * count)
             by_kind[kind] = Sample(active[own], weight[own])
-        return [by_kind[place.kind] for place in self.places]
+        return [by_kind.get(place.kind) for place in self.places]

@@ -54,7 +54,7 @@ CANDIDATES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
+IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7", "nor_conv_1x1", "nor_conv_3x3")
 OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")

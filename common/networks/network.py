@@ -13,7 +13,8 @@ from common.errors import InputError
 from common.networks import ops
 from common.networks.drop_path import DropPath
 from common.networks.genotype import Cell, FixedCell, Genotype, Op
-from common.networks.macro import CellInputs, LargeStem, Place, SmallStem, places
+from common.networks.macro import CellInputs, Place
+from common.networks.space import DARTS, Space
 
 
 class DerivedCell(nn.Module):
@@ -22,16 +23,15 @@ class DerivedCell(nn.Module):
     def __init__(self, cell: Cell, place: Place):
         super().__init__()
         self.cell = cell
-        self.inputs = CellInputs(place, affine=True)
+        self.inputs = place.adapters(affine=True)
         self.edges = nn.ModuleList(
-            DerivedEdge(e.op, place.channels, 2 if place.reduction and e.source < 2 else 1)
-            for e in cell.edges
+            DerivedEdge(e.op, place.channels, place.stride(e.source)) for e in cell.edges
         )
 
-    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs(s0, s1)
-        for node in range(2, 2 + self.cell.nodes):
+        states = self.inputs(*inputs)
+        for node in range(self.cell.inputs, self.cell.inputs + self.cell.nodes):
             flows = [
                 module(states[edge.source])
                 for edge, module in zip(self.cell.edges, self.edges, strict=True)
@@ -166,32 +166,31 @@ class Network(nn.Module):
     ):
         super().__init__()
         check_genotype(genotype, channels)
-        stem = LargeStem if large_images else SmallStem
-        self.stem = stem(image_channels, channels)
+        space = space_of(genotype)
+        self.stem = space.stem(image_channels, channels, large_images, search=False)
         nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
-        self.places = list(
-            places(cells, channels, nodes, self.stem.outputs, self.stem.after_reduction)
-        )
-        self.widths = [nodes[place.kind] * place.channels for place in self.places]
+        self.places = space.places(cells, channels, nodes, self.stem)
+        self.widths = [nodes.get(place.kind, 1) * place.channels for place in self.places]
         self.cells = nn.ModuleList(
-            make_cell(genotype.cells[place.kind], place) for place in self.places
+            place.block() or make_cell(genotype.cells[place.kind], place) for place in self.places
         )
-        self.auxiliary_at = 2 * cells // 3
+        self.auxiliary_at = max(place.index for place in self.places if place.reduction)
         self.auxiliary = None
         if auxiliary:
             width = self.widths[self.auxiliary_at]
             self.auxiliary = AuxiliaryHead(width, classes, large_images=large_images)
+        self.head = space.head(self.widths[-1])
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(self.widths[-1], classes) if classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, channels, H, W] -> logits [B, classes]; in training also the auxiliary head's."""
-        s0, s1 = self.stem(images)
+        states = self.stem(images)  # the inputs of the next cell
         for index, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1)
+            states = (*states[1:], cell(*states))
             if self.training and self.auxiliary is not None and index == self.auxiliary_at:
-                auxiliary = self.auxiliary(s1)
-        logits = self.classifier(self.global_pool(s1).flatten(1))
+                auxiliary = self.auxiliary(states[-1])
+        logits = self.classifier(self.global_pool(self.head(states[-1])).flatten(1))
         return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
 
     def set_drop_path(self, probability: float) -> None:
@@ -216,6 +215,11 @@ def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
     """The module of a cell in its place."""
     fixed = isinstance(cell, FixedCell)
     return FixedReductionCell(place) if fixed else DerivedCell(cell, place)
+
+
+def space_of(genotype: Genotype) -> Space:
+    """The space of a genotype's cells."""
+    return DARTS
 
 
 def outputs(cell: Cell | FixedCell) -> int:
