@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common.networks.genotype import CANDIDATES
+from common.networks.space import DARTS, Space
 from common.supernet.cell import Mix
 from common.supernet.measures import best_operations
 from common.supernet.sampled import Sample, SampledSuperNet
@@ -22,10 +22,12 @@ class EDASSuperNet(SampledSuperNet):
         **shape: see `SuperNet`.
     """
 
-    def __init__(self, candidates: int | Sequence[str] = 7, **shape: int):
+    def __init__(
+        self, candidates: int | Sequence[str] = 7, *, space: Space = DARTS, **shape: int
+    ):
         if isinstance(candidates, int):
-            candidates = [o for o in CANDIDATES if candidates == 8 or o != "none"]
-        super().__init__(candidates=candidates, **shape)
+            candidates = [o for o in space.candidates if candidates == 8 or o != "none"]
+        super().__init__(candidates=candidates, space=space, **shape)
 
     def init_arch(self) -> None:
         """alpha^(i,j) [candidates] of each edge of both kinds of cell, 1e-3 N(0, 1).

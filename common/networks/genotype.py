@@ -21,8 +21,9 @@ texts of other programs)::
     }
 
 States are numbered as in DARTS: 0 and 1 are the outputs of the two previous cells (a recurrent cell
-has one input, state 0); the computed nodes follow. `output` lists the states that are concatenated
-(averaged in a recurrent cell, and in an image cell with `"join": "mean"`).
+and NAS-Bench-201's `cell` have one input, state 0); the computed nodes follow. `output` lists the
+states that are concatenated (averaged in a recurrent cell, and in an image cell with
+`"join": "mean"`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
 JOINS = ("concat", "mean")
-KINDS = ("normal", "reduction", "recurrent")
+KINDS = ("normal", "reduction", "recurrent", "cell")  # cell: of NAS-Bench-201
 
 
 @dataclass(frozen=True)
@@ -322,7 +323,7 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
             f'{kind}: unknown fixed cell "{fixed}"; known: {", ".join(FIXED_CELLS)}',
         )
         return FixedCell(fixed)
-    inputs = 1 if kind == "recurrent" else 2
+    inputs = 1 if kind in ("recurrent", "cell") else 2
     _expect(
         _is_int(data.get("inputs")) and data["inputs"] == inputs,
         f'{kind}: "inputs" must be {inputs}',

@@ -14,7 +14,7 @@ from common.networks import ops
 from common.networks.drop_path import DropPath
 from common.networks.genotype import Cell, FixedCell, Genotype, Op
 from common.networks.macro import CellInputs, Place
-from common.networks.space import DARTS, Space
+from common.networks.spaces import space_of
 
 
 class DerivedCell(nn.Module):
@@ -217,11 +217,6 @@ def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
     return FixedReductionCell(place) if fixed else DerivedCell(cell, place)
 
 
-def space_of(genotype: Genotype) -> Space:
-    """The space of a genotype's cells."""
-    return DARTS
-
-
 def outputs(cell: Cell | FixedCell) -> int:
     """Output channels of a cell, as a multiple of its nodes' channels."""
     if isinstance(cell, FixedCell):
@@ -235,20 +230,25 @@ def check_genotype(genotype: Genotype, channels: int) -> None:
     Raises:
         InputError: a cell is missing, or the groups of a fixed cell do not divide its channels.
     """
-    missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
+    kinds = space_of(genotype).kinds
+    missing = [kind for kind in kinds if kind not in genotype.cells]
     if missing:
         recurrent = "; this one is recurrent" if "recurrent" in genotype.cells else ""
         raise InputError(
             f"genotype {genotype.name}: an image network needs a {' and a '.join(missing)} cell"
             f"{recurrent}"
         )
-    if isinstance(genotype.cells["normal"], FixedCell):
+    if isinstance(first := genotype.cells[kinds[0]], FixedCell):
         raise InputError(
-            f"genotype {genotype.name}: {genotype.cells['normal'].name} halves the resolution and "
-            "can only be the reduction cell"
+            f"genotype {genotype.name}: {first.name} halves the resolution and can only be the "
+            "reduction cell"
+        )
+    if kinds == ("cell",) and outputs(first) != 1:
+        raise InputError(
+            f"genotype {genotype.name}: a NAS-Bench-201 cell has one output, not {first.output}"
         )
     groups = FixedReductionCell.groups
-    if isinstance(genotype.cells["reduction"], FixedCell) and 2 * channels % groups:
+    if isinstance(genotype.cells.get("reduction"), FixedCell) and 2 * channels % groups:
         raise InputError(
             f"--channels {channels}: the fixed reduction cell of {genotype.name} has {groups} "
             f"groups; take a multiple of {groups // 2}"

@@ -18,7 +18,8 @@ from common.data.images import Images, large
 from common.networks.genotype import CANDIDATES, Cell, Edge, FixedCell, Op
 from common.networks.macro import Place
 from common.networks.space import DARTS, Space
-from common.run.config import SearchConfig
+from common.networks.spaces import SPACES
+from common.run.config import SearchConfig, SpaceFlags
 from common.supernet.cell import Mix, SearchCell, cell_edges
 
 KINDS = DARTS.kinds
@@ -180,10 +181,11 @@ class SuperNet(nn.Module):
 
 def shape(config: SearchConfig, images: Images) -> dict[str, Any]:
     """Arguments of `SuperNet` for these images."""
+    space = SPACES[config.space] if isinstance(config, SpaceFlags) else DARTS
     return {
-        "channels": config.channels, "cells": config.cells, "nodes": config.nodes - 2,
+        "channels": config.channels, "cells": config.cells, "nodes": config.nodes - space.inputs,
         "classes": len(images.classes), "image_channels": images.shape[0],
-        "large_images": large(images.shape),
+        "large_images": large(images.shape), "space": space,
     }
 
 

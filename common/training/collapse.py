@@ -57,7 +57,9 @@ def verdict(kind: str, cell: Cell | FixedCell, weights: Sequence[Sequence[float]
     return lines
 
 
-def epoch_before(rule: Rule, lines: Sequence[dict[str, Any]], nodes: int) -> int | None:
+def epoch_before(
+    rule: Rule, lines: Sequence[dict[str, Any]], nodes: int, kind: str = "normal"
+) -> int | None:
     """The epoch whose cells to keep if the search has collapsed; None: continue.
 
     skips: collapse if half of the normal cell's edges are skip connections; keep the cells of the
@@ -68,10 +70,11 @@ def epoch_before(rule: Rule, lines: Sequence[dict[str, Any]], nodes: int) -> int
     Args:
         rule: of `--stop-on-collapse`.
         lines: of metrics.jsonl, one per epoch.
-        nodes: computed nodes of a cell, with two edges each.
+        nodes: computed nodes of a cell, half of its edges in both spaces.
+        kind: of the cell that `skips` looks at.
     """
     now = len(lines) - 1
-    if rule == "skips" and lines and lines[-1]["skips_normal"] >= nodes:
+    if rule == "skips" and lines and lines[-1][f"skips_{kind}"] >= nodes:
         return max(0, now - 1)
     if rule == "eigenvalue" and now >= BACK:
         values = [abs(line["hessian_eigenvalue"]) for line in lines]
