@@ -60,7 +60,7 @@ class EDASSuperNet(SampledSuperNet):
 
     def mixes(
         self, generator: torch.Generator | None = None, sampled: Sequence[int] = (), sigma: int = 1
-    ) -> list[Sample]:
+    ) -> list[Sample | None]:
         """Eq. 2; with sigma = -1 Eq. 3.
 
         f_j(x_i) = sum_o softmax(sigma alpha^(i,j))_o o(x_i) on the sampled edge (k, l),

@@ -178,6 +178,11 @@ def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
     return Cell(inputs, edges, tuple(range(inputs, inputs + len(pairs) // 2)))
 
 
+def words(kind: str) -> str:
+    """A kind of cell in words: NAS-Bench-201's only one is `cell`."""
+    return kind if kind == "cell" else f"{kind} cell"
+
+
 def published() -> list[str]:
     """Sorted names of the published genotypes."""
     folder = resources.files("common.networks") / "genotypes"
@@ -315,7 +320,7 @@ def _genotype_from_json(data: Any) -> Genotype:
 
 
 def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
-    _expect(isinstance(data, dict), f"the {kind} cell must be an object")
+    _expect(isinstance(data, dict), f"the {words(kind)} must be an object")
     if "fixed" in data:
         fixed = data["fixed"]
         _expect(
@@ -412,8 +417,8 @@ def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:
 
 def _describe(kind: str, cell: Cell | FixedCell) -> list[str]:
     if isinstance(cell, FixedCell):
-        return [f"{kind} cell: fixed, {cell.name}"]
-    lines = [f"{kind} cell"]
+        return [f"{words(kind)}: fixed, {cell.name}"]
+    lines = [words(kind)]
     for node in range(cell.inputs, cell.inputs + cell.nodes):
         terms = [f"{edge.op}(x{edge.source})" for edge in cell.into(node)]
         lines.append(f"  x{node} = " + " + ".join(f"{term:<16}" for term in terms).rstrip())

@@ -46,7 +46,7 @@ class StagePlace(Place):
 
 
 class NASBench201Space(Space):
-    """`--cells` is N; the benchmark's networks have C = 16 and N = 5, so 17 cells and blocks."""
+    """`--cells` is N. The benchmark's networks have C = 16 and N = 5: 5 + 1 + 5 + 1 + 5 places."""
 
     def outputs(self, nodes: int) -> int:
         return 1
@@ -124,5 +124,5 @@ class Residual(nn.Module):
 NASBENCH201 = NASBench201Space(
     "nasbench201", inputs=1, kinds=("cell",),
     candidates=("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
-    kept=None, derives_none=True,
+    kept=None, derives_none=True, least_cells=1,
 )  # fmt: skip

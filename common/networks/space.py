@@ -28,6 +28,7 @@ class Space(ABC):
         candidates: operations of each edge, in the column order of alpha.
         kept: edges that a derived cell keeps for each node; None: all.
         derives_none: `none` is an operation of derived cells, too.
+        least_cells: the smallest `--cells`.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Space(ABC):
     candidates: tuple[str, ...]
     kept: int | None
     derives_none: bool
+    least_cells: int
 
     def searched(self, own: Sequence[str]) -> Sequence[str]:
         """The candidates of a method whose own, in DARTS' space, are these."""
@@ -103,5 +105,5 @@ class DARTSSpace(Space):
 
 DARTS = DARTSSpace(
     "darts", inputs=2, kinds=("normal", "reduction"), candidates=CANDIDATES, kept=2,
-    derives_none=False,
+    derives_none=False, least_cells=3,
 )  # fmt: skip

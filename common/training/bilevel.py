@@ -32,7 +32,7 @@ from common.distributed import average, seed_of
 from common.draw import pictures
 from common.errors import InputError
 from common.networks.fits import check_images
-from common.networks.genotype import Genotype, parse, save
+from common.networks.genotype import Genotype, parse, save, words
 from common.networks.nasbench201 import NASBENCH201
 from common.networks.small_images import fit_batch, fit_to_images
 from common.networks.table import Table, read_table
@@ -285,7 +285,7 @@ class BilevelTrainer(ImageLoop):
         for kind, cell in self.supernet.derive().items():
             if dominated_by_skips(cell):
                 skips = metrics[f"skips_{kind}"]
-                self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
+                self.run.say(f"warning: skip connections dominate the {words(kind)} ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
@@ -403,7 +403,7 @@ class BilevelTrainer(ImageLoop):
         for kind, cell in genotype.cells.items():
             for line in verdict(kind, cell, weights[kind]["op"]) if kind in weights else ():
                 self.run.say(line)
-        self.run.say(f"\nrun folder: {folder} (pictures of both cells inside)")
+        self.run.say(f"\nrun folder: {folder} (pictures inside)")
         self._say_next(genotype)
 
     def _say_next(self, genotype: Genotype) -> None:
