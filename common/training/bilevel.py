@@ -31,9 +31,11 @@ from common.data.split import Split
 from common.distributed import average, seed_of
 from common.errors import InputError
 from common.networks.fits import check_images
-from common.networks.genotype import Genotype, parse, save
+from common.networks.genotype import Genotype, parse, save, words
+from common.networks.nasbench201 import NASBENCH201
 from common.networks.small_images import fit_batch, fit_to_images
-from common.run.config import ConfigT, RunConfig, SearchConfig
+from common.networks.table import Table, read_table
+from common.run.config import ConfigT, RunConfig, SearchConfig, SpaceFlags
 from common.run.flags import flag
 from common.run.folder import Run
 from common.run.start import start, training_images
@@ -72,9 +74,28 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
             f"{flag(config.largest_batch)} {largest}: the smaller part of the {len(images)} "
             f"training images has only {least}; use {least} or less"
         )
+    table_of(config)
     run = Run.open(config, method, accelerator)
     pin_split(run, images, split, config.accept_images)
     return config, run, images, split
+
+
+def table_of(config: RunConfig) -> Table | None:
+    """The table of `--table`; None without one.
+
+    Raises:
+        InputError: see `read_table`; or a candidate is none of the table's operations.
+    """
+    if not isinstance(config, SpaceFlags) or config.table is None:
+        return None
+    names = getattr(config, "candidates", None)
+    other = set(names if isinstance(names, tuple) else ()) - set(NASBENCH201.candidates)
+    if other:
+        raise InputError(
+            f"--table {config.table}: has no cells with {', '.join(sorted(other))}; leave out "
+            "--table, or that of --candidates"
+        )
+    return read_table(config.table)
 
 
 def split_of(config: RunConfig, images: Images) -> Split:
@@ -126,6 +147,7 @@ class BilevelTrainer(ImageLoop):
     ):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
+        self.table = table_of(config)
         self.generator, self.valid_at = torch.Generator(), (0, 0)
         network = prepare(accelerator, supernet)
         if config.compile:
@@ -257,11 +279,12 @@ class BilevelTrainer(ImageLoop):
             **self._cut_accuracies(CUTS, **given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.metrics(**given),
+            **(self.table.of(self.genotype()) if self.table else {}),
         }
         for kind, cell in self.supernet.derive().items():
             if dominated_by_skips(cell):
                 skips = metrics[f"skips_{kind}"]
-                self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
+                self.run.say(f"warning: skip connections dominate the {words(kind)} ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
@@ -317,7 +340,8 @@ class BilevelTrainer(ImageLoop):
         rule = self.config.stop_on_collapse
         if rule == "off":
             return None
-        return epoch_before(rule, self.run.lines("metrics.jsonl"), self.supernet.nodes)
+        lines, supernet = self.run.lines("metrics.jsonl"), self.supernet
+        return epoch_before(rule, lines, supernet.nodes, supernet.kinds[0])
 
     # ---------------------------------------------------------------------------- results
 
@@ -380,7 +404,7 @@ class BilevelTrainer(ImageLoop):
         for kind, cell in genotype.cells.items():
             for line in verdict(kind, cell, weights[kind]["op"]) if kind in weights else ():
                 self.run.say(line)
-        self.run.say(f"\nrun folder: {folder} (pictures of both cells inside)")
+        self.run.say(f"\nrun folder: {folder} (pictures inside)")
         self._say_next(genotype)
 
     def _say_next(self, genotype: Genotype) -> None:
