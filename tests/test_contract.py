@@ -139,7 +139,7 @@ def test_logits_gradients_and_statistics_are_those_of_the_equations(method):
 
 
 def convolution(channels, stride, affine):
-    """A dense 3x3 convolution, NAS-Bench-201's `nor_conv_3x3`."""
+    """A dense 3x3 convolution, without a special form."""
     return nn.Sequential(
         nn.ReLU(),
         nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
@@ -163,7 +163,7 @@ class Gate(nn.Module):
 @pytest.fixture
 def own():
     """Two operations that are not in this code, by name."""
-    builders = {"nor_conv_3x3": convolution, "gate": Gate}
+    builders = {"full_conv_3x3": convolution, "gate": Gate}
     for name, builder in builders.items():
         register(name, builder)
     yield tuple(builders)

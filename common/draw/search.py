@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from common.draw.cell import FAMILIES, INK, OTHER, QUIET, STYLE, Picture, family, tint
+from common.networks.genotype import words
 
 MANY = 9  # names of a legend
 UNIFORM = {"lw": 0.8, "ls": (0, (4, 2)), "color": INK, "zorder": 1.9}  # the line of no decision
@@ -20,6 +21,7 @@ SOURCES = (*(FAMILIES[of] for of in ("sep_conv", "skip", "max_pool", "dil_conv")
 LOOKS = {  # the thin line is drawn on the thick one: where they agree, both are seen
     "normal": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
     "reduction": {"color": OTHER, "lw": 1.1, "ms": 2.6},
+    "cell": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
 }
 PARTS = {"train": FAMILIES["sep_conv"], "valid": FAMILIES["skip"], "test": INK}
 ACCURACIES = {
@@ -252,7 +254,7 @@ def measures_figure(metrics: Sequence[dict], history: Sequence[dict] = ()) -> Pi
         label, least = labels[key]
         for kind, look in LOOKS.items():
             if line := plot_values(axes, metrics, f"{key}_{kind}", last=True, **look):
-                line.set_label(f"{kind} cell")
+                line.set_label(words(kind))
         axes.set_ylabel(label)
         if least:
             axes.update_datalim([(epochs[-1], 0), (epochs[-1], least)])  # the axis' least range

@@ -9,6 +9,7 @@ Read, with the words of the program that writes each::
     {'normal': [(('sep_conv_3x3', 0, 0.21), ...), ...], 'normal_concat': ...}    AutoDL-Projects
     {"NetworkSelectorDatasetInfo:darts:edge_normal_0": "sep_conv_3x3", ...}      NAS-Bench-301
     (((0, 6), (1, 4), ...), ((0, 1), ...))                NASLib: input and operation's index
+    |nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|        NAS-Bench-201: a node between +
 
 Such a text may stand in a Python file, under a name or none, or in a log, where the last one
 counts. It is never run: only literals, `range` and the call are read from its syntax tree.
@@ -27,7 +28,7 @@ from common.errors import InputError
 
 KNOWN = (
     "our JSON, DARTS' Genotype(normal=...), AutoDL's dictionary, NAS-Bench-301's dictionary, "
-    "NASLib's tuples"
+    "NASLib's tuples, NAS-Bench-201's |op~0|+|op~0|op~1|+..."
 )
 FIELDS = {  # kind of cell -> its edges' and its outputs' field
     "normal": ("normal", "normal_concat"),
@@ -53,7 +54,7 @@ Content = dict[str, Any]  # of a cell in a genotype file
 
 def is_text(what: str) -> bool:
     """Whether a command-line argument looks like a genotype text, not like a name or a path."""
-    return START.search(what) is not None or what.lstrip()[:1] in ("(", "[", "{")
+    return START.search(what) is not None or what.lstrip()[:1] in ("(", "[", "{", "|")
 
 
 def read(text: str, name: str | None = None) -> tuple[str | None, dict[str, Content]] | None:
@@ -66,6 +67,8 @@ def read(text: str, name: str | None = None) -> tuple[str | None, dict[str, Cont
     Raises:
         InputError: the form is known and the text has errors, or several names to choose from.
     """
+    if text.lstrip().startswith("|"):
+        return None, {"cell": _topology(text.strip())}
     try:
         found = _found(text)
         if name is not None and name not in found:
@@ -308,7 +311,45 @@ def _indexed(pairs: Sequence[Any]) -> Content:
     return {"inputs": 2, "edges": edges, "output": list(range(2, 2 + len(pairs) // 2))}
 
 
+def _topology(text: str) -> Content:
+    """NAS-Bench-201's cell: for each node an operation from each earlier state."""
+    nodes = text.split("+")
+    found = [re.findall(r"\|([A-Za-z0-9_]+)~([0-9]+)(?=\|)", node) for node in nodes]
+    for target, (node, edges) in enumerate(zip(nodes, found, strict=True), 1):
+        written = "".join(f"|{op}~{source}" for op, source in edges) + "|"
+        if node != written or [int(source) for _, source in edges] != list(range(target)):
+            form = "".join(f"|operation~{source}" for source in range(target))
+            raise InputError(f"node {target} is {node[:60]!r}; it must be {form}|")
+    return {
+        "inputs": 1, "output": [len(nodes)],
+        "edges": [
+            {"from": int(source), "to": target, "op": op}
+            for target, edges in enumerate(found, 1) for op, source in edges
+        ],
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------- writing
+
+
+def topology_text(cells: Mapping[str, Content]) -> str:
+    """NAS-Bench-201's text of a genotype file's cell.
+
+    Raises:
+        InputError: names what the form cannot express.
+    """
+    if "cell" not in cells:
+        raise InputError(f"there is no cell of NAS-Bench-201 ({', '.join(cells)} only)")
+    edges = {(edge["from"], edge["to"]): edge["op"] for edge in cells["cell"]["edges"]}
+    last = max(target for _, target in edges)
+    wanted = [[(source, target) for source in range(target)] for target in range(1, last + 1)]
+    if len(cells["cell"]["edges"]) != len(edges) or set(edges) != set(sum(wanted, [])):
+        raise InputError("the cell does not have one edge between all states")
+    if cells["cell"]["output"] != [last]:
+        raise InputError(f"the output of the cell is not its last node, {last}")
+    return "+".join(
+        "".join(f"|{edges[edge]}~{edge[0]}" for edge in node) + "|" for node in wanted
+    )
 
 
 def namedtuple_text(cells: Mapping[str, Content]) -> str:

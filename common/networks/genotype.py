@@ -21,9 +21,10 @@ texts of other programs)::
     }
 
 States are numbered as in DARTS: 0 and 1 are the outputs of the two previous cells (a recurrent cell
-has one input, state 0); the computed nodes follow. `output` lists the states that are concatenated
-(averaged in a recurrent cell, and in an image cell with `"join": "mean"`). A node may have any
-number of edges; one without edges is zero, and `"zero": [4]` beside `output` says so.
+and NAS-Bench-201's `cell` have one input, state 0); the computed nodes follow. `output` lists the
+states that are concatenated (averaged in a recurrent cell, and in an image cell with
+`"join": "mean"`). A node may have any number of edges; one without edges is zero, and
+`"zero": [4]` beside `output` says so.
 """
 
 from __future__ import annotations
@@ -55,13 +56,13 @@ CANDIDATES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
+IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7", "nor_conv_1x1", "nor_conv_3x3")
 OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
 JOINS = ("concat", "mean")
-KINDS = ("normal", "reduction", "recurrent")
+KINDS = ("normal", "reduction", "recurrent", "cell")  # cell: of NAS-Bench-201
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,11 @@ def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
         Edge(source, inputs + k // 2, Op(name)) for k, (name, source) in enumerate(pairs)
     )
     return Cell(inputs, edges, tuple(range(inputs, inputs + len(pairs) // 2)))
+
+
+def words(kind: str) -> str:
+    """A kind of cell in words: NAS-Bench-201's only one is `cell`."""
+    return kind if kind == "cell" else f"{kind} cell"
 
 
 def published() -> list[str]:
@@ -324,7 +330,7 @@ def _genotype_from_json(data: Any) -> Genotype:
 
 
 def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
-    _expect(isinstance(data, dict), f"the {kind} cell must be an object")
+    _expect(isinstance(data, dict), f"the {words(kind)} must be an object")
     if "fixed" in data:
         fixed = data["fixed"]
         _expect(
@@ -332,7 +338,7 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
             f'{kind}: unknown fixed cell "{fixed}"; known: {", ".join(FIXED_CELLS)}',
         )
         return FixedCell(fixed)
-    inputs = 1 if kind == "recurrent" else 2
+    inputs = 1 if kind in ("recurrent", "cell") else 2
     _expect(
         _is_int(data.get("inputs")) and data["inputs"] == inputs,
         f'{kind}: "inputs" must be {inputs}',
@@ -437,8 +443,8 @@ def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:
 
 def _describe(kind: str, cell: Cell | FixedCell) -> list[str]:
     if isinstance(cell, FixedCell):
-        return [f"{kind} cell: fixed, {cell.name}"]
-    lines = [f"{kind} cell"]
+        return [f"{words(kind)}: fixed, {cell.name}"]
+    lines = [words(kind)]
     for node in range(cell.inputs, cell.inputs + cell.nodes):
         terms = [f"{edge.op}(x{edge.source})" for edge in cell.into(node)]
         summed = " + ".join(f"{term:<16}" for term in terms).rstrip()

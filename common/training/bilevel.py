@@ -30,12 +30,13 @@ from common.data.batches import Augmentation, Batch, Stream
 from common.data.images import Images
 from common.data.split import Split
 from common.distributed import average, seed_of, seeded
-from common.draw import pictures
 from common.errors import InputError
 from common.networks.fits import check_images
-from common.networks.genotype import Genotype, parse, save
+from common.networks.genotype import Genotype, parse, save, words
+from common.networks.nasbench201 import NASBENCH201
 from common.networks.small_images import fit_batch, fit_to_images
-from common.run.config import ConfigT, RunConfig, SearchConfig
+from common.networks.table import Table, read_table
+from common.run.config import ConfigT, RunConfig, SearchConfig, SpaceFlags
 from common.run.flags import flag
 from common.run.folder import Run
 from common.run.start import start, training_images
@@ -75,9 +76,28 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
             f"{flag(config.largest_batch)} {largest}: the smaller part of the {len(images)} "
             f"training images has only {least}; use {least} or less"
         )
+    table_of(config)
     run = Run.open(config, method, accelerator)
     pin_split(run, images, split, config.accept_images)
     return config, run, images, split
+
+
+def table_of(config: RunConfig) -> Table | None:
+    """The table of `--table`; None without one.
+
+    Raises:
+        InputError: see `read_table`; or a candidate is none of the table's operations.
+    """
+    if not isinstance(config, SpaceFlags) or config.table is None:
+        return None
+    names = getattr(config, "candidates", None)
+    other = set(names if isinstance(names, tuple) else ()) - set(NASBENCH201.candidates)
+    if other:
+        raise InputError(
+            f"--table {config.table}: has no cells with {', '.join(sorted(other))}; leave out "
+            "--table, or that of --candidates"
+        )
+    return read_table(config.table)
 
 
 def split_of(config: RunConfig, images: Images) -> Split:
@@ -129,6 +149,7 @@ class BilevelTrainer(ImageLoop):
     ):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
+        self.table = table_of(config)
         self.generator, self.valid_at = torch.Generator(), (0, 0)
         network = prepare(accelerator, supernet)
         if config.compile:
@@ -293,11 +314,12 @@ class BilevelTrainer(ImageLoop):
             **self._cut_accuracies(CUTS, **given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.metrics(**given),
+            **(self.table.of(self.genotype()) if self.table else {}),
         }
         for kind, cell in self.supernet.derive().items():
             if dominated_by_skips(cell):
                 skips = metrics[f"skips_{kind}"]
-                self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
+                self.run.say(f"warning: skip connections dominate the {words(kind)} ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
@@ -356,8 +378,8 @@ class BilevelTrainer(ImageLoop):
         if rule == "off":
             return None
         lines = self.run.lines("metrics.jsonl")
-        normal = self._recorded(-1).cells["normal"] if lines else None
-        return epoch_before(rule, lines, normal)
+        cell = self._recorded(-1).cells[self.supernet.kinds[0]] if lines else None
+        return epoch_before(rule, lines, cell)
 
     def _recorded(self, epoch: int) -> Genotype:
         """The genotype of an earlier epoch; of the last for -1."""
@@ -394,6 +416,8 @@ class BilevelTrainer(ImageLoop):
             own_pictures: draws the method's own pictures of a run folder.
             **found: further entries of result.json.
         """
+        from common.draw import pictures
+
         genotype, folder = self.genotype(), self.run.folder
         collapsed = self._epoch_before_collapse()
         if collapsed is not None:
@@ -421,7 +445,7 @@ class BilevelTrainer(ImageLoop):
         for kind, cell in genotype.cells.items():
             for line in verdict(kind, cell, weights[kind]["op"]) if kind in weights else ():
                 self.run.say(line)
-        self.run.say(f"\nrun folder: {folder} (pictures of both cells inside)")
+        self.run.say(f"\nrun folder: {folder} (pictures inside)")
         self._say_next(genotype)
 
     def _say_next(self, genotype: Genotype) -> None:
@@ -440,7 +464,7 @@ class BilevelTrainer(ImageLoop):
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(
             f"next: {shlex.join(command)} {scale}\n"
-            f"      (about {in_words(each * count * SHORT)} here)\n"
+            f"      (about {in_words(each * count * SHORT)} here, plus start-up)\n"
             f"or, by the paper's recipe: {shlex.join(command)}{paper}"
         )
 
