@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
@@ -39,7 +38,7 @@ LESS_OR_MORE = LinearSegmentedColormap.from_list(
 ACROSS = 3  # panels a row
 
 
-def run(folder: tyro.conf.Positional[Path]) -> None:
+def run(folder: Path) -> None:
     """Draw ITNAS' own pictures of a run folder into its `pictures` folder.
 
     Raises:

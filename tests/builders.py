@@ -30,9 +30,10 @@ from common.training.bilevel import BilevelTrainer
 from comparison.settings import CompareConfig
 from detection.batches import TrainBatches
 from detection.coco import read_split
+from detection.config import DetectConfig
 from detection.loop import DetectorTrainer
 from detection.ssd import detector
-from detection.train_detector import DetectConfig, backbone
+from detection.train_detector import backbone
 from edas import config as edas
 from edas.supernet import EDASSuperNet
 from gdas import config as gdas
@@ -51,6 +52,7 @@ from retraining.loop import Retrainer
 from retraining.rnn import LanguageTrainer
 
 ROOT = Path(__file__).parent.parent
+SLOW = {"torchvision", "timm", "matplotlib", "scipy", "sklearn"}  # common/README.md: imports
 
 # ---------------------------------------------------------------------------------------- commands
 

@@ -6,10 +6,10 @@ import random
 import re
 import sys
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 from matplotlib import rc_context
 from matplotlib.image import imread
 from matplotlib.legend import Legend
@@ -485,20 +485,15 @@ def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):
     assert status == 2 and str(tmp_path) in err
 
 
-def drawn(*words):
-    """Run the command with these words."""
-    tyro.cli(pictures.of, args=list(map(str, words)))
-
-
 def test_a_published_cell_and_a_file_are_drawn_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gdas_rnn").mkdir()  # as in a clone, whose folders bear methods' names
-    drawn("gdas_rnn")
+    pictures.of("gdas_rnn")
     assert (tmp_path / "pictures/gdas_rnn/recurrent.svg").exists()
     assert "pictures/gdas_rnn: recurrent.svg" in capsys.readouterr().out
     text = (ROOT / "common/networks/genotypes/gdas_rnn.json").read_text()
     (tmp_path / "mine.json").write_text(text)
-    drawn("mine.json", "--output", "out")
+    pictures.of("mine.json", Path("out"))
     same = [path.read_bytes() for path in tmp_path.rglob("recurrent.svg")]
     assert len(same) == 2 and same[0] == same[1]
 
@@ -506,12 +501,12 @@ def test_a_published_cell_and_a_file_are_drawn_by_name(tmp_path, monkeypatch, ca
 def test_a_run_folder_is_drawn_into_its_pictures(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(pictures, "run", seen.append)
-    drawn(tmp_path)
+    pictures.of(str(tmp_path))
     assert seen == [tmp_path]
     with pytest.raises(InputError, match="--output x: .* is a run folder"):
-        drawn(tmp_path, "--output", "x")
+        pictures.of(str(tmp_path), Path("x"))
     with pytest.raises(InputError, match="^no_such: no published genotype, file or run folder"):
-        drawn("no_such")
+        pictures.of("no_such")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--output .*file.*: cannot be written"):
-        drawn("gdas_rnn", "--output", tmp_path / "file" / "x")
+        pictures.of("gdas_rnn", tmp_path / "file" / "x")

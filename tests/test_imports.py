@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import ROOT
+from builders import ROOT, SLOW
 
 PAPERS = ("pc_darts", "gdas", "edas", "itnas", "pr_darts")
 # Floors: a file imports from its own room and from rooms below.
@@ -38,22 +38,27 @@ def module_of(path):
     return None
 
 
+def names_of(node):
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [n if module_of(n.replace(".", "/")) else node.module for n in names]
+    return []
+
+
 def imported(path):
     """Our own files that a file imports, but for a notebook's display."""
     tree = ast.parse((ROOT / path).read_text())
     displays = [n for n in ast.walk(tree) if getattr(n, "name", "") == "_repr_svg_"]
     display_only = {id(node) for display in displays for node in ast.walk(display)}
     for node in ast.walk(tree):
-        names = []
         if id(node) in display_only:
             continue
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [n if module_of(n.replace(".", "/")) else node.module for n in names]
-        for name in names:
+        for name in names_of(node):
             if found := module_of(name.replace(".", "/")):
                 yield found
 
@@ -135,6 +140,24 @@ def test_a_command_imports_common_before_torch(path):
             if package in ("common", *PAPERS):
                 return
             assert package in sys.stdlib_module_names or package == "tyro", first
+
+
+def loaded_at_its_top(path, seen):
+    """The chains of imports outside of functions that lead from a file to a slow library."""
+    seen.add(path)
+    for node in ast.parse((ROOT / path).read_text()).body:
+        for name in names_of(node):
+            other = module_of(name.replace(".", "/"))
+            if name.split(".")[0] in SLOW:
+                yield f"{path} -> {name}"
+            elif other and other not in seen:
+                yield from (f"{path} -> {chain}" for chain in loaded_at_its_top(other, seen))
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS), ids=str)
+def test_a_command_starts_without_slow_libraries(path):
+    """The rule of common/README.md, for --help and refusals."""
+    assert not list(loaded_at_its_top(path, set()))
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)

@@ -24,8 +24,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
-from scipy.linalg import block_diag
-from scipy.optimize import nnls
 
 from common.networks.genotype import RECURRENT_OPS, Cell, FixedCell, Op
 
@@ -312,6 +310,9 @@ def _heights(
         same: places of equal height.
         tall: heights of nodes and labels.
     """
+    from scipy.linalg import block_diag
+    from scipy.optimize import nnls
+
     row = {place: n for n, place in enumerate(chain(*columns))}
     least = np.zeros(len(row))  # depth below the column's first
     for above, place in chain(*map(pairwise, columns)):

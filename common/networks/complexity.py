@@ -14,7 +14,7 @@ No convention known here gives DARTS' 574 M for its second-order cells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,8 @@ def complexity(genotype: Genotype, setting: Setting) -> Complexity:
         InputError: the genotype has no image network, or the network is too small.
     """
     network = on_meta(genotype, setting, auxiliary=True)
-    image = torch.empty(1, *setting.shape, device="meta")
-    every = parameters(network)
-    return Complexity(every - parameters(network.auxiliary), every, *multiply_adds(network, image))
+    every, counted = parameters(network), multiply_adds(network, setting.shape)
+    return Complexity(every - parameters(network.auxiliary), every, *counted)
 
 
 def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
@@ -140,18 +139,21 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def multiply_adds(network: nn.Module, image: Tensor) -> tuple[int, int]:
-    """Multiply-adds of one forward pass by both conventions."""
+def multiply_adds(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+    """Multiply-adds of one image [C, H, W] by both conventions; weights may be on meta."""
     network.eval()
     with torch.no_grad(), CallCounter() as counter:
-        network(image)
+        network(torch.empty(0, *shape, device="cpu"))
     counts = counter.counts
     products = counts["product"]
     return products, products + 2 * counts["norm"] + counts["relu"] + counts["pool"]
 
 
 class CallCounter(TorchFunctionMode):
-    """Counts operations of torch functions while it is active.
+    """Counts operations per image of torch functions while it is active.
+
+    Made for an empty batch on the CPU, which has shapes and costs nothing. An image on the meta
+    device would first load torch's compiler, for three seconds.
 
     Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
@@ -175,11 +177,19 @@ class CallCounter(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Call the function; count its output elements, times the products of each."""
-        result = func(*args, **(kwargs or {}))
+        args = [_allocated(arg) for arg in args]
+        result = func(*args, **{name: _allocated(arg) for name, arg in (kwargs or {}).items()})
         kind = self.kinds.get(func)
-        if kind == "product":
-            weight = args[1]  # [outputs, ...]; an output element has weight[0].numel() products
-            self.counts[kind] += result.numel() * weight[0].numel()
-        elif kind:
-            self.counts[kind] += result.numel()
+        if kind:
+            products = 1
+            if kind == "product":
+                products = args[1][0].numel()  # of an output element; weight [outputs, ...]
+            self.counts[kind] += result.shape[1:].numel() * products
         return result
+
+
+def _allocated(argument: Any) -> Any:
+    """For a weight on meta, memory for one call; nothing touches it, so it costs nothing."""
+    if isinstance(argument, Tensor) and argument.is_meta:
+        return torch.empty(argument.shape, dtype=argument.dtype, device="cpu")
+    return argument

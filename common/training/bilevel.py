@@ -29,7 +29,6 @@ from common.data.batches import Augmentation, Batch, Stream
 from common.data.images import Images
 from common.data.split import Split
 from common.distributed import average, seed_of
-from common.draw import pictures
 from common.errors import InputError
 from common.networks.fits import check_images
 from common.networks.genotype import Genotype, parse, save, words
@@ -375,6 +374,8 @@ class BilevelTrainer(ImageLoop):
             own_pictures: draws the method's own pictures of a run folder.
             **found: further entries of result.json.
         """
+        from common.draw import pictures
+
         genotype, folder = self.genotype(), self.run.folder
         collapsed = self._epoch_before_collapse()
         if collapsed is not None:
@@ -422,7 +423,7 @@ class BilevelTrainer(ImageLoop):
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(
             f"next: {shlex.join(command)} {scale}\n"
-            f"      (about {in_words(each * count * SHORT)} here)\n"
+            f"      (about {in_words(each * count * SHORT)} here, plus start-up)\n"
             f"or, by the paper's recipe: {shlex.join(command)}{paper}"
         )
 

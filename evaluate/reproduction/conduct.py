@@ -16,7 +16,6 @@ from comparison.methods import ROOT
 from comparison.pinned import pin
 from comparison.progress import View
 from comparison.running import devices, disk_full, run_all, threads_each
-from reproduction import report
 from reproduction.jobs import Expansion
 from reproduction.plan import Item
 from reproduction.settings import PAPERS, ReproduceConfig, without
@@ -53,6 +52,8 @@ def reproduce(config: ReproduceConfig) -> None:
 
 def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path) -> None:
     """Run the jobs, then report; after Ctrl-C report what has finished."""
+    from reproduction import report
+
     places = [None] * (config.jobs or 1) if config.launcher else devices(config.jobs)
     threads = threads_each(config.threads, len(places))
     stopped = False

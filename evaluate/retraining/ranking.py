@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.data.images import Images
-from common.draw import pictures
 from common.errors import InputError, NotFinite
 from common.networks.genotype import Genotype, save
 from common.run.config import RunConfig
@@ -80,6 +79,8 @@ def conclude(
     Raises:
         NotFinite: no genotype could be trained.
     """
+    from common.draw import pictures
+
     trained = [
         (cell, genotype)
         for cell, genotype in zip(cells, genotypes, strict=True)
