@@ -234,7 +234,9 @@ def figure(report: Known) -> Figure:
 
 def write(report: Known, folder: Path) -> None:
     """Write the files."""
-    text = json.dumps(dataclasses.asdict(report), indent=2, allow_nan=False)
+    content = dataclasses.asdict(report)
+    del content["top1"]  # they are the table's
+    text = json.dumps(content, indent=2, allow_nan=False)
     write_whole(folder / f"{NAME}.json", f"{text}\n".encode())
     write_whole(folder / f"{NAME}.csv", as_csv(report).encode())
     write_whole(folder / f"{NAME}.md", markdown(report).encode())
