@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import random
+import statistics
 
 import pytest
 import torch
@@ -24,6 +25,9 @@ from common.run.cli import parse as parse_flags
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.measures import cuts
 from common.supernet.supernet import SuperNet
+from comparison.conduct import report_known
+from comparison.planned import jobs_of, searches_of_jobs
+from comparison.settings import CompareConfig
 from edas import config as edas
 from edas.equation_form import EquationEDAS
 from edas.supernet import EDASSuperNet
@@ -266,10 +270,9 @@ def test_a_search_looks_its_cells_up_and_its_network_trains(table, tmp_path, com
     run = tmp_path / "run"
     result = command("gdas/search.py", *flags, "--table", tmp_path / "x", "--output", run)
     assert_refused(result, "--table", run)
-    status, out, err = command("gdas/search.py", *flags, "--table", table, "--output", run,
-                               pictures=True)  # fmt: skip
+    status, out, err = command("gdas/search.py", *flags, "--table", table, "--output", run)
     assert status == 0, err
-    assert "\ncell\n  x1 = " in out and (run / "pictures" / "measures.svg").is_file()
+    assert "\ncell\n  x1 = " in out
     known = read_table(str(table))
     read = [[json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
             for name in ("metrics", "genotypes")]  # fmt: skip
@@ -292,3 +295,64 @@ def test_the_recipe_is_the_benchmarks():
     }  # fmt: skip
     found = dataclasses.asdict(config)
     assert {name: found[name] for name in shown} == shown
+
+
+# ---------------------------------------------------------------------------------- the comparison
+
+
+def test_a_comparison_shows_true_accuracies_beside_those_of_all_cells(table, tmp_path, capsys):
+    """Of run folders as searches write them; the last one has not finished."""
+    config = CompareConfig(
+        ("darts", "random"), output=str(tmp_path), seeds=2, preset="digits", search_epochs=2,
+        space="nasbench201", table=str(table),
+    )
+    config.check()
+    jobs = jobs_of(config, tmp_path)
+    assert [job.name for job in jobs] == ["darts-0", "random-0", "darts-1", "random-1"]
+    for job, module in zip(jobs, [darts, random_cells] * 2, strict=True):
+        flags = parse_flags(module.PRESETS, module.METHOD, job.flags, "")
+        assert (flags.space, flags.table, flags.cells) == ("nasbench201", str(table), 1)
+    known, last = read_table(str(table)), {}
+    for n, job in enumerate(jobs[:-1]):
+        job.folder.mkdir(parents=True)
+        lines = [known.of(random_genotype(3, n, k, NASBENCH201)) for k in range(2)]
+        last.setdefault(job.label, []).append(lines[-1]["true_cifar10"])
+        about = {"method": "darts" if job.label == "darts" else "random_search", "seed": job.seed}
+        (job.folder / "config.json").write_text(json.dumps(about))
+        result = {"search_seconds": 5.0, **(lines[-1] if job.label == "random" else {})}
+        (job.folder / "result.json").write_text(json.dumps(result))
+        if job.label == "darts":
+            lines = [json.dumps({"epoch": e, **line}) for e, line in enumerate(lines, 1)]
+            (job.folder / "metrics.jsonl").write_text("\n".join(lines))
+    report_known(config, searches_of_jobs(jobs), tmp_path)
+    page = (tmp_path / "true_accuracy.md").read_text()
+    assert page in capsys.readouterr().out
+    cells = [line.split(" | ") for line in page.splitlines() if " | " in line]
+    rows = {label: values for label, *values in cells}
+    mean, sd = statistics.fmean(last["darts"]), statistics.stdev(last["darts"])
+    assert rows["| darts"][0] == f"{mean:.2f} \u00b1 {sd:.2f} (2)"
+    assert rows["| random"][0] == f"{last['random'][0]:.2f} (1)"
+    top1 = [values[0] for values in known.top1.values()]
+    exact = f"{statistics.fmean(top1):.2f} \u00b1 {statistics.pstdev(top1):.2f}"
+    assert rows["| a random cell (exact)"][0] == exact
+    assert rows["| the best cell of each"][0] == f"{max(top1):.2f}"
+    assert "Left out: random, seed 1" in page and "nothing is retrained" in page
+    lines = (tmp_path / "true_accuracy.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 + 2 + 1  # darts' epochs and ends, random's end
+    assert (tmp_path / "true_accuracy.svg").is_file()
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"space": "nasbench201"}, "--space nasbench201: add --table"),
+    ({"table": "t.csv"}, "--table t.csv: only for --space nasbench201"),
+    ({"space": "nasbench201", "table": "none.csv"}, "--table none.csv: cannot be read"),
+    ({"space": "nasbench201", "table": "", "methods": ("gdas", "pr_darts")}, "pr_darts: cannot"),
+    ({"space": "nasbench201", "table": "", "train_flags": "--epochs 1"}, "retrains nothing"),
+])  # fmt: skip
+def test_a_comparison_says_what_does_not_fit(table, tmp_path, flags, message):
+    if flags.get("table") == "":
+        flags = {**flags, "table": str(table)}
+    with pytest.raises(InputError, match=message):
+        CompareConfig(output=str(tmp_path / "new"), **flags).check()
+    usual = CompareConfig(space="nasbench201", table=str(table)).names()
+    assert usual == ["pc_darts", "gdas", "edas", "itnas", "darts", "darts2", "random"]
