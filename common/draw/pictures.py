@@ -47,7 +47,7 @@ def run(folder: Path) -> None:
     pictures = folder / "pictures"
     if (folder / "metrics.jsonl").is_file():
         save_figure(curves_figure(lines["metrics"]), pictures / "curves")
-    if any("entropy_normal" in line for line in lines["metrics"]):
+    if any(key.startswith("entropy_") for line in lines["metrics"] for key in line):
         save_figure(measures_figure(lines["metrics"], lines["architecture"]), pictures / "measures")
     if is_random_search:
         spread([cell for cell in sampled if "failed" not in cell], pictures)

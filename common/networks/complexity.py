@@ -28,6 +28,7 @@ from common.errors import InputError
 from common.networks.genotype import Cell, Genotype
 from common.networks.macro import check_size
 from common.networks.network import Network
+from common.networks.spaces import space_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) ->
             cells.
     """
     check_size(setting.shape, setting.channels)
-    if setting.cells < 3:
+    if setting.cells < space_of(genotype).least_cells:
         raise InputError(
             f"--cells {setting.cells}: must be at least 3; with reduction cells at a third and at "
             "two thirds, a smaller network has no normal cell"

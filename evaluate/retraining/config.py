@@ -13,6 +13,7 @@ from common.data.datasets import Dataset
 from common.errors import InputError
 from common.networks.genotype import Genotype, load, published
 from common.networks.network import check_genotype
+from common.networks.spaces import space_of
 from common.networks.trained import METHOD
 from common.run.cli import given
 from common.run.config import RunConfig, described
@@ -39,6 +40,8 @@ class TrainConfig(RunConfig):
     exponential, 0.97 per epoch (DARTS and GDAS on ImageNet)."""
     learning_rate_warmup: Annotated[int, Between(0, 10**6)] = 0
     """Learning-rate warm-up epochs (linear)."""
+    nesterov: bool = False
+    """Nesterov's momentum."""
     ema_decay: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Report an exponential moving average of the weights with this decay; 0: off."""
     accumulate: Annotated[int, Between(1, 2**20)] = 1
@@ -89,6 +92,11 @@ class RetrainConfig(TrainConfig):
     held_out_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.5
     """Share of the training images that --held-out valid holds out: 0.5, the search's halves,
     or 0.1 as PC-DARTS' ranking."""
+
+    def least_cells(self) -> int:
+        """See `RunConfig.least_cells`; a run folder's were checked."""
+        known = self.genotype is not None and self.resume is None
+        return space_of(load(self.genotype)).least_cells if known else 1
 
     def check(self) -> None:
         super().check()

@@ -128,7 +128,8 @@ class Retrainer(ImageLoop):
                 compiled.compile()
         optimizer = torch.optim.SGD(
             self.weights, config.learning_rate, config.momentum,
-            weight_decay=config.weight_decay, fused=accelerator.device.type in ("cpu", "cuda"),
+            weight_decay=config.weight_decay, nesterov=config.nesterov,
+            fused=accelerator.device.type in ("cpu", "cuda"),
         )
         ours = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
         augmentation = Augmentation(
