@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,16 @@ def evaluate_module(name):
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look
     spec.loader.exec_module(module)
     return module
+
+
+@functools.cache
+def drnas():
+    """DrNAS as `common/supernet/README.md` has it, word for word: its code, and its module."""
+    page = (ROOT / "common/supernet/README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    module = sys.modules["drnas"] = types.ModuleType("drnas")  # dataclasses look there
+    exec(compile(code, "drnas.py", "exec"), vars(module))
+    return code, module
 
 
 @functools.cache

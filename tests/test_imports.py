@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -142,22 +143,23 @@ def test_a_command_imports_common_before_torch(path):
             assert package in sys.stdlib_module_names or package == "tyro", first
 
 
-def loaded_at_its_top(path, seen):
-    """The chains of imports outside of functions that lead from a file to a slow library."""
-    seen.add(path)
+@cache
+def slow_imports(path):
+    """Chains of imports outside of functions that lead from a file to a slow library."""
+    chains = []
     for node in ast.parse((ROOT / path).read_text()).body:
         for name in names_of(node):
-            other = module_of(name.replace(".", "/"))
             if name.split(".")[0] in SLOW:
-                yield f"{path} -> {name}"
-            elif other and other not in seen:
-                yield from (f"{path} -> {chain}" for chain in loaded_at_its_top(other, seen))
+                chains.append(f"{path} -> {name}")
+            elif other := module_of(name.replace(".", "/")):
+                chains += [f"{path} -> {chain}" for chain in slow_imports(other)]
+    return chains
 
 
 @pytest.mark.parametrize("path", sorted(COMMANDS), ids=str)
 def test_a_command_starts_without_slow_libraries(path):
     """The rule of common/README.md, for --help and refusals."""
-    assert not list(loaded_at_its_top(path, set()))
+    assert not slow_imports(path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)

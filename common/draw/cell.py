@@ -165,13 +165,12 @@ def layouts(
         cells: of equal numbers of nodes. A node has the same place in all of them.
     """
     graphs = [_graph(cell) for cell in cells]
-    names = graphs[0][0]  # the same in all
-    at = _depths(names, [arrow for _, arrows in graphs for arrow in arrows])
+    at = _depths(len(graphs[0][0]), [arrow for _, arrows in graphs for arrow in arrows])
     texts: dict[Hashable, str] = {}
     colours: dict[Hashable, str | tuple] = {}
     columns, ways, same = [], [], []  # a list a cell
     height: dict[Hashable, float] = {}
-    for n, (_, arrows) in enumerate(graphs):
+    for n, (names, arrows) in enumerate(graphs):
         of_cell, ways_of_cell = _columns(at, arrows)
         of_cell = _order(of_cell, [link for way in ways_of_cell for link in pairwise(way)])
         columns.append([[Place(n, key) for key in column] for column in of_cell])
@@ -229,7 +228,9 @@ def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
         arrows = [Arrow(edge.source, edge.target, (label(edge.op),)) for edge in cell.edges]
         arrows += [Arrow(state, first + nodes) for state in cell.output]
     *before, after = ends
-    return dict(enumerate([*before, *(f"x{first + n}" for n in range(nodes)), after])), arrows
+    zero = () if isinstance(cell, FixedCell) else cell.zero
+    names = [f"x{first + n}" + " = 0" * (first + n in zero) for n in range(nodes)]
+    return dict(enumerate([*before, *names, after])), arrows
 
 
 def _is_recurrent(cell: Cell) -> bool:
@@ -237,13 +238,12 @@ def _is_recurrent(cell: Cell) -> bool:
     return cell.inputs == 1 and operations != {"none"} and operations <= set(RECURRENT_OPS)
 
 
-def _depths(names: dict[int, str], arrows: Sequence[Arrow]) -> dict[int, int]:
+def _depths(nodes: int, arrows: Sequence[Arrow]) -> dict[int, int]:
     """The column of each node: its longest path from the inputs."""
-    into = {arrow.target for arrow in arrows}
-    at = {node: 0 for node in names if node not in into}
+    into, last = {arrow.target for arrow in arrows}, nodes - 1
+    at = {node: 0 for node in range(nodes) if node not in into}
     for source, target, ops in sorted(arrows, key=lambda arrow: arrow.target):
         at[target] = max(at.get(target, 0), at[source] + len(ops) + 1)
-    last = len(names) - 1
     at[last] = max(at[last], *(1 + at[node] for node in range(last)))
     return at
 

@@ -359,13 +359,31 @@ def namedtuple_text(cells: Mapping[str, Content]) -> str:
         InputError: names what the form cannot express.
     """
     kinds = ("recurrent",) if "recurrent" in cells else ("normal", "reduction")
+    return _namedtuple(cells, {kind: _pairs(kind, cells) for kind in kinds})
+
+
+def triples_text(cells: Mapping[str, Content]) -> str:
+    """FairDARTS' text of a genotype file's cells: any number of edges for each node but none.
+
+    Raises:
+        InputError: names what the form cannot express.
+    """
+    listed = {}
+    for kind in ("normal", "reduction"):
+        edges = _edges(kind, cells)
+        if "zero" in cells[kind]:  # FairDARTS' network would not concatenate such a node
+            raise InputError(f"node {cells[kind]['zero'][0]} of the {kind} cell has no edges")
+        listed[kind] = [(edge["op"], edge["to"], edge["from"]) for edge in edges]
+    return _namedtuple(cells, listed)
+
+
+def _namedtuple(cells: Mapping[str, Content], listed: Mapping[str, Sequence[tuple]]) -> str:
     fields = []
-    for kind in kinds:
+    for kind, tuples in listed.items():
         edges, states = FIELDS[kind]
-        pairs = _pairs(kind, cells)
         output = cells[kind]["output"]
         row = range(output[0], output[0] + len(output))
-        fields.append(f"{edges}={pairs}, {states}={row if list(row) == output else output}")
+        fields.append(f"{edges}={tuples}, {states}={row if list(row) == output else output}")
     return f"Genotype({', '.join(fields)})"
 
 
@@ -401,8 +419,8 @@ def numbered_text(cells: Mapping[str, Content]) -> str:
     return json.dumps(found, indent=1)
 
 
-def _pairs(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:
-    """A cell's operations and inputs, node by node."""
+def _edges(kind: str, cells: Mapping[str, Content]) -> list[Content]:
+    """The edges of a searched cell that concatenates its nodes, operations by their names."""
     if kind not in cells:
         raise InputError(f"there is no {kind} cell ({', '.join(cells)} only)")
     cell = cells[kind]
@@ -410,15 +428,20 @@ def _pairs(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:
         raise InputError(f"the {kind} cell is a fixed one ({cell['fixed']})")
     if "join" in cell:
         raise InputError(f"the {kind} cell joins its nodes by {cell['join']}")
-    a_node = 1 if kind == "recurrent" else 2
-    into = [edge["to"] for edge in cell["edges"]]
-    for node in range(cell["inputs"], max(into) + 1):
-        if into.count(node) != a_node:
-            raise InputError(f"node {node} of the {kind} cell has {into.count(node)} edges")
     for edge in cell["edges"]:
         if not isinstance(edge["op"], str):
             raise InputError(f"the {kind} cell has a parametrised operation ({edge['op']})")
-    return [(edge["op"], edge["from"]) for edge in cell["edges"]]
+    return cell["edges"]
+
+
+def _pairs(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:
+    """A cell's operations and inputs, two for each node (recurrent: one)."""
+    edges, a_node = _edges(kind, cells), 1 if kind == "recurrent" else 2
+    into = [edge["to"] for edge in edges]
+    for node in range(cells[kind]["inputs"], max(into + cells[kind]["output"]) + 1):
+        if into.count(node) != a_node:
+            raise InputError(f"node {node} of the {kind} cell has {into.count(node)} edges")
+    return [(edge["op"], edge["from"]) for edge in edges]
 
 
 def _four_nodes(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:

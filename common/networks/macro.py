@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from common.data.images import large
@@ -72,6 +73,11 @@ class Place:
     def outputs(self, nodes: int) -> tuple[int, ...]:
         """The states that a cell of so many computed nodes concatenates."""
         return tuple(range(len(self.inputs), len(self.inputs) + nodes))
+
+    def zeros(self, x: Tensor) -> Tensor:
+        """A node of zeros, from the cell's first state."""
+        stride = self.stride(0)
+        return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 def places(

@@ -18,11 +18,11 @@ from common.networks.spaces import space_of
 
 
 class DerivedCell(nn.Module):
-    """The cell of a genotype: each node is the sum of its edges."""
+    """The cell of a genotype: each node is the sum of its edges, without any it is zero."""
 
     def __init__(self, cell: Cell, place: Place):
         super().__init__()
-        self.cell = cell
+        self.cell, self.place = cell, place
         self.inputs = place.adapters(affine=True)
         self.edges = nn.ModuleList(
             DerivedEdge(e.op, place.channels, place.stride(e.source)) for e in cell.edges
@@ -37,7 +37,7 @@ class DerivedCell(nn.Module):
                 for edge, module in zip(self.cell.edges, self.edges, strict=True)
                 if edge.target == node
             ]
-            states.append(sum(flows[1:], flows[0]))
+            states.append(sum(flows[1:], flows[0]) if flows else self.place.zeros(states[0]))
         return join([states[node] for node in self.cell.output], self.cell.join)
 
 

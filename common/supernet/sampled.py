@@ -61,7 +61,7 @@ class SampledCell(EquationCell):
                 flows += self.flows(states[i], relus[i], f"{i}-{j}", sample, edge)
                 edge += 1
             if not flows:  # all edges into the node sampled `none`
-                flows = [self.zeros(states[0])]
+                flows = [self.place.zeros(states[0])]
             states.append(sum(flows[1:], flows[0]))
         return concatenate([states[j] for j in self.outputs])
 
@@ -77,11 +77,6 @@ class SampledCell(EquationCell):
             for k, weight in zip(active, weights, strict=True)
             if k != self.none
         ]
-
-    def zeros(self, x: Tensor) -> Tensor:
-        """Zeros in the shape of a node."""
-        stride = self.place.stride(0)
-        return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 class EquationSampledCell(EquationCell):

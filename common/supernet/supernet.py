@@ -1,8 +1,8 @@
 """The supernet: with nothing overridden, first-order DARTS.
 
 A method defines its architecture parameters (`init_arch`), their mixing weights (`mix`, or `mixes`
-if cells of a kind differ), the computation of a cell (`make_cell`), and the derivation of a cell
-(`strengths` or `derive`).
+if cells of a kind differ), the computation of a cell (`make_cell`), the loss of the arch step
+(`arch_loss`), and the derivation of a cell (`strengths` or `derive`).
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class SuperNet(nn.Module):
     def mixes(self, generator: torch.Generator | None = None) -> list[Mix | None]:
         """The mix of each cell in one forward pass; cells of a kind share it.
 
-        Methods add further arguments, such as a temperature.
+        Methods add further arguments, such as a temperature. A search's draws here are equal on
+        all processes and after a resume, whether by `generator` or by torch's own generators.
 
         Args:
             generator: for sampling; None: torch's own.
@@ -108,6 +109,12 @@ class SuperNet(nn.Module):
     def relaxed(self, generator: torch.Generator | None = None) -> list[Mix | None]:
         """The mix of each cell with all candidates on every edge, without sampling."""
         return self.per_cell({kind: self.mix(kind) for kind in self.kinds}, generator)
+
+    def arch_loss(
+        self, images: Tensor, labels: Tensor, mixes: Sequence[Mix] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`loss` in the arch step; a method may add terms that the weight step does not have."""
+        return self.loss(images, labels, mixes)
 
     def strengths(self, kind: str) -> Tensor:
         """[edges, candidates]: strengths that derivation ranks."""
