@@ -46,7 +46,7 @@ def run(folder: Path) -> None:
     """
     file = folder / "architecture.jsonl"
     history = json_lines(file) if file.is_file() else []
-    if not history or "P" not in history[-1]["weights"]["normal"]:
+    if not history or not all("P" in of for of in history[-1]["weights"].values()):
         raise InputError(
             f"{folder}: holds no epoch of an ITNAS search with transitions; what other searches "
             "have is drawn by python -m common.draw"

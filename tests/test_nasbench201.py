@@ -173,6 +173,12 @@ def test_derived_cells_keep_every_edge(method):
     net(torch.randn(2, 3, 8, 8).double(), net.per_cell(cuts(net)["derived_top1"]))
 
 
+def test_no_normalisation_follows_a_pool_in_a_search():
+    names = SuperNet(channels=4, cells=1, nodes=3, space=NASBENCH201).state_dict()
+    assert any("nor_conv_1x1" in name for name in names)
+    assert not any("avg_pool" in name for name in names)
+
+
 def test_pc_darts_weighs_the_inputs_of_each_node_and_itnas_has_three_outer_edges():
     weights = pair("pc_darts")[0].mix("cell").edge
     for node in (weights[:1], weights[1:3], weights[3:]):
