@@ -21,7 +21,7 @@ from comparison.progress import View
 from comparison.provenance import provenance
 from comparison.report import Plan, Report, rendered, write
 from comparison.rows import AVERAGE, Measured, measure, summaries
-from comparison.run_folders import LeftOut, Result, RunFolder, found, results_of
+from comparison.run_folders import LeftOut, Result, RunFolder, flags_given, found, results_of
 from comparison.running import devices, disk_full, run_all, threads_each
 from comparison.settings import CompareConfig
 
@@ -72,9 +72,12 @@ def read(config: CompareConfig) -> None:
         raise InputError(
             f"--runs {' '.join(config.runs)}: no folder of a finished search among them{reasons}"
         )
-    budget = "Existing run folders; the settings of each run are in its config.json."
+    budget = (
+        "Existing run folders. The searches' flags, which change their presets, are below; all "
+        "settings of a run are in its config.json, the papers' in the README of each method."
+    )
     folder = Path(config.output).resolve() if config.output else None
-    report(Plan(budget), results, random, left, folder)
+    report(Plan(budget, flags_given(results)), results, random, left, folder)
 
 
 def report_jobs(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
