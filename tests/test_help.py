@@ -30,7 +30,9 @@ def test_the_boxes_of_a_search(capsys):
     with pytest.raises(SystemExit, match="0"):
         read_flags(type(config), ["--help"], None, config)
     shown = capsys.readouterr().out
-    titles = [f"{group} options" for group in GROUPS]
+    own = {field.name for field in dataclasses.fields(config)}
+    titles = [f"{group} options" for group, names in GROUPS.items() if own & set(names.split())]
+    assert len(titles) == len(GROUPS) - 1  # how a comparison executes its runs
     assert [shown.index(title) for title in titles] == sorted(map(shown.index, titles))
     assert shown.index("--warmup-epochs") < shown.index(titles[0])  # its own come first
 
