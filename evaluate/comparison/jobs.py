@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
-from common.files import json_object
+from common.files import json_lines, json_object
 from common.networks.genotype import load
 from common.run.config import described
 
@@ -176,15 +177,25 @@ class Job:
     def progress(self) -> float:
         """Share of its epochs that are finished, 0 to 1."""
         with contextlib.suppress(OSError, ValueError, KeyError):
-            config = described(self.folder)
-            epochs, folders = config["epochs"], [self.folder]
-            if "samples" in config:  # random search: epochs per cell
-                epochs *= config["samples"]
-                folders = list((self.folder / "cells").glob("*"))
-            files = [folder / "metrics.jsonl" for folder in folders]
-            lines = sum(file.read_bytes().count(b"\n") for file in files if file.exists())
-            return min(1.0, lines / epochs)
+            lines, total = epochs(self.folder)
+            return min(1.0, len(lines) / total)
         return 0.0
+
+
+def epochs(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """The metrics of a run's finished epochs, and the number of all its epochs.
+
+    Raises:
+        InputError: a file is damaged.
+        KeyError: config.json lacks the number.
+    """
+    config, folders = described(folder), [folder]
+    total = config["epochs"]
+    if "samples" in config:  # random search: epochs per cell
+        total *= config["samples"]
+        folders = sorted((folder / "cells").glob("*"))
+    files = [place / "metrics.jsonl" for place in folders]
+    return [line for file in files if file.exists() for line in json_lines(file)], total
 
 
 def tail(log: Path, count: int = TAIL) -> list[str]:
