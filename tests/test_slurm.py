@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,14 @@ import pytest
 
 import fake_run
 import slurm_here
+from builders import ROOT
+from common.errors import InputError
 from comparison import methods, planned, slurm
 from comparison.conduct import compare
+from comparison.jobs import Job
 from comparison.methods import METHODS
 from comparison.settings import CompareConfig
+from comparison.slurm import SlurmExecutor
 
 FAKE = (str(Path(fake_run.__file__)),)
 
@@ -66,6 +71,15 @@ def requeue(number):
     while slurm_here.ask(state) != "PENDING":
         time.sleep(0.1)
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+
+
+def fake_commands(folder, **scripts):
+    """A folder of commands."""
+    (folder / "commands").mkdir()
+    for name, script in scripts.items():
+        (folder / "commands" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "commands" / name).chmod(0o755)
+    return folder / "commands"
 
 
 def once(true, then):
@@ -126,3 +140,85 @@ def test_a_comparison_survives_a_stop_a_requeue_and_a_kill(cluster, tmp_path, mo
         assert len(same.with_name(f"{run.name}.time").read_text().split()) >= 1
     log = (there / "runs" / "pc_darts-1.log").read_text()
     assert f"Slurm job {left['pc_darts-1']} on" in log and "start 2" in log
+
+
+def test_what_slurm_refuses_is_said_before_anything_starts(cluster, tmp_path):
+    with pytest.raises(InputError, match="--sbatch '--partition no': .*[Ii]nvalid partition"):
+        compare(config(tmp_path, sbatch="--partition no"))
+    with pytest.raises(InputError, match="--sbatch: --array is set for each job; leave it out"):
+        compare(config(tmp_path, sbatch="--array 1-3"))
+    with pytest.raises(InputError, match="--job-setup .*no.sh: no such file"):
+        compare(config(tmp_path, job_setup=tmp_path / "no.sh"))
+    assert not list(tmp_path.glob("runs/*"))
+    page = (ROOT / "evaluate" / "CLUSTER.md").read_text()
+    small = ["--nodes=1", "--gpus-per-node=0", "--gpus=0", "--cpus-per-task=1"]  # as this one is
+    for script in re.findall(r"```bash\n(.*?)```", page, re.S):
+        (tmp_path / "job").write_text(script)
+        words = ["sbatch", "--test-only", *small, str(tmp_path / "job")]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_jobs_that_slurm_ends_fail_with_its_words(cluster, tmp_path, monkeypatch):
+    """One cancelled, one forgotten; a refusal and a silent controller are waited for."""
+    sleep = Job("sleep", "x", 0, ("-c", "import time; time.sleep(60)"), (), tmp_path / "sleep")
+    setup = tmp_path / "setup.sh"
+    setup.write_text("echo $SLURM_JOB_NAME is set up\n")
+    executor = SlurmExecutor(1, None, "--time 5:00", setup)
+    executor.adopt([sleep])
+    executor.options = "--time never"
+    executor.submit(sleep)
+    assert sleep.state == "waiting" and "Invalid --time" in executor.trouble
+    assert not executor.has_room()
+    executor.options, executor.refused = "--time 5:00", 0.0
+    executor.submit(sleep)
+    assert sleep.state == "queued" and executor.trouble == "" and not executor.has_room()
+    while sleep.state != "running":
+        executor.poll()
+    assert 0 <= time.time() - sleep.started < 30
+    (number,) = executor.jobs
+    subprocess.run(["scancel", number], check=True)
+    while not (ended := executor.poll()):
+        time.sleep(0.05)
+    assert ended == [sleep] and sleep.state == "failed" and executor.has_room()
+    assert "sleep is set up" in sleep.why
+    assert sleep.why.endswith(f"Slurm job {number} ended as CANCELLED")
+    assert executor.stop() == "stopped; give the same command again to continue"
+
+    executor.jobs["999999"] = sleep  # one that ended while nobody asked
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(fake_commands(tmp_path, squeue="echo down >&2; exit 1")))
+        executor.asked = 0.0
+        assert executor.poll() == [] and executor.trouble == "down"
+    while not (ended := executor.poll()):
+        time.sleep(0.05)
+    assert ended == [sleep]
+    assert "Slurm no longer lists job 999999" in sleep.why.splitlines()[-1]
+
+
+def test_a_job_near_its_time_limit_requeues_itself(cluster, tmp_path):
+    """USR1 as Slurm sends it, to the script; the program gets TERM. Not after an error."""
+    program = (
+        "import signal, sys, time; print('begun', flush=True); "
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); time.sleep(60)"
+    )
+    job = Job("near", "x", 0, ("-c", program), (), tmp_path / "near")
+    executor = SlurmExecutor(1, None, "", None)
+    executor.submit(job)
+    (number,) = executor.jobs
+    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
+    state = ["squeue", "--noheader", "--format=%T", "--jobs", number]
+    slurm_here.wait(lambda: slurm_here.ask(state) == "PENDING", tmp_path)
+    executor.poll()
+    assert job.state == "queued"
+    assert len(job.clock.read_text().split()) == 1
+
+
+def test_it_needs_slurms_commands(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(fake_commands(tmp_path, squeue="", scancel="")))
+    with pytest.raises(InputError, match="--cluster slurm: no command sbatch, scontrol here"):
+        compare(config(tmp_path / "o"))
+    with pytest.raises(InputError, match="--sbatch --gpus 1: only with --cluster slurm"):
+        compare(config(tmp_path / "o", cluster=None, sbatch="--gpus 1"))
+    assert not (tmp_path / "o").exists()
