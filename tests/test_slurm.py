@@ -15,7 +15,7 @@ import pytest
 
 import fake_run
 import slurm_here
-from builders import ROOT
+from builders import ROOT, assert_same_run
 from common.errors import InputError
 from comparison import methods, planned, slurm
 from comparison.conduct import compare
@@ -37,11 +37,16 @@ def daemons():
 
 @pytest.fixture
 def cluster(daemons, monkeypatch):
-    """Slurm, asked often, and searches and retrainings that train nothing."""
+    """Slurm, asked often."""
     monkeypatch.setenv("SLURM_CONF", str(daemons))
     monkeypatch.setattr(slurm, "INTERVAL", 0.2)
-    monkeypatch.setattr(slurm, "PATIENCE", 0.5)
+    monkeypatch.setattr(slurm, "PATIENCE", 2)
     monkeypatch.setattr(sys, "argv", ["evaluate/compare.py"])
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """Searches and retrainings that train nothing."""
     for name, method in METHODS.items():
         fake = methods.Method(FAKE, method.method, method.flags, method.printed)
         monkeypatch.setitem(METHODS, name, fake)
@@ -100,7 +105,9 @@ def kill(folder):
             process.kill()
 
 
-def test_a_comparison_survives_a_stop_a_requeue_and_a_kill(cluster, tmp_path, monkeypatch, capsys):
+def test_a_comparison_survives_a_stop_a_requeue_and_a_kill(
+    cluster, faked, tmp_path, monkeypatch, capsys
+):
     here, there = tmp_path / "here", tmp_path / "there"
     compare(config(here, cluster=None, jobs=2))
     monkeypatch.setenv("FAKE", json.dumps({"slow": "-1"}))  # both searches of seed 1
@@ -142,7 +149,7 @@ def test_a_comparison_survives_a_stop_a_requeue_and_a_kill(cluster, tmp_path, mo
     assert f"Slurm job {left['pc_darts-1']} on" in log and "start 2" in log
 
 
-def test_what_slurm_refuses_is_said_before_anything_starts(cluster, tmp_path):
+def test_what_slurm_refuses_is_said_before_anything_starts(cluster, faked, tmp_path):
     with pytest.raises(InputError, match="--sbatch '--partition no': .*[Ii]nvalid partition"):
         compare(config(tmp_path, sbatch="--partition no"))
     with pytest.raises(InputError, match="--sbatch: --array is set for each job; leave it out"):
@@ -177,6 +184,7 @@ def test_jobs_that_slurm_ends_fail_with_its_words(cluster, tmp_path, monkeypatch
         executor.poll()
     assert 0 <= time.time() - sleep.started < 30
     (number,) = executor.jobs
+    slurm_here.wait(lambda: "set up" in sleep.log.read_text(), tmp_path)
     subprocess.run(["scancel", number], check=True)
     while not (ended := executor.poll()):
         time.sleep(0.05)
@@ -222,3 +230,25 @@ def test_it_needs_slurms_commands(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="--sbatch --gpus 1: only with --cluster slurm"):
         compare(config(tmp_path / "o", cluster=None, sbatch="--gpus 1"))
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_real_runs_on_slurm_end_with_the_same_bits(cluster, tmp_path):
+    """Four searches and their retrainings; one is requeued, one killed, and then repeated."""
+    tiny = dict(
+        methods=("gdas_frc", "darts"), threads=1, search_epochs=2, search_channels=4,
+        search_batch_size=16, limit_images=128,
+        train_flags="--epochs 3 --channels 4 --cells 3 --limit-images 128 --checkpoint-steps 1",
+    )  # fmt: skip
+    here, there = tmp_path / "here", tmp_path / "there"
+    compare(config(here, cluster=None, jobs=2, **tiny))
+    runs = there / "runs"
+    begun = [runs / name / "metrics.jsonl" for name in ("darts-0", "gdas_frc-1.train")]
+    once(begun[0].exists, lambda: requeue(queue()["darts-0"]))
+    once(begun[1].exists, lambda: kill(runs / "gdas_frc-1.train"))
+    compare(config(there, jobs=2, **tiny))
+    assert "start 2" in (runs / "darts-0.log").read_text()
+    compare(config(there, jobs=2, **tiny))
+    assert "resuming at epoch" in (runs / "gdas_frc-1.train.log").read_text()
+    for run in (here / "runs").glob("*/"):
+        assert_same_run(runs / run.name, run)

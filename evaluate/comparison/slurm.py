@@ -24,7 +24,9 @@ from comparison.methods import ROOT
 
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol")
 INTERVAL = 10.0  # seconds between questions to Slurm
-PATIENCE = 60.0  # seconds until a result, written by another machine, is visible here
+# Seconds after which a job has ended without a result: another machine's file is not visible here
+# at once, and a job that is being requeued looks ended for a moment.
+PATIENCE = 60.0
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
     "PREEMPTED", "TIMEOUT",
@@ -146,17 +148,14 @@ class SlurmExecutor:
             if state and state not in ENDED:
                 job.state = "queued" if state in WAITS else "running"
                 job.started = started
-                continue
-            if state != "COMPLETED" or job.finished() or self._waited(number, now):
+                self.gone.pop(number, None)
+            elif job.finished() or now - self.gone.setdefault(number, now) > PATIENCE:
                 ended.append(self.jobs.pop(number))
                 how = f"Slurm job {number} ended as {state}"
                 if not state:
                     how = f"Slurm no longer lists job {number}; sacct -j {number} may say why"
                 job.end(state in ("COMPLETED", ""), how, cut_short=state != "FAILED")
         return ended
-
-    def _waited(self, number: str, now: float) -> bool:
-        return now - self.gone.setdefault(number, now) > PATIENCE
 
     def stop(self) -> str:
         """Leave the jobs to Slurm; returns how to cancel them."""
