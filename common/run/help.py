@@ -28,6 +28,7 @@ GROUPS = {
                "auxiliary_weight label_smoothing ema_decay bptt bptt_deviation slowness trigger "
                "dropout_output dropout_hidden dropout_input dropout_embedding dropout_word",
     "Architecture": "space channels cells nodes candidates units",
+    "Execution": "jobs cluster sbatch job_setup",
 }  # fmt: skip
 FEW = 15  # flags that one box shows well
 

@@ -22,7 +22,7 @@ from comparison.provenance import provenance
 from comparison.report import Plan, Report, rendered, write
 from comparison.rows import AVERAGE, Measured, measure, summaries
 from comparison.run_folders import LeftOut, Result, RunFolder, flags_given, found, results_of
-from comparison.running import devices, disk_full, run_all, threads_each
+from comparison.running import disk_full, run_all
 from comparison.settings import CompareConfig
 
 
@@ -42,14 +42,13 @@ def compare(config: CompareConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pin(folder, config.pinned())
         jobs = jobs_of(config, folder)
-        places = devices(config.jobs)
-        threads = threads_each(config.threads, len(places))
+        executor = config.executor()
         try:
-            run_all(jobs, places, threads, View(jobs, len(places)))
-        except KeyboardInterrupt:
+            run_all(jobs, executor, View(jobs, executor.places))
+        except KeyboardInterrupt as stopped:
             if any(job.finished() for job in jobs):
                 report_jobs(config, jobs, folder)
-            print("\nstopped; give the same command again to continue", flush=True)
+            print(f"\n{stopped}", flush=True)
             raise SystemExit(130) from None
         report_jobs(config, jobs, folder)
     except OSError as error:
