@@ -10,7 +10,6 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.networks.table import DATASETS, read_table
-from comparison import true_accuracy
 from comparison.budget import changed, words
 from comparison.fairness import check
 from comparison.jobs import Job
@@ -131,6 +130,8 @@ def report_known(config: CompareConfig, results: Sequence[Result], folder: Path)
     Raises:
         InputError: the runs cannot be compared.
     """
+    from comparison import true_accuracy
+
     plan = plan_of(config)
     command = shlex.join(["python", "evaluate/compare.py", *sys.argv[1:]])
     texts = [f"`{command}`", plan.budget, *plan.changes, *check(results, [])]
