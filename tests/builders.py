@@ -121,6 +121,7 @@ def command_configs():
         "evaluate/compare.py": CompareConfig(),
         "evaluate/test.py": evaluate_module("test").Options(Path()),
         "evaluate/export.py": evaluate_module("export").Options(Path()),
+        "evaluate/watch.py": evaluate_module("watch").Options(Path()),
         "evaluate/complexity.py": evaluate_module("complexity").Options(),
         "evaluate/benchmark.py": evaluate_module("benchmark").Options(),
         "evaluate/reproduce.py": ReproduceConfig(),

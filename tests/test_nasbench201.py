@@ -297,7 +297,7 @@ def test_the_recipe_is_the_benchmarks():
     shown = {
         "recipe": "nasbench201", "channels": 16, "cells": 5, "epochs": 200, "batch_size": 256,
         "learning_rate": 0.1, "learning_rate_min": 0.0, "schedule": "cosine", "momentum": 0.9,
-        "nesterov": True, "weight_decay": 5e-4, "grad_clip": 0.0, "drop_path": 0.0,
+        "optimizer": "nesterov", "weight_decay": 5e-4, "grad_clip": 0.0, "drop_path": 0.0,
         "auxiliary_weight": 0.0, "cutout": 0, "crop_padding": 4, "flip": True,
     }  # fmt: skip
     found = dataclasses.asdict(config)

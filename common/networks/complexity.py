@@ -140,9 +140,13 @@ def parameters(module: nn.Module) -> int:
 
 
 def multiply_adds(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
-    """Multiply-adds of one image [C, H, W] by both conventions; weights may be on meta."""
+    """Multiply-adds of one image [C, H, W] by both conventions.
+
+    An empty batch on the CPU has shapes and costs nothing. An image on the meta device, where the
+    weights may be, would first load torch's compiler, for three seconds.
+    """
     network.eval()
-    with torch.no_grad(), CallCounter() as counter:
+    with torch.no_grad(), CallCounter() as counter, WeightsOnCPU():
         network(torch.empty(0, *shape, device="cpu"))
     counts = counter.counts
     products = counts["product"]
@@ -151,9 +155,6 @@ def multiply_adds(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
 
 class CallCounter(TorchFunctionMode):
     """Counts operations per image of torch functions while it is active.
-
-    Made for an empty batch on the CPU, which has shapes and costs nothing. An image on the meta
-    device would first load torch's compiler, for three seconds.
 
     Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
@@ -177,8 +178,7 @@ class CallCounter(TorchFunctionMode):
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Call the function; count its output elements, times the products of each."""
-        args = [_allocated(arg) for arg in args]
-        result = func(*args, **{name: _allocated(arg) for name, arg in (kwargs or {}).items()})
+        result = func(*args, **(kwargs or {}))
         kind = self.kinds.get(func)
         if kind:
             products = 1
@@ -188,8 +188,18 @@ class CallCounter(TorchFunctionMode):
         return result
 
 
+class WeightsOnCPU(TorchFunctionMode):
+    """For weights on meta, memory on the CPU for one call; an empty batch leaves it untouched."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Call the function with them."""
+        given = {name: _allocated(argument) for name, argument in (kwargs or {}).items()}
+        return func(*map(_allocated, args), **given)
+
+
 def _allocated(argument: Any) -> Any:
-    """For a weight on meta, memory for one call; nothing touches it, so it costs nothing."""
     if isinstance(argument, Tensor) and argument.is_meta:
         return torch.empty(argument.shape, dtype=argument.dtype, device="cpu")
     return argument

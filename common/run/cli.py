@@ -19,7 +19,7 @@ from common.run.help import boxes, flat
 # Flags that name files or folders. A leading `~` is expanded; shells leave --output=~/runs alone.
 PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
-    "--weights", "--table",
+    "--weights", "--table", "--job-setup",
 }  # fmt: skip
 # Flags that --resume may change. The images are compared by SHA-256, so their folder may move.
 # Other thread counts round differently, which `start` says.

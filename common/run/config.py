@@ -311,7 +311,7 @@ LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
 TOLD = {
     "output", "resume", "data_root", "workers", "accept_images", "device", "machine", "versions",
-    "command", "extend_epochs", "extended",
+    "command", "started", "extend_epochs", "extended",
 }  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.networks.table import DATASETS, read_table
-from comparison import true_accuracy
 from comparison.budget import changed, words
 from comparison.fairness import check
 from comparison.jobs import Job
@@ -22,8 +21,8 @@ from comparison.progress import View
 from comparison.provenance import provenance
 from comparison.report import Plan, Report, rendered, write
 from comparison.rows import AVERAGE, Measured, measure, summaries
-from comparison.run_folders import LeftOut, Result, RunFolder, found, results_of
-from comparison.running import devices, disk_full, run_all, threads_each
+from comparison.run_folders import LeftOut, Result, RunFolder, flags_given, found, results_of
+from comparison.running import disk_full, run_all
 from comparison.settings import CompareConfig
 
 
@@ -43,14 +42,13 @@ def compare(config: CompareConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pin(folder, config.pinned())
         jobs = jobs_of(config, folder)
-        places = devices(config.jobs)
-        threads = threads_each(config.threads, len(places))
+        executor = config.executor()
         try:
-            run_all(jobs, places, threads, View(jobs, len(places)))
-        except KeyboardInterrupt:
+            run_all(jobs, executor, View(jobs, executor.places))
+        except KeyboardInterrupt as stopped:
             if any(job.finished() for job in jobs):
                 report_jobs(config, jobs, folder)
-            print("\nstopped; give the same command again to continue", flush=True)
+            print(f"\n{stopped}", flush=True)
             raise SystemExit(130) from None
         report_jobs(config, jobs, folder)
     except OSError as error:
@@ -73,9 +71,12 @@ def read(config: CompareConfig) -> None:
         raise InputError(
             f"--runs {' '.join(config.runs)}: no folder of a finished search among them{reasons}"
         )
-    budget = "Existing run folders; the settings of each run are in its config.json."
+    budget = (
+        "Existing run folders. The searches' flags, which change their presets, are below; all "
+        "settings of a run are in its config.json, the papers' in the README of each method."
+    )
     folder = Path(config.output).resolve() if config.output else None
-    report(Plan(budget), results, random, left, folder)
+    report(Plan(budget, flags_given(results)), results, random, left, folder)
 
 
 def report_jobs(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
@@ -131,6 +132,8 @@ def report_known(config: CompareConfig, results: Sequence[Result], folder: Path)
     Raises:
         InputError: the runs cannot be compared.
     """
+    from comparison import true_accuracy
+
     plan = plan_of(config)
     command = shlex.join(["python", "evaluate/compare.py", *sys.argv[1:]])
     texts = [f"`{command}`", plan.budget, *plan.changes, *check(results, [])]

@@ -14,6 +14,7 @@ from common.networks.table import read_table
 from common.run.cli import given, parse
 from common.run.flags import Between, check_bounds
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
+from comparison.execution import EXECUTION_FLAGS, Execution
 from comparison.methods import DARTS_ONLY, METHODS, known
 from comparison.paired import MOST_SEEDS
 from retraining.config import chosen_preset
@@ -21,14 +22,14 @@ from retraining.loop import METHOD as RETRAIN
 
 OWN_CELLS = {"digits": 1, "cifar10": 5}  # of NAS-Bench-201's stages
 # May differ between two starts of one comparison; any other difference would mix budgets.
-MAY_CHANGE = {
-    "methods", "seeds", "jobs", "threads", "output", "runs", "random_cells",
+MAY_CHANGE = EXECUTION_FLAGS | {
+    "methods", "seeds", "output", "runs", "random_cells",
     "data_root",  # images may have moved; their SHA-256 must be the same
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Execution):
     """What to compare, under which budget, and where to write it."""
 
     methods: tuple[str, ...] = tuple(METHODS)
@@ -39,10 +40,6 @@ class CompareConfig:
     """Folder for runs and report; the same command with the same folder continues."""
     seeds: Annotated[int, Between(1, 1000)] = 3
     """Number of seeds per method: 0, 1, ..."""
-    jobs: Annotated[int | None, Between(1, 1024)] = None
-    """Runs at a time; by default one per GPU, or one."""
-    threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads per run; by default the usable cores divided by the runs at a time."""
     random_cells: Annotated[int, Between(0, 1000)] = 2
     """Random cells to retrain per seed, the baseline of the gain. 0: none."""
     hessian: bool = False
@@ -91,6 +88,7 @@ class CompareConfig:
             return
         check_bounds(self)
         self._check_space()
+        self.check_execution()
         names = self.names()
         if self.output is None:
             raise InputError("--output: name the folder for runs and report")

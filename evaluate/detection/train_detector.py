@@ -119,12 +119,11 @@ def counts(genotype: Genotype, config: DetectConfig, classes: int) -> dict[str, 
     """
     with torch.device("meta"):
         network = Network(genotype, config.channels, config.cells, 1000, large_images=True)
-    shape = 3, config.image_size, config.image_size
-    backbone, _ = multiply_adds(network, shape)
-    with torch.device("meta"):
+        backbone, _ = multiply_adds(network, (3, config.image_size, config.image_size))
         ssd = detector(network, classes, config.image_size).eval()
-    with torch.no_grad(), CallCounter() as counter:
-        ssd.head(list(ssd.backbone(torch.empty(0, *shape)).values()))
+        image = torch.empty(1, 3, config.image_size, config.image_size)
+        with torch.no_grad(), CallCounter() as counter:
+            ssd.head(list(ssd.backbone(image).values()))
     return {
         "classes": classes, "params": parameters(ssd), "backbone_multiply_adds": backbone,
         "multiply_adds": counter.counts["product"],

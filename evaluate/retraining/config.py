@@ -20,6 +20,7 @@ from common.run.config import RunConfig, described
 from common.run.flags import Between, flag
 from common.training.schedules import Schedule
 from retraining import recipes
+from retraining.optimizer import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class TrainConfig(RunConfig):
     color_jitter: Annotated[float, Between(0, 10)] = 0.0
     """Colour jitter strength for images read from disk: brightness, contrast, saturation; hue
     gets half."""
+    optimizer: str = "sgd"
+    """Optimizer of the weights: sgd (the papers'), nesterov (NAS-Bench-201's), or one of
+    timm's: adamw, lamb, lion ... Give its --learning-rate too: the recipe's is for SGD."""
     schedule: Schedule = "cosine"
     """Learning-rate schedule: cosine (DARTS), linear to 0 (PC-DARTS on ImageNet), or
     exponential, 0.97 per epoch (DARTS and GDAS on ImageNet)."""
     learning_rate_warmup: Annotated[int, Between(0, 10**6)] = 0
     """Learning-rate warm-up epochs (linear)."""
-    nesterov: bool = False
-    """Nesterov's momentum."""
     ema_decay: Annotated[float, Between(0, 1, below=True)] = 0.0
     """Report an exponential moving average of the weights with this decay; 0: off."""
     accumulate: Annotated[int, Between(1, 2**20)] = 1
@@ -56,6 +58,7 @@ class TrainConfig(RunConfig):
                 f"--learning-rate-min {self.learning_rate_min}: only for --schedule cosine, not "
                 f"{self.schedule}; use --learning-rate-min 0"
             )
+        check_optimizer(self.optimizer)
 
     def check_processes(self, processes: int) -> None:
         """Also check the parts of `--accumulate`; each has its own batch statistics."""

@@ -32,6 +32,7 @@ from common.training.loop import prepare
 from common.training.schedules import LearningRate
 from common.training.steps import descend
 from retraining.config import RetrainConfig, TrainConfig
+from retraining.optimizer import optimizer_of
 from retraining.pinned import genotype_of, pin_genotype
 
 
@@ -126,10 +127,9 @@ class Retrainer(ImageLoop):
         if config.compile:  # in place, so names in checkpoints stay
             for compiled in (network, *([] if self.ema is None else [self.ema.module])):
                 compiled.compile()
-        optimizer = torch.optim.SGD(
-            self.weights, config.learning_rate, config.momentum,
-            weight_decay=config.weight_decay, nesterov=config.nesterov,
-            fused=accelerator.device.type in ("cpu", "cuda"),
+        optimizer = optimizer_of(
+            config.optimizer, self.weights, config.learning_rate, config.momentum,
+            config.weight_decay,
         )
         ours = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
         augmentation = Augmentation(
@@ -159,7 +159,7 @@ class Retrainer(ImageLoop):
             yield self.train_batches.cut(self.epoch, self.seen, step)
 
     def weight_step(self, batch: Batch) -> None:
-        """One SGD step with a clipped gradient."""
+        """One optimizer step with a clipped gradient."""
         gradients = average(self.accelerator, self.gradients(batch))
         descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         if self.ema is not None:

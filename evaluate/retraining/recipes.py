@@ -23,7 +23,7 @@ CIFAR: Settings = {
     "epochs": 600, "batch_size": 96,
     "schedule": "cosine", "learning_rate": 0.025, "learning_rate_min": 0.0,
     "learning_rate_warmup": 0,
-    "momentum": 0.9, "nesterov": False, "weight_decay": 3e-4, "grad_clip": 5.0,
+    "momentum": 0.9, "optimizer": "sgd", "weight_decay": 3e-4, "grad_clip": 5.0,
     "drop_path": 0.2, "auxiliary_weight": 0.4, "label_smoothing": 0.0,
     "crop_padding": PresetInt(4), "flip": True, "cutout": PresetInt(16), "color_jitter": 0.0,
 }  # fmt: skip
@@ -47,7 +47,7 @@ IMAGENET_LARGE_BATCH: Settings = IMAGENET_SMALL_BATCH | {
 NASBENCH201: Settings = CIFAR | {
     "channels": 16, "cells": 5,
     "epochs": 200, "batch_size": 256,
-    "learning_rate": 0.1, "nesterov": True, "weight_decay": 5e-4, "grad_clip": 0.0,
+    "learning_rate": 0.1, "optimizer": "nesterov", "weight_decay": 5e-4, "grad_clip": 0.0,
     "drop_path": 0.0, "auxiliary_weight": 0.0, "cutout": 0,
 }  # fmt: skip
 
