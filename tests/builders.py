@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,10 @@ from common.training.bilevel import BilevelTrainer
 from comparison.settings import CompareConfig
 from detection.batches import TrainBatches
 from detection.coco import read_split
+from detection.config import DetectConfig
 from detection.loop import DetectorTrainer
 from detection.ssd import detector
-from detection.train_detector import DetectConfig, backbone
+from detection.train_detector import backbone
 from edas import config as edas
 from edas.supernet import EDASSuperNet
 from gdas import config as gdas
@@ -51,6 +53,7 @@ from retraining.loop import Retrainer
 from retraining.rnn import LanguageTrainer
 
 ROOT = Path(__file__).parent.parent
+SLOW = {"torchvision", "timm", "matplotlib", "scipy", "sklearn"}  # common/README.md: imports
 
 # ---------------------------------------------------------------------------------------- commands
 
@@ -88,6 +91,16 @@ def evaluate_module(name):
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look
     spec.loader.exec_module(module)
     return module
+
+
+@functools.cache
+def drnas():
+    """DrNAS as `common/supernet/README.md` has it, word for word: its code, and its module."""
+    page = (ROOT / "common/supernet/README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    module = sys.modules["drnas"] = types.ModuleType("drnas")  # dataclasses look there
+    exec(compile(code, "drnas.py", "exec"), vars(module))
+    return code, module
 
 
 @functools.cache

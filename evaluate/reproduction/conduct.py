@@ -16,7 +16,6 @@ from comparison.methods import ROOT
 from comparison.pinned import pin
 from comparison.progress import View
 from comparison.running import disk_full, run_all
-from reproduction import report
 from reproduction.jobs import Expansion
 from reproduction.plan import Item
 from reproduction.settings import PAPERS, ReproduceConfig, without
@@ -53,6 +52,8 @@ def reproduce(config: ReproduceConfig) -> None:
 
 def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path) -> None:
     """Run the jobs, then report; after Ctrl-C report what has finished."""
+    from reproduction import report
+
     executor = config.executor(launched=bool(config.launcher))
     stopped = ""
     try:

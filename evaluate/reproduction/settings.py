@@ -19,7 +19,7 @@ from common.run.cli import given, parse
 from common.run.flags import Between, check_bounds, flag
 from comparison.execution import EXECUTION_FLAGS, Execution
 from comparison.jobs import Job
-from detection import train_detector
+from detection import config as detection
 from reproduction import edas, gdas, itnas, pc_darts, pr_darts
 from reproduction.plan import TRAIN, TRAIN_RNN, Item
 from retraining import config as retraining
@@ -170,7 +170,7 @@ def settings_of(job: Job) -> Any:
     if name == TRAIN_RNN:
         return parse(rnn.chosen_preset(line), rnn.METHOD, line, "")
     if name == "evaluate/detect.py":
-        return parse({"coco": train_detector.DetectConfig()}, train_detector.METHOD, line, "")
+        return parse({"coco": detection.DetectConfig()}, detection.METHOD, line, "")
     own = name.removesuffix(".py").replace("/", ".").replace("search", "config")
     module = importlib.import_module(own)  # gdas/rnn_search.py -> gdas.rnn_config
     return parse(module.PRESETS, module.METHOD, line, "")
