@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from builders import (
+    ROOT,
     SEARCH,
     TINY_SEARCH,
     assert_same_run,
@@ -22,6 +23,8 @@ from builders import (
 from common.errors import InputError, errors_are_messages
 from common.run.config import saved
 from common.run.folder import Run
+from common.training import bilevel
+from common.training.bilevel import BilevelTrainer
 from pc_darts.config import METHOD, PCDARTSConfig
 
 
@@ -112,6 +115,52 @@ def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_pa
         config = json.loads((folder / "config.json").read_text())
         assert config["threads"] == len(os.sched_getaffinity(0))  # as torch reports it
     assert_same_search(*runs)
+
+
+def signal_in(monkeypatch, owner, name, number=signal.SIGTERM, call=1):
+    """Send this process a signal at the start of a function's n-th call."""
+    original, calls = getattr(owner, name), []
+
+    def signalled(*arguments, **given):
+        calls.append(name)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **given)
+
+    monkeypatch.setattr(owner, name, signalled)
+
+
+def test_signals_at_every_kind_of_moment_lose_no_step(finished_search, tmp_path, command):
+    """One command line for the first start and each later one; status 75 asks for the next."""
+    folder = tmp_path / "run"
+    words = [*TINY_SEARCH, "--checkpoint-steps", 50, "--threads", 1, "--output", folder]
+    step, usr1 = (BilevelTrainer, "weight_step", signal.SIGTERM), signal.SIGUSR1
+    ended = f"to continue: python {ROOT / SEARCH} --resume {folder}"
+    moments = [  # where the signal comes, what is said then, and at the next start
+        ((bilevel, "training_images"), "ended by SIGTERM\n", "run folder:"),
+        ((bilevel, "pin_split", usr1), "ended by SIGUSR1\n", "unfinished; continuing"),
+        ((BilevelTrainer, "__init__"), f"SIGTERM; {ended}", "unfinished; continuing"),
+        (step, f"SIGTERM after epoch 1, step 1, all saved; {ended}", "at epoch 1, step 2"),
+        (step, f"SIGTERM after epoch 1, step 2, all saved; {ended}", "at epoch 1, step 3"),
+        ((BilevelTrainer, "held_out_metrics"), f"SIGTERM; {ended}", "at epoch 1, step 3"),
+        ((Run, "save_checkpoint", usr1, 2), f"SIGUSR1; {ended}", "at epoch 2, step 3"),
+        ((os, "replace", usr1, 3), f"SIGUSR1; {ended}", "at epoch 2, step 3"),
+        ((os, "fsync", usr1, 12), "SIGUSR1", "resuming at epoch"),
+        ((BilevelTrainer, "finish"), f"SIGTERM; {ended}", "at epoch 5, step 1"),
+        ((BilevelTrainer, "_say_next"), "SIGTERM", "is finished"),
+    ]
+    expected = ""
+    for moment, said, after in moments:
+        with pytest.MonkeyPatch.context() as patch:
+            signal_in(patch, *moment)
+            status, out, err = command(SEARCH, *words)
+        assert status == 75 and said in err, (moment, out + err)
+        assert expected in out and "Traceback" not in err, (moment, out)
+        assert not (folder / "running.json").exists() or "continue:" not in err
+        expected = after
+    status, out, _ = command(SEARCH, *words)
+    assert status == 0 and expected in out
+    assert_same_search(finished_search[0], folder)
 
 
 def test_two_processes_killed_within_an_epoch(tmp_path):

@@ -415,6 +415,7 @@ def _new_folder(config: LoopConfig, method: str) -> Path:
                 f"--output {folder}: not empty, and holds no run to continue; use another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").unlink(missing_ok=True)
         return folder
     name = f"{method}-{config.dataset}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):  # another run may start in the same second
