@@ -80,7 +80,7 @@ def test_a_run_is_refused_while_another_writes_it(tmp_path, accelerator, left):
         run.save_checkpoint(0, 1, {})
         assert json.loads(run.lock.path.read_text()) == run.lock.mine
     assert not run.lock.path.exists()
-    with pytest.raises(InputError, match="another .* has taken this run over"), run:
+    with pytest.raises(InputError, match="another, .* has taken this run over"), run:
         left(host="another")
         run.save_checkpoint(0, 2, {})
     assert in_use(tmp_path) is not None  # the other's stays

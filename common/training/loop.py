@@ -76,6 +76,7 @@ class Loop:
         self.network, self.optimizer, self.train_batches = network, optimizer, stream
         self.optimizers, self.schedule = (optimizer, *optimizers), schedule
         self.epoch = self.step = self.global_step = self.seen = 0
+        self.started = time.perf_counter()  # of the epoch, less the seconds before a resume
         self.seconds = 0.0  # of the epoch so far, including before a resume
         self.peak_before = 0.0  # MiB, before the last reset of a GPU's peak
         self.meters = {name: AverageMeter() for name in self.quantities}
