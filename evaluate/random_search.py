@@ -32,7 +32,10 @@ def search(config: RandomSearchConfig) -> None:
         pin_split(run, images, split, config.accept_images)
         train, valid = images.subset(split.train), images.subset(split.valid)
         nodes = config.nodes - 2
-        genotypes = [random_genotype(nodes, config.seed, k) for k in range(config.samples)]
+        genotypes = [
+            random_genotype(nodes, config.seed, k, config.candidates)
+            for k in range(config.samples)
+        ]
         cells = []
         for number, genotype in enumerate(genotypes):
             run.say(f"\ncell {number + 1} of {config.samples}")

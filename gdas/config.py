@@ -57,7 +57,7 @@ class GDASConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
         groups = FixedReductionCell.groups
         if self.reduction == "fixed" and 2 * self.channels % groups:
             raise InputError(

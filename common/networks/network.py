@@ -229,7 +229,8 @@ def check_genotype(genotype: Genotype, channels: int) -> None:
     """Refuse a genotype without an image network of these channels.
 
     Raises:
-        InputError: a cell is missing, or the groups of a fixed cell do not divide its channels.
+        InputError: a cell is missing, the groups of a fixed cell do not divide its channels, or an
+            operation of the user's own cannot be built or run.
     """
     missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
     if missing:
@@ -249,3 +250,4 @@ def check_genotype(genotype: Genotype, channels: int) -> None:
             f"--channels {channels}: the fixed reduction cell of {genotype.name} has {groups} "
             f"groups; take a multiple of {groups // 2}"
         )
+    ops.try_own(genotype.own_operations(), channels, search=False)

@@ -70,9 +70,11 @@ def load_trained(folder: str | Path) -> Trained:
         raise InputError(f"{folder}: its config.json lacks {error.args[0]}") from None
     state = _last_state(folder, epochs)
     _check_unchanged(folder, images, state)
-    with torch.device("meta"):  # without initialising weights
+    # Without initialising weights; but a user's operation may hold tensors that are not saved.
+    with torch.device("cpu" if genotype.own_operations() else "meta"):
         network = build(genotype, channels, cells, len(classes), shape, auxiliary > 0)
-    network = network.to_empty(device="cpu")
+    if not genotype.own_operations():
+        network = network.to_empty(device="cpu")
     network.set_drop_path(0.0)  # not in the checkpoint
     try:
         if parse(state["genotype"]).cells != genotype.cells:  # other pools have the same weights

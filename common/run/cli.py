@@ -15,15 +15,19 @@ from common.errors import InputError, is_main_process
 from common.run.config import ConfigT, saved
 from common.run.flags import PresetInt, flag
 from common.run.help import boxes, flat
+from common.run.operations import check_recorded, load_file
 
 # Flags that name files or folders. A leading `~` is expanded; shells leave --output=~/runs alone.
 PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
-    "--weights",
+    "--weights", "--operations",
 }  # fmt: skip
 # Flags that --resume may change. The images are compared by SHA-256, so their folder may move.
 # Other thread counts round differently, which `start` says.
-FREE = ("resume", "data_root", "workers", "accept_images", "threads", "extend_epochs")
+# The file of operations is compared by SHA-256 too, and must be named each time.
+FREE = (
+    "resume", "data_root", "workers", "accept_images", "threads", "extend_epochs", "operations",
+)  # fmt: skip
 AnyConfig = TypeVar("AnyConfig")
 
 
@@ -47,6 +51,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
             default = saved(type(default), Path(resume), method)
         except InputError as error:
             raise InputError(f"--resume {error}") from None
+        check_recorded(Path(resume), given(argv, "--operations"))
     config = read_flags(type(default), argv, description, default).resolved()
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
@@ -78,6 +83,8 @@ def read_flags(
 ) -> AnyConfig:
     """The dataclass that a command line fills; its help is grouped (`help.GROUPS`).
 
+    The file of --operations is run, so that its names are known.
+
     Args:
         kind: a flat dataclass, each field a flag.
         argv: the arguments without the program's name.
@@ -85,6 +92,7 @@ def read_flags(
         default: whose values are the flags' defaults, instead of the class' own.
 
     Raises:
+        InputError: see `load_file`.
         SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
     """
     nested = boxes(kind, MISSING_NONPROP if default is None else default)
@@ -95,6 +103,8 @@ def read_flags(
     for name, value in values.items():
         if flag(name) in PATHS and value is not None:
             values[name] = _home(value)
+    if values.get("operations") is not None:
+        load_file(values["operations"])
     return kind(**values)
 
 

@@ -54,6 +54,7 @@ class Run:
     Attributes:
         folder: its path.
         method: the method that made it.
+        operations: the file of `--operations`, which a resume must name again.
         commit: of the code that started it.
         accelerator: the processes of this run.
         config_digest: of config.json.
@@ -65,6 +66,7 @@ class Run:
 
     def __init__(self, folder: Path, method: str, accelerator: Accelerator):
         self.folder, self.method, self.accelerator = folder, method, accelerator
+        self.operations: str | None = None
         self.commit: str | None = None
         self.config_digest: str | None = None
         self.pinned: dict[str, str] = {}
@@ -97,6 +99,7 @@ class Run:
         if answer[1] is not None:
             raise InputError(answer[1])
         run = cls(Path(answer[0]), method, accelerator)
+        run.operations = getattr(config, "operations", None)  # texts have none
         if config.resume is None:
             description = describe(config, method, run.folder, accelerator)
             run.write("config.json", description)
@@ -143,7 +146,9 @@ class Run:
         start, count = program(), self.accelerator.num_processes
         if count > 1:
             start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
-        return f"{start} --resume {shlex.quote(str(self.folder))}"
+        words = ["--resume", str(self.folder)]
+        words += [] if self.operations is None else ["--operations", self.operations]
+        return f"{start} {shlex.join(words)}"
 
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json; None if the run is not finished or the file is damaged."""

@@ -37,6 +37,7 @@ from common.networks.small_images import fit_batch, fit_to_images
 from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
+from common.run.operations import recorded
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
@@ -339,7 +340,7 @@ class BilevelTrainer(ImageLoop):
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
-            **config.provenance(), "epochs": config.epochs,
+            **config.provenance(), **recorded(config.operations), "epochs": config.epochs,
             "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)

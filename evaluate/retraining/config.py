@@ -16,7 +16,8 @@ from common.networks.network import check_genotype
 from common.networks.trained import METHOD
 from common.run.cli import given
 from common.run.config import RunConfig, described
-from common.run.flags import Between, flag
+from common.run.flags import Between, CellName, flag
+from common.run.operations import load_file
 from common.training.schedules import Schedule
 from retraining import recipes
 
@@ -72,8 +73,7 @@ class RetrainConfig(TrainConfig):
 
     unextended: ClassVar[str] = ""
 
-    genotype: str | None = None
-    """What to train: a published name, a genotype file, or a search's run folder."""
+    genotype: CellName = None
     recipe: recipes.Name | None = None
     """Whose training settings; by default those of the genotype's paper or method, else
     PC-DARTS'."""
@@ -138,6 +138,9 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     images = name or dataset or searched.get("dataset", "cifar10")
     if images == "digits" and recipe is None:
         return {images: PRESETS[images]}
+    operations = given(argv, "--operations")
+    if operations is not None:  # the genotype may need them
+        load_file(operations)
     genotype = None if what is None else load(what)
     own = None if images == "folder" else searched.get("dataset")
     if recipe is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
 from common.distributed import generator_of
+from common.networks.fits import check_candidates
 from common.networks.genotype import CANDIDATES, Cell, Edge, Genotype, Op
 from common.run.flags import Between
 from common.supernet.supernet import KINDS
@@ -15,7 +17,6 @@ from retraining.config import TrainConfig
 from retraining.ranking import check_log
 
 METHOD = "random_search"
-OPERATIONS = [name for name in CANDIDATES if name != "none"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,15 @@ class RandomSearchConfig(TrainConfig):
     """Number of random cells."""
     nodes: Annotated[int, Between(3, 32)] = 6
     """Nodes of a cell, its two inputs included: 6 means 4 computed nodes."""
+    candidates: tuple[str, ...] | None = None
+    """Operations to draw from, by name; by default DARTS'. `none` is never drawn."""
     epochs: int = 100
     """Epochs for each cell, on one half of the training images."""
 
     def check(self) -> None:
         super().check()
         check_log(self)
+        check_candidates(self.candidates, self.channels, self.operations)
 
 
 PRESETS = {
@@ -45,21 +49,27 @@ PRESETS = {
 }
 
 
-def random_genotype(nodes: int, seed: int, number: int) -> Genotype:
+def random_genotype(
+    nodes: int, seed: int, number: int, candidates: Sequence[str] | None = None
+) -> Genotype:
     """Random cells number `number` of a seed: two inputs per node, one operation per input.
 
-    Uniform over pairs of earlier nodes and over operations, `none` excluded.
+    Uniform over pairs of earlier nodes and over the candidates (None: DARTS'), `none` excluded.
     """
+    operations = [name for name in candidates or CANDIDATES if name != "none"]
     generator = generator_of(seed, "random cell", number)
     cells = {}
     for kind in KINDS:
         edges = []
         for node in range(2, 2 + nodes):
             sources = torch.randperm(node, generator=generator)[:2].sort().values.tolist()
-            columns = torch.randint(len(OPERATIONS), (2,), generator=generator).tolist()
+            columns = torch.randint(len(operations), (2,), generator=generator).tolist()
             edges += [
-                Edge(source, node, Op(OPERATIONS[column]))
+                Edge(source, node, Op(operations[column]))
                 for source, column in zip(sources, columns, strict=True)
             ]
         cells[kind] = Cell(2, tuple(edges), tuple(range(2, 2 + nodes)))
-    return Genotype(f"random-seed{seed}-{number:03d}", cells, {"method": METHOD, "seed": seed})
+    provenance: dict[str, Any] = {"method": METHOD, "seed": seed}
+    if candidates is not None:
+        provenance["candidates"] = list(candidates)
+    return Genotype(f"random-seed{seed}-{number:03d}", cells, provenance)
