@@ -212,6 +212,14 @@ def build(
     )
 
 
+def weightless(genotype: Genotype) -> torch.device:
+    """The device to build a network on whose weights do not matter: meta, where they take no time.
+
+    The CPU for operations of a user's own, which may need real tensors.
+    """
+    return torch.device("cpu" if genotype.own_operations() else "meta")
+
+
 def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
     """The module of a cell in its place."""
     fixed = isinstance(cell, FixedCell)

@@ -35,6 +35,7 @@ class Job:
         what: search, rank or train.
         spares: whether it can run when some, but not all, of `needs` failed.
         launcher: the command in place of this Python, as torchrun.
+        operations: the words of `--operations`, which a resume needs too.
         state: waiting, running, done or failed.
         started: when it was started last, in seconds since the epoch.
         why: the reason of a failure.
@@ -51,6 +52,7 @@ class Job:
     what: str = "search"
     spares: bool = False
     launcher: Sequence[str] = ()
+    operations: Sequence[str] = ()
     state: str = "waiting"
     started: float = 0.0
     why: str = ""
@@ -106,7 +108,7 @@ class Job:
         """
         if self.stale():
             self.set_aside()
-        line = [*(self.launcher or [sys.executable]), *self.script]
+        line = [*(self.launcher or [sys.executable]), *self.script, *self.operations]
         if (self.folder / "config.json").exists():
             return [*line, "--resume", str(self.folder)]
         shutil.rmtree(self.folder, ignore_errors=True)  # killed before it wrote its config

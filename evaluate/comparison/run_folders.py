@@ -236,8 +236,11 @@ def _labels(searches: Sequence[RunFolder]) -> list[str]:
 
 
 def differences(one: RunFolder, other: RunFolder) -> dict[str, str]:
-    """The settings in which two runs differ and must not, each with both values."""
-    keys = sorted((one.config.keys() | other.config.keys()) - OF_A_RUN)
+    """The settings in which two runs differ and must not, each with both values.
+
+    A file of operations is no such setting, but what the cells are made of.
+    """
+    keys = sorted((one.config.keys() | other.config.keys()) - OF_A_RUN - {"operations"})
     return {
         key: f"{key} {one.config.get(key)} and {other.config.get(key)}"
         for key in keys if one.config.get(key) != other.config.get(key)

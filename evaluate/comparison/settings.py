@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 from common.data.datasets import Dataset
 from common.errors import InputError
+from common.networks.fits import check_candidates
 from common.run.cli import given, parse
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, OperationsFile, check_bounds
+from common.run.operations import recorded
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
 from comparison.methods import METHODS, known
 from comparison.paired import MOST_SEEDS
@@ -64,6 +66,10 @@ class CompareConfig:
     """Epochs of each search (matched; by default digits 9, cifar10 50)."""
     search_batch_size: Annotated[int | None, Between(1, 2**20)] = None
     """Batch size of each search (matched; 32, 64)."""
+    candidates: tuple[str, ...] | None = None
+    """Operations that every search and random cell chooses among, by name; by default each
+    method's own."""
+    operations: OperationsFile = None
     search_channels: Annotated[int | None, Between(1, 4096)] = None
     """Channels in the supernet's first cell (matched; 16)."""
     search_cells: Annotated[int | None, Between(1, 200)] = None
@@ -85,6 +91,7 @@ class CompareConfig:
             return
         check_bounds(self)
         names = self.names()
+        check_candidates(self.candidates, self.search_budget().channels, self.operations)
         if self.output is None:
             raise InputError("--output: name the folder for runs and report")
         if self.seeds > MOST_SEEDS:
@@ -157,6 +164,16 @@ class CompareConfig:
         }
         return {flag: str(value) for flag, value in flags.items() if value is not None}
 
+    def candidate_flags(self) -> Flags:
+        """The flags of a search's candidates."""
+        return {} if self.candidates is None else {"--candidates": self.candidates}
+
+    def operation_words(self) -> list[str]:
+        """The file of operations, for all starts of all runs."""
+        if self.operations is None:
+            return []
+        return ["--operations", str(Path(self.operations).resolve())]
+
     def retraining_flags(self) -> Flags:
         """The flags of every retraining, without seed and cells."""
         return {"--preset": self.preset, **TRAIN[self.preset], **self.data_flags(False)}
@@ -168,4 +185,5 @@ class CompareConfig:
     def pinned(self) -> dict[str, Any]:
         """The flags that all starts of one comparison must share."""
         every = dataclasses.asdict(self)
+        every |= recorded(self.operations)  # the file may move
         return {name: value for name, value in every.items() if name not in MAY_CHANGE}

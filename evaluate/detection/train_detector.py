@@ -25,18 +25,19 @@ from common.errors import InputError
 from common.networks.complexity import CallCounter, multiply_adds, parameters
 from common.networks.fits import check_network
 from common.networks.genotype import Genotype, load
-from common.networks.network import Network, check_genotype
+from common.networks.network import Network, check_genotype, weightless
 from common.networks.trained import load_trained
 from common.run.config import RunConfig
 from common.run.flags import Between
 from common.run.folder import Run
+from common.run.operations import check_recorded
 from common.run.start import main_first, start
 from detection.average_precision import check_installed
 from detection.batches import TrainBatches
 from detection.coco import read_split
 from detection.loop import DetectorTrainer
 from detection.ssd import STRIDE, detector
-from retraining.pinned import pin_genotype
+from retraining.pinned import pin_genotype, with_operations
 
 METHOD = "detect"
 PAPER = "pc_darts_imagenet"  # Table 5's backbone
@@ -58,7 +59,7 @@ class DetectConfig(RunConfig):
     image_size: int = 320
     """Images are resized to a square of this side, a multiple of 32."""
     genotype: str | None = None
-    """The backbone: a published name, a genotype file or a run folder. By default the genotype of
+    """The backbone's cells, in any form that evaluate/train.py takes. By default those of
     --weights, or pc_darts_imagenet (Table 5)."""
     weights: str | None = None
     """Start from the network of this finished run of evaluate/train.py."""
@@ -124,6 +125,7 @@ def detect(config: DetectConfig) -> None:
         check_images([train.files[k] for k in batches.indices] + valid.files, accelerator)
     with Run.open(config, METHOD, accelerator) as run:
         run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
+        genotype = with_operations(run, genotype, config.operations)
         pin_genotype(run, genotype)
         size = counts(genotype, config, len(train.classes))
         run.say(in_words(size))
@@ -159,6 +161,7 @@ def backbone(config: DetectConfig) -> tuple[Genotype, Network]:
     network = Network(genotype, config.channels, config.cells, 1, large_images=True)
     begun = run is not None and any((run / "checkpoints").glob("*.pt"))
     if config.weights is not None and not begun:
+        check_recorded(Path(config.weights), config.operations)
         take_weights(network, genotype, config.weights)
     return genotype, network
 
@@ -187,16 +190,16 @@ def counts(genotype: Genotype, config: DetectConfig, classes: int) -> dict[str, 
 
     Table 5 counts the backbone as the ImageNet classifier that it was.
     """
-    with torch.device("meta"):
+    with weightless(genotype):
         network = Network(genotype, config.channels, config.cells, 1000, large_images=True)
-        image = torch.empty(1, 3, config.image_size, config.image_size)
-        backbone, _ = multiply_adds(network, image)
+        image = torch.zeros(1, 3, config.image_size, config.image_size)
+        backbone, _, uncounted = multiply_adds(network, image)
         ssd = detector(network, classes, config.image_size).eval()
         with torch.no_grad(), CallCounter() as counter:
             ssd.head(list(ssd.backbone(image).values()))
     return {
         "classes": classes, "params": parameters(ssd), "backbone_multiply_adds": backbone,
-        "multiply_adds": counter.counts["product"],
+        "multiply_adds": counter.counts["product"], "uncounted": list(uncounted),
     }  # fmt: skip
 
 
@@ -206,4 +209,5 @@ def in_words(size: dict[str, Any]) -> str:
     return (
         f"multiply-adds for one image: {backbone:,.0f} M in the backbone, {detector:,.0f} M in the "
         f"detector for {size['classes']} classes; {size['params']:,} parameters"
+        + (f"; not counted: {', '.join(size['uncounted'])}" if size["uncounted"] else "")
     )

@@ -134,13 +134,12 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
     if unknown or given(argv, "--resume") is not None:
         return PRESETS  # `parse` lists the choices, or reads the run's config
+    if (operations := given(argv, "--operations")) is not None:  # for the genotype
+        load_file(operations)
     searched = {} if what is None or name or dataset else images_of_search(what)
     images = name or dataset or searched.get("dataset", "cifar10")
     if images == "digits" and recipe is None:
         return {images: PRESETS[images]}
-    operations = given(argv, "--operations")
-    if operations is not None:  # the genotype may need them
-        load_file(operations)
     genotype = None if what is None else load(what)
     own = None if images == "folder" else searched.get("dataset")
     if recipe is None:

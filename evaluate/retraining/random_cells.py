@@ -17,6 +17,7 @@ from retraining.config import TrainConfig
 from retraining.ranking import check_log
 
 METHOD = "random_search"
+OPERATIONS = [name for name in CANDIDATES if name != "none"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def random_genotype(
 
     Uniform over pairs of earlier nodes and over the candidates (None: DARTS'), `none` excluded.
     """
-    operations = [name for name in candidates or CANDIDATES if name != "none"]
+    operations = [name for name in candidates or OPERATIONS if name != "none"]
     generator = generator_of(seed, "random cell", number)
     cells = {}
     for kind in KINDS:
