@@ -14,6 +14,7 @@ from common.errors import errors_are_messages
 from common.networks.small_images import fit_batch
 from common.run.cli import parse
 from common.run.folder import Run
+from common.run.operations import flag_words
 from common.run.start import start, training_images
 from common.training.bilevel import pin_split, split_of
 from retraining.loop import check_images
@@ -41,8 +42,8 @@ def search(config: RandomSearchConfig) -> None:
             run.say(f"\ncell {number + 1} of {config.samples}")
             cells.append(train_briefly(config, run, genotype, number, train, valid))
         conclude(config, run, genotypes, cells, seconds(cells))
-        command = shlex.join(["python", "evaluate/train.py", "--genotype", str(run.folder)])
-        run.say(f"next: {command}")
+        command = ["python", "evaluate/train.py", "--genotype", str(run.folder)]
+        run.say(f"next: {shlex.join([*command, *flag_words(config.operations)])}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from matplotlib.textpath import TextPath
 from scipy.linalg import block_diag
 from scipy.optimize import nnls
 
-from common.networks.genotype import Cell, FixedCell, Op
+from common.networks.genotype import OWN_OPS, Cell, FixedCell, Op
 
 FAMILIES = {
     "none": "#b0b5bb",
@@ -65,7 +65,9 @@ WIDE = 5.5  # cells of more inches are drawn one below the other
 
 
 def family(name: str) -> str:
-    """The key of `FAMILIES` that an operation belongs to, empty if none."""
+    """The key of `FAMILIES` that an operation belongs to, empty if none, as for a user's own."""
+    if name in OWN_OPS:  # whatever its name begins with
+        return ""
     return next((family for family in FAMILIES if name.startswith(family)), "")
 
 

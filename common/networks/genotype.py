@@ -321,8 +321,8 @@ def _genotype_from_json(data: Any) -> Genotype:
         record = provenance.get("operations")
         whose = "an operation of your own" if record is None else f"those of {in_words(record)}"
         raise InputError(
-            f"{error}. For {whose} add --operations FILE; in Python, load_file(FILE) of "
-            "common.networks.ops"
+            f"{error}. For {whose} add --operations FILE; in Python, "
+            "common.networks.ops.load_file(FILE)"
         ) from None
     return Genotype(name, cells, provenance)
 

@@ -39,6 +39,7 @@ from common.run import checkpoint
 from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, described, unknown, younger
 from common.run.description import describe, program
 from common.run.flags import flag
+from common.run.operations import flag_words
 from common.run.trackers import log_results, start_trackers
 
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # one line per epoch
@@ -146,8 +147,7 @@ class Run:
         start, count = program(), self.accelerator.num_processes
         if count > 1:
             start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
-        words = ["--resume", str(self.folder)]
-        words += [] if self.operations is None else ["--operations", self.operations]
+        words = ["--resume", str(self.folder), *flag_words(self.operations)]
         return f"{start} {shlex.join(words)}"
 
     def result(self) -> dict[str, Any] | None:

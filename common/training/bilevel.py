@@ -37,7 +37,7 @@ from common.networks.small_images import fit_batch, fit_to_images
 from common.run.config import ConfigT, RunConfig, SearchConfig
 from common.run.flags import flag
 from common.run.folder import Run
-from common.run.operations import recorded
+from common.run.operations import flag_words, recorded
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
@@ -395,6 +395,7 @@ class BilevelTrainer(ImageLoop):
         )
         count = len(self.split.train) + len(self.split.valid)
         command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
+        command += flag_words(config.operations)
         scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(

@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.networks.fits import check_candidates
 from common.run.cli import given, parse
 from common.run.flags import Between, OperationsFile, check_bounds
-from common.run.operations import recorded
+from common.run.operations import flag_words, recorded
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
 from comparison.methods import METHODS, known
 from comparison.paired import MOST_SEEDS
@@ -170,9 +170,7 @@ class CompareConfig:
 
     def operation_words(self) -> list[str]:
         """The file of operations, for all starts of all runs."""
-        if self.operations is None:
-            return []
-        return ["--operations", str(Path(self.operations).resolve())]
+        return flag_words(self.operations and str(Path(self.operations).resolve()))
 
     def retraining_flags(self) -> Flags:
         """The flags of every retraining, without seed and cells."""
