@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from common.errors import InputError
 from common.networks.genotype import OWN_OPS, Cell, Genotype
 from common.networks.macro import check_size
 from common.networks.network import Network, weightless
+from common.networks.spaces import space_of
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ def complexity(genotype: Genotype, setting: Setting) -> Complexity:
         InputError: the genotype has no image network, or the network is too small.
     """
     network = to_count(genotype, setting, auxiliary=True)
-    image = torch.zeros(1, *setting.shape, device=weightless(genotype))
-    every = parameters(network)
-    return Complexity(every - parameters(network.auxiliary), every, *multiply_adds(network, image))
+    every, counted = parameters(network), multiply_adds(network, setting.shape)
+    return Complexity(every - parameters(network.auxiliary), every, *counted)
 
 
 def to_count(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
@@ -122,7 +122,7 @@ def to_count(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -
             cells.
     """
     check_size(setting.shape, setting.channels)
-    if setting.cells < 3:
+    if setting.cells < space_of(genotype).least_cells:
         raise InputError(
             f"--cells {setting.cells}: must be at least 3; with reduction cells at a third and at "
             "two thirds, a smaller network has no normal cell"
@@ -159,11 +159,16 @@ class MultiplyAdds(NamedTuple):
     uncounted: tuple[str, ...]
 
 
-def multiply_adds(network: nn.Module, image: Tensor) -> MultiplyAdds:
-    """Multiply-adds of one forward pass."""
+def multiply_adds(network: nn.Module, shape: Sequence[int]) -> MultiplyAdds:
+    """Multiply-adds of one image [C, H, W].
+
+    An empty batch on the CPU has shapes and costs nothing; a user's operation gets an image. An
+    image on the meta device, where the weights may be, would first load torch's compiler, for three
+    seconds.
+    """
     network.eval()
-    with torch.no_grad(), CallCounter() as counter:
-        network(image)
+    with torch.no_grad(), CallCounter() as counter, WeightsOnCPU():
+        network(torch.zeros(1 if OWN_OPS else 0, *shape, device="cpu"))
     counts = counter.counts
     products = counts["product"]
     paper = products + 2 * counts["norm"] + counts["relu"] + counts["pool"]
@@ -171,7 +176,7 @@ def multiply_adds(network: nn.Module, image: Tensor) -> MultiplyAdds:
 
 
 class CallCounter(TorchFunctionMode):
-    """Counts operations of torch functions while it is active.
+    """Counts operations per image of torch functions while it is active.
 
     Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
@@ -218,12 +223,12 @@ class CallCounter(TorchFunctionMode):
         self.inside = kind == "product"
         result = func(*args, **kwargs)
         self.inside = False
-        if kind == "product":
-            weight = args[1] if len(args) > 1 else kwargs["weight"]
-            # [outputs, ...]; an output element has weight[0].numel() products
-            self.counts[kind] += result.numel() * weight[0].numel()
-        elif kind:
-            self.counts[kind] += result.numel()
+        if kind:
+            products = 1
+            if kind == "product":  # of an output element; weight [outputs, ...]
+                products = (args[1] if len(args) > 1 else kwargs["weight"])[0].numel()
+            elements = max(result.numel(), result.shape[1:].numel())  # of no image, or one
+            self.counts[kind] += elements * products
         return result
 
 
@@ -258,3 +263,20 @@ class OperatorCounter(TorchDispatchMode):
         elif space not in ("aten", "prim", "prims") or self.unknown.search(name):
             self.counter.uncounted.add(f"{space}.{name}")
         return result
+
+
+class WeightsOnCPU(TorchFunctionMode):
+    """For weights on meta, memory on the CPU for one call; an empty batch leaves it untouched."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Call the function with them."""
+        given = {name: _allocated(argument) for name, argument in (kwargs or {}).items()}
+        return func(*map(_allocated, args), **given)
+
+
+def _allocated(argument: Any) -> Any:
+    if isinstance(argument, Tensor) and argument.is_meta:
+        return torch.empty(argument.shape, dtype=argument.dtype, device="cpu")
+    return argument

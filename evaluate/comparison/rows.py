@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from common.data.images import large
 from common.networks.complexity import multiply_adds
 from common.networks.genotype import Cell, FixedCell, Genotype, parse
@@ -184,7 +182,7 @@ def both_adds_of(run: RunFolder) -> tuple[int, int] | None:
             run.genotype, config["channels"], config["cells"], len(images["classes"]),
             image_channels=shape[0], large_images=large(shape),
         )
-        *both, uncounted = multiply_adds(network, torch.zeros(1, *shape))
+    *both, uncounted = multiply_adds(network, shape)
     return None if uncounted else tuple(both)
 
 
