@@ -6,8 +6,9 @@ bypasses it. Averages are explicit instead, with one reduction for all tensors.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -26,6 +27,23 @@ def seed_of(*key: str | int) -> int:
 def generator_of(*key: str | int) -> torch.Generator:
     """A CPU generator with the seed of this key."""
     return torch.Generator().manual_seed(seed_of(*key))
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, *key: str | int) -> Iterator[None]:
+    """Let torch's own generators, of the CPU and of a device, draw by this key in the context.
+
+    For draws that take no generator, such as those of `torch.distributions`. The generators'
+    states are restored at the end.
+    """
+    owners = [torch] if device.type == "cpu" else [torch, torch.get_device_module(device)]
+    states = [owner.get_rng_state() for owner in owners]
+    torch.manual_seed(seed_of(*key))
+    try:
+        yield
+    finally:
+        for owner, state in zip(owners, states, strict=True):
+            owner.set_rng_state(state)
 
 
 @torch.no_grad()

@@ -110,12 +110,12 @@ def _repeat_below_launcher(message: str) -> None:
     """Print again after `accelerate launch` or `torchrun`, whose own traceback would hide it.
 
     Ctrl-C reaches the launcher too, and no exit status of ours silences it. torchrun ends after its
-    processes, so a shell waits for that, at most 10 s.
+    processes, so a shell waits for that, at most a minute.
     """
     launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & set(os.environ)
     if not launched or not is_main_process() or os.name != "posix":
         return
-    wait = "for _ in $(seq 100); do kill -0 $0 2>/dev/null || break; sleep 0.1; done"
+    wait = "for _ in $(seq 600); do kill -0 $0 2>/dev/null || break; sleep 0.1; done"
     subprocess.Popen(
         ["sh", "-c", f'{wait}; echo "$1" >&2', str(os.getppid()), message],
         start_new_session=True,

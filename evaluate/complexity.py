@@ -49,9 +49,10 @@ class Options:
     classes: Annotated[int | None, Between(1, 10**6)] = None
     """Number of classes; by default the data set's."""
     channels: Annotated[int | None, Between(1, 4096)] = None
-    """Channels in the first cell; by default 36, on ImageNet 48 (GDAS' cells: 50 and 52)."""
+    """Channels in the first cell; by default 36, on ImageNet 48 (GDAS' cells: 50 and 52);
+    NAS-Bench-201's 16."""
     cells: Annotated[int | None, Between(1, 200)] = None
-    """Number of cells; by default 20, on ImageNet 14."""
+    """Number of cells; by default 20, on ImageNet 14; NAS-Bench-201's 5 in each stage."""
     json: bool = False
     """Print JSON: one object, or a list with --list."""
 
@@ -67,8 +68,9 @@ def report(options: Options) -> dict[str, Any]:
         raise InputError("--genotype: give a published name, a genotype file or a run folder")
     sizes = ("channels", "cells", "classes", "image_size")
     given = {key: value for key in sizes if (value := getattr(options, key)) is not None}
-    setting = replace(usual(options), **given)
     genotype = load(options.genotype)
+    own = zoo.NASBENCH201 if "cell" in genotype.cells else {}
+    setting = replace(usual(options), **{**own, **given})
     if zoo.is_recurrent(genotype):
         raise InputError(
             f"--genotype {options.genotype}: a recurrent cell; only image networks are counted "

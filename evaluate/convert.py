@@ -24,6 +24,8 @@ WRITERS = {
     "darts": formats.namedtuple_text,
     "nasbench301": formats.numbered_text,
     "naslib": formats.compact_text,
+    "nasbench201": formats.topology_text,
+    "fairdarts": formats.triples_text,
 }
 
 
@@ -33,8 +35,9 @@ class Options:
 
     genotype: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CELL")]
     """A published name, a genotype file, FILE:NAME, a search's run folder, or a genotype's text."""
-    to: Literal["darts", "nasbench301", "naslib", "json"]
-    """The form: DARTS' namedtuple, NAS-Bench-301's dictionary, NASLib's tuples, or our JSON."""
+    to: Literal["darts", "nasbench301", "naslib", "fairdarts", "nasbench201", "json"]
+    """The form: DARTS' namedtuple, NAS-Bench-301's dictionary, NASLib's tuples, FairDARTS'
+    namedtuple of triples, NAS-Bench-201's string, or our JSON."""
 
 
 def text(options: Options) -> str:

@@ -19,12 +19,14 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
+from torch import Tensor
 
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
@@ -35,8 +37,6 @@ from common.run.description import commit
 from common.run.flags import Between, check_bounds
 from common.run.memory import check_memory, of_network
 from common.run.start import set_threads
-from exporting import exported
-from exporting.exported import Form
 
 TOLERANCE = 1e-4  # of a logit
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # the extra [export]
@@ -67,6 +67,8 @@ def export(options: Options) -> None:
         SystemExit: 1, a format differs from the network; nothing was written.
     """
     check(options)
+    from exporting import exported  # timm
+
     trained, largest = load_trained(options.run), max(options.batch_sizes)
     size = (trained.config["channels"], trained.config["cells"])
     check_memory(
@@ -142,7 +144,9 @@ def check(options: Options) -> None:
 
 
 @torch.no_grad()
-def checked_difference(name: str, form: Form, trained: Trained, shapes: list[Shape]) -> float:
+def checked_difference(
+    name: str, form: Callable[[Tensor], Tensor], trained: Trained, shapes: list[Shape]
+) -> float:
     """The largest difference of a logit from the network's, over batches of these shapes.
 
     Raises:

@@ -30,7 +30,6 @@ from common.data import loader
 from common.data.batches import Augmentation, Stream
 from common.data.datasets import Dataset
 from common.data.images import ImageFiles, Images, large
-from common.draw import pictures
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
 from common.networks.trained import METHOD, Trained, load_trained
@@ -205,6 +204,8 @@ def write(run: Path, metrics: dict[str, Any], confusion: list[list[int]]) -> Non
     Raises:
         InputError: the run folder cannot be written.
     """
+    from common.draw import pictures
+
     head = json.dumps(metrics, indent=2, allow_nan=False).removesuffix("\n}")
     rows = ",\n".join(f"    {row}" for row in confusion)
     try:

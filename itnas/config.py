@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from common.errors import InputError
 from common.networks.fits import check_candidates
-from common.run.config import SearchConfig
+from common.run.config import SearchConfig, SpaceFlags
 from common.run.flags import Between, flag
 from itnas.derive import Reweighting
 
@@ -15,7 +15,7 @@ METHOD = "itnas"
 
 
 @dataclass(frozen=True)
-class ITNASConfig(SearchConfig):
+class ITNASConfig(SpaceFlags, SearchConfig):
     """Section 4.1.1: CIFAR-10, 8 cells, 16 channels, 50 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"

@@ -27,9 +27,9 @@ class PRDARTSConfig(SearchConfig):
 
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""
-    space: Literal["dl", "dr", "ur"] = "dl"
+    space: Literal["dl", "dr", "ur", "nasbench201"] = "dl"
     """Which convolutions morphisms can reach (Table II): DARTS-like, depth-restricted,
-    unrestricted."""
+    unrestricted. nasbench201 is refused."""
     candidates: tuple[str, ...] = FIRST
     """Initial candidates of every edge (IV-A); one must be a convolution."""
     cycle_epochs: Annotated[tuple[int, ...], Between(most=10**6)] = (
@@ -82,6 +82,11 @@ class PRDARTSConfig(SearchConfig):
         return 2 * edges, edges
 
     def check(self) -> None:
+        if self.space == "nasbench201":
+            raise InputError(
+                "--space nasbench201: its cells have no separable convolutions, and PR-DARTS' "
+                "candidates are their morphisms; use dl, dr or ur"
+            )
         first = self.first()
         names = " ".join(self.candidates)
         if len(set(first)) < len(first):

@@ -1,6 +1,7 @@
 """Run by test_distributed.py in two processes; what fails here fails there."""
 
 import dataclasses
+import functools
 import runpy
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import tqdm
 from torch.nn import functional as F
 
-from builders import ROOT, make_detector_trainer, make_imagenet_folder, random_images
+from builders import ROOT, drnas, make_detector_trainer, make_imagenet_folder, random_images
 from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import load_train
@@ -24,6 +25,7 @@ from common.networks.genotype import load
 from common.networks.network import Network
 from common.run.config import SearchConfig
 from common.run.folder import Run
+from common.supernet.cell import Mix
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
 from common.training.running_statistics import average_statistics
@@ -32,6 +34,7 @@ from detection import loop
 from edas.config import EDASConfig
 from edas.search import iteration
 from edas.supernet import EDASSuperNet
+from fair_darts import FairSuperNet
 from gdas.rnn_config import GDASRNNConfig
 from gdas.rnn_supernet import RecurrentSuperNet
 from gdas.rnn_trainer import RecurrentSearchTrainer
@@ -179,7 +182,8 @@ def main(folder):
     v, w = trainer.valid_batches.train(0)
     v = v.double()
     everything = (both_x, both_y), (accelerator.gather(v), accelerator.gather(w))
-    wanted = second_order(whole, trainer.weights, trainer.arch, trainer.optimizer, *everything)
+    losses = (functools.partial(whole, batch) for batch in everything)
+    wanted = second_order(*losses, trainer.weights, trainer.arch, trainer.optimizer)
     before = [p.detach().clone() for p in trainer.arch]
     trainer.unrolled_arch_step((x, y), (v, w))
     for parameter, old, gradient in zip(trainer.arch, before, wanted, strict=True):
@@ -198,22 +202,27 @@ def main(folder):
     for parameter in trainer.supernet.parameters():
         everywhere_equal(accelerator, parameter)
 
-    # Where operations are drawn: the same on both, and those that did not run rest on both.
-    drawing = make(accelerator, folder, GDASSuperNet)
-    start = [p.detach().clone() for p in drawing.arch]
-    for step in range(2):
-        torch.manual_seed(accelerator.process_index)  # what a process draws for itself is its own
-        for verb, batches in (
-            (drawing.weight_step, drawing.train_batches),
-            (drawing.arch_step, drawing.valid_batches),
-        ):
-            images, labels = batches.train(step)
-            verb((images.double(), labels))
-        drawing.global_step += 1
-    assert any(p.grad is None for p in drawing.weights)
-    for parameter in drawing.supernet.parameters():
-        everywhere_equal(accelerator, parameter)
-    assert not any(torch.equal(p, old) for p, old in zip(drawing.arch, start, strict=True))
+    # What a method draws, by `generator` or torch's own, and what follows: the same on both.
+    for kind in (GDASSuperNet, ITNASSuperNet, drnas()[1].DrNASSuperNet, FairSuperNet):
+        drawing, drawn = make(accelerator, folder, kind), []
+        start, mixes = [p.detach().clone() for p in drawing.arch], drawing.supernet.mixes
+        drawing.supernet.mixes = lambda *given, m=mixes, d=drawn: d.append(m(*given)) or d[-1]
+        for drawing.global_step in range(2):
+            torch.manual_seed(accelerator.process_index)  # what a process draws for itself
+            for verb, batches in (
+                (drawing.weight_step, drawing.train_batches),
+                (drawing.arch_step, drawing.valid_batches),
+            ):
+                images, labels = batches.train(drawing.global_step)
+                verb((images.double(), labels))
+        for mix in [mix for of_pass in drawn for mix in of_pass]:
+            draw = mix.op if isinstance(mix, Mix) else torch.tensor(mix.active)
+            everywhere_equal(accelerator, draw)
+        for parameter in drawing.supernet.parameters():
+            everywhere_equal(accelerator, parameter)
+        assert not any(torch.equal(p, old) for p, old in zip(drawing.arch, start, strict=True))
+        # Operations that did not run rest on both.
+        assert any(p.grad is None for p in drawing.weights) == (kind is GDASSuperNet)
 
     # The edge that EDAS relaxes: the same on both, and alphas of the others rest on both.
     relaxing = make(accelerator, folder, EDASSuperNet)
@@ -229,23 +238,6 @@ def main(folder):
         everywhere_equal(accelerator, parameter)
     moved = sum(not torch.equal(p, old) for p, old in zip(relaxing.arch, start, strict=True))
     assert 1 <= moved <= 2
-
-    # ITNAS' samples: the same on both, with the inner rows that follow from them.
-    sampling = make(accelerator, folder, ITNASSuperNet)
-    start = [p.detach().clone() for p in sampling.arch]
-    for sampling.global_step in range(2):
-        torch.manual_seed(accelerator.process_index)
-        for verb, batches in (
-            (sampling.arch_step, sampling.valid_batches),
-            (sampling.weight_step, sampling.train_batches),
-        ):
-            images, labels = batches.train(sampling.global_step)
-            verb((images.double(), labels))
-    for parameter in sampling.supernet.parameters():
-        everywhere_equal(accelerator, parameter)
-    for mix in sampling.supernet.mixes(sampling.generator):
-        everywhere_equal(accelerator, mix.op)
-    assert not any(torch.equal(p, old) for p, old in zip(sampling.arch, start, strict=True))
 
     # PR-DARTS' cycles: batches, pools and what new candidates inherit are the same on both.
     changing = make_cycles(accelerator, folder)

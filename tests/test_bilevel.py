@@ -350,7 +350,7 @@ def test_cells_of_skip_connections_are_reported(tmp_path, accelerator, capfd):
 
 def test_finish_draws_the_pictures_of_a_method(tmp_path, accelerator, monkeypatch):
     trainer, drawn = make_search_trainer(tmp_path, accelerator, SuperNet), []
-    monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     line = {"valid_loss": 1.0, "valid_top1": 1.0, "seconds": 1.0, "peak_memory_mib": 1.0}
     trainer.run.append("metrics.jsonl", line)
     trainer.finish(drawn.append)

@@ -411,15 +411,21 @@ def test_rows_are_sorted_by_accuracy_and_the_page_shows_it(page, tmp_path):
     assert labels[:4] == ["gdas", "edas", "darts", "itnas"]
 
 
-def test_each_seed_has_a_row_with_links_to_its_runs_and_logs(page, tmp_path):
+def test_each_seed_has_a_row_with_links_to_its_runs_and_logs_and_their_starts(page, tmp_path):
     for seed in (0, 3):
-        pair(tmp_path, f"a #{seed}", "darts", seed, 80 + seed)
+        started = f"2026-01-0{seed + 1}T02:03:04+00:00"
+        pair(tmp_path, f"a #{seed}", "darts", seed, 80 + seed, started=started)
     (tmp_path / "runs" / "a #3.log").write_text("epoch")
     tags = page()
     targets = [(tmp_path / "report" / unquote(link)).resolve() for link in tags.links]
     names = "a #0", "a #0.train", "a #3", "a #3.log", "a #3.train"
     assert targets == [tmp_path / "runs" / name for name in names]
     assert {"0", "3"} <= set(tags.keys)
+    starts = [text.strip() for text in tags.texts if "2026-01-" in text]
+    span = "2026-01-01 02:03 UTC to 2026-01-04 02:03 UTC"  # older runs do not say it
+    assert starts == ["2026-01-01 02:03", "2026-01-04 02:03", span]
+    report = json.loads((tmp_path / "report" / "comparison.json").read_text())
+    assert report["runs"][0]["started"] == ["2026-01-01 02:03", None]
     assert "seed 0: 80\nseed 3: 83" in tags.titles  # of the mean
     assert {"seed 0", "seed 3"} <= set(tags.texts)  # the rows of curves
 
@@ -454,6 +460,7 @@ def test_methods_have_distinct_colours_that_the_legends_share(read, tmp_path):
 
 def test_provenance_is_in_page_and_json(page, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80, commit="1234567", versions={"torch": "2.99"})
+    pair(tmp_path, "b", "gdas", 0, 80, recipe={"optimizer": "sgd"})  # as older runs, in silence
     texts = page().texts
     report = json.loads((tmp_path / "report" / "comparison.json").read_text())
     about = report["provenance"]
@@ -476,6 +483,17 @@ def test_csv_has_a_line_for_each_seed(read, tmp_path):
     assert found == [("darts", "0", "80.25"), ("darts", "1", "81"), ("gdas", "0", "")]
     assert lines[0]["skips_normal"] == "1" and lines[0]["search_seconds"] == "6.0"
     assert lines[0]["retraining"] == str(tmp_path / "runs" / "a.train")
+
+
+def test_flags_of_existing_searches_are_told(read, tmp_path):
+    """But not those of one run; an older run may not have its command."""
+    shared = "--preset digits --epochs 9"
+    for n, (method, own) in enumerate({"pc_darts": " --warmup-epochs 2", "gdas": ""}.items()):
+        command = f"python {method}/search.py {shared} --seed 0{own} --data-root=x --output /y"
+        pair(tmp_path, f"{n}", method, 0, 80, command=command)
+    assert read()["budget_changes"] == [f"all searches: {shared}", "pc_darts: --warmup-epochs 2"]
+    pair(tmp_path, "2", "darts", 0, 80)
+    assert read()["budget_changes"] == [f"pc_darts: {shared} --warmup-epochs 2", f"gdas: {shared}"]
 
 
 def test_the_report_is_one_page_with_the_runs_own_pictures(page, tmp_path):

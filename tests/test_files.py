@@ -146,13 +146,13 @@ def test_a_damaged_config(tmp_path):
 def test_the_digest_of_a_config_ignores_what_no_result_depends_on():
     description = {
         "method": "m", "mixed_precision": "no", "processes": 1, "commit": "c", "device": "cpu",
-        "machine": "", "versions": {}, "command": "", **vars(Kinds()),
+        "machine": "", "versions": {}, "command": "", "started": "", **vars(Kinds()),
     }  # fmt: skip
     assert unknown(Kinds(), {**description, "lost": 1, "gone": 2}) == ["gone", "lost"]
     assert not unknown(Kinds(), description) and not younger(Kinds(), description)
     del description["share"], description["choice"]
     assert younger(Kinds(), description) == {"choice": "a", "share": None}
-    told = {"output", "resume", "data_root", "device", "machine", "versions", "command"}
+    told = {"output", "resume", "data_root", "device", "machine", "versions", "command", "started"}
     told |= {"extend_epochs"}  # epochs holds the new total
     for name in description:
         same = config_digest({**description, name: "other"}) == config_digest(description)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import weakref
+from datetime import datetime, timedelta, timezone
 
 import pytest
 import torch
@@ -148,11 +149,27 @@ def test_runs_that_begin_in_one_second_have_folders_of_their_own(
         assert {path.name for path in folder.iterdir()} == {"config.json"}
 
 
-def test_a_config_tells_the_whole_command(tmp_path, accelerator, monkeypatch):
+def test_a_config_tells_the_whole_command_and_when_it_was_given(tmp_path, accelerator, monkeypatch):
     words = ["search.py", "--seed", "3", "--data-root", "my images"]
     monkeypatch.setattr(sys, "argv", words)
     run = Run.open(RunConfig(output=str(tmp_path / "run")), "m", accelerator)
-    assert run.read("config.json")["command"].endswith("search.py --seed 3 --data-root 'my images'")
+    config = run.read("config.json")
+    assert config["command"].endswith("search.py --seed 3 --data-root 'my images'")
+    since = datetime.now(timezone.utc) - datetime.fromisoformat(config["started"])
+    assert timedelta(0) <= since < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(("threads", "words"), [(3, ""), (5, " --threads 5")])
+def test_the_command_that_continues_keeps_changed_threads(
+    tmp_path, accelerator, monkeypatch, threads, words
+):
+    """Else the next resume would go back to the first number."""
+    monkeypatch.setattr(sys, "argv", ["search.py"])
+    config = RunConfig(output=str(tmp_path), threads=3)
+    Run.open(config, "m", accelerator)
+    resumed = dataclasses.replace(config, resume=str(tmp_path), threads=threads)
+    command = Run.open(resumed, "m", accelerator).continuation()
+    assert command == f"python search.py --resume {tmp_path}{words}"
 
 
 def test_a_commit_is_of_the_code_and_says_where_files_differ_from_it(tmp_path, monkeypatch):

@@ -17,12 +17,10 @@ from builders import SEARCH_CONFIG, make_retrainer, make_search_trainer
 from common.errors import NotFinite
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
-from common.training import bilevel
 from common.training.bilevel import BilevelTrainer
 from common.training.duration import in_words
 from common.training.loop import peak_memory_mib
 from pr_darts.trainer import CycleTrainer
-from retraining import loop
 
 LAST = 10**6  # an epoch after every warm-up
 
@@ -257,7 +255,7 @@ def scripted_epochs(folder):
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch, part):
     trainer = make_retrainer(tmp_path, accelerator, held_out=part)
-    monkeypatch.setattr(loop.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     scripted_epochs(tmp_path)
     trainer.finish()
     result = json.loads((tmp_path / "result.json").read_text())
@@ -271,7 +269,7 @@ def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monk
 
 def test_result_of_a_search_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch):
     trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
-    monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     scripted_epochs(tmp_path)
     trainer.finish(more=1)
     result = json.loads((tmp_path / "result.json").read_text())

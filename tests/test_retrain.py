@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from builders import (
@@ -19,10 +21,12 @@ from builders import (
 from common.data.batches import Augmentation
 from common.data.datasets import load_train
 from common.data.split import Split
+from common.errors import InputError
 from common.networks.genotype import load
 from common.networks.network import Network
 from common.run.folder import Run
 from retraining.config import PRESETS
+from retraining.optimizer import optimizer_of
 
 
 def test_the_default_is_section_4_2():
@@ -71,7 +75,35 @@ def test_held_out_valid_opens_no_test_image(tmp_path, command, monkeypatch, shar
     }
 
 
-@pytest.mark.parametrize("extra", [[], ["--ema-decay", "0.9"]])
+def steps_of(name):
+    """A weight after each of three steps on the gradient 1 from 0: lr 0.1, momentum 0.5."""
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer, seen = optimizer_of(name, [weight], 0.1, 0.5, weight_decay=0.2), []
+    for _ in range(3):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        seen.append(weight.item())
+    return seen
+
+
+def test_the_papers_sgd_has_classical_momentum_and_others_are_timms():
+    """g = 1 + 0.2 w; v = 0.5 v + g; w = w - 0.1 v, or Nesterov's w - 0.1 (g + 0.5 v)."""
+    expected = {"sgd": [], "nesterov": []}
+    for name, seen in expected.items():
+        w = v = 0
+        for _ in range(3):
+            g = 1 + 0.2 * w
+            v = 0.5 * v + g
+            w -= 0.1 * (g + 0.5 * v if name == "nesterov" else v)
+            seen.append(w)
+    assert {name: pytest.approx(steps_of(name)) for name in expected} == expected
+    assert steps_of("AdamW")[0] == pytest.approx(-0.1)  # Adam's first step is the rate
+    for name, why in {"nothing": "not found", "adahessian": "second derivatives"}.items():
+        with pytest.raises(InputError, match=f"--optimizer {name}: .*{why}.*use sgd, .*adamw"):
+            replace(PRESETS["digits"], optimizer=name, genotype="gdas").check()
+
+
+@pytest.mark.parametrize("extra", [[], ["--ema-decay", "0.9", "--optimizer", "adamw"]])
 def test_resumed_from_any_checkpoint_it_ends_in_the_same_bits(tmp_path, command, extra):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     assert command(TRAIN, *TINY_TRAINING, *extra, "--output", whole)[0] == 0

@@ -313,7 +313,7 @@ def test_result_reports_the_last_and_the_best_epoch(
             "epoch": n + 1, "valid_loss": valid, "valid_perplexity": 10 * valid,
             "test_perplexity": test, "averaged": n > 0, "seconds": n + 1, "peak_memory_mib": 9 - n,
         })  # fmt: skip
-    monkeypatch.setattr(rnn.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     trainer.finish()
     result = json.loads((tmp_path / "result.json").read_text())
     words = len(trainer.corpus.words)

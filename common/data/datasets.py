@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as T
 
 from common.data.image_folder import (
     any_coloured,
@@ -28,7 +27,6 @@ from common.data.image_folder import (
 )
 from common.data.images import ImageFiles, Images, large
 from common.data.normalization import STATISTICS, measure
-from common.data.streamed import evaluation_transform
 from common.distributed import generator_of
 from common.errors import InputError, is_main_process
 
@@ -179,11 +177,15 @@ def _measured(
     root: Path, names: np.ndarray, size: int
 ) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Channels, mean and standard deviation of large images, from a random sample."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    from common.data.streamed import evaluation_transform
+
     sample = torch.randperm(len(names), generator=generator_of("measure"))[:MEASURED]
     paths = [root / os.fsdecode(name) for name in names[sample.numpy()]]
     centre = evaluation_transform(size)
     try:
-        pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
+        pixels = [pil_to_tensor(centre(open_image(path, None))) for path in paths]
     except InputError:
         check_files(root, names)  # names all damaged files, not only this one
         raise

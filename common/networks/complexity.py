@@ -14,7 +14,7 @@ No convention known here gives DARTS' 574 M for its second-order cells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from common.errors import InputError
 from common.networks.genotype import Cell, Genotype
 from common.networks.macro import check_size
 from common.networks.network import Network
+from common.networks.spaces import space_of
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,8 @@ def complexity(genotype: Genotype, setting: Setting) -> Complexity:
         InputError: the genotype has no image network, or the network is too small.
     """
     network = on_meta(genotype, setting, auxiliary=True)
-    image = torch.empty(1, *setting.shape, device="meta")
-    every = parameters(network)
-    return Complexity(every - parameters(network.auxiliary), every, *multiply_adds(network, image))
+    every, counted = parameters(network), multiply_adds(network, setting.shape)
+    return Complexity(every - parameters(network.auxiliary), every, *counted)
 
 
 def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
@@ -110,7 +110,7 @@ def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) ->
             cells.
     """
     check_size(setting.shape, setting.channels)
-    if setting.cells < 3:
+    if setting.cells < space_of(genotype).least_cells:
         raise InputError(
             f"--cells {setting.cells}: must be at least 3; with reduction cells at a third and at "
             "two thirds, a smaller network has no normal cell"
@@ -139,18 +139,22 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def multiply_adds(network: nn.Module, image: Tensor) -> tuple[int, int]:
-    """Multiply-adds of one forward pass by both conventions."""
+def multiply_adds(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
+    """Multiply-adds of one image [C, H, W] by both conventions.
+
+    An empty batch on the CPU has shapes and costs nothing. An image on the meta device, where the
+    weights may be, would first load torch's compiler, for three seconds.
+    """
     network.eval()
-    with torch.no_grad(), CallCounter() as counter:
-        network(image)
+    with torch.no_grad(), CallCounter() as counter, WeightsOnCPU():
+        network(torch.empty(0, *shape, device="cpu"))
     counts = counter.counts
     products = counts["product"]
     return products, products + 2 * counts["norm"] + counts["relu"] + counts["pool"]
 
 
 class CallCounter(TorchFunctionMode):
-    """Counts operations of torch functions while it is active.
+    """Counts operations per image of torch functions while it is active.
 
     Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
@@ -176,9 +180,26 @@ class CallCounter(TorchFunctionMode):
         """Call the function; count its output elements, times the products of each."""
         result = func(*args, **(kwargs or {}))
         kind = self.kinds.get(func)
-        if kind == "product":
-            weight = args[1]  # [outputs, ...]; an output element has weight[0].numel() products
-            self.counts[kind] += result.numel() * weight[0].numel()
-        elif kind:
-            self.counts[kind] += result.numel()
+        if kind:
+            products = 1
+            if kind == "product":
+                products = args[1][0].numel()  # of an output element; weight [outputs, ...]
+            self.counts[kind] += result.shape[1:].numel() * products
         return result
+
+
+class WeightsOnCPU(TorchFunctionMode):
+    """For weights on meta, memory on the CPU for one call; an empty batch leaves it untouched."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Call the function with them."""
+        given = {name: _allocated(argument) for name, argument in (kwargs or {}).items()}
+        return func(*map(_allocated, args), **given)
+
+
+def _allocated(argument: Any) -> Any:
+    if isinstance(argument, Tensor) and argument.is_meta:
+        return torch.empty(argument.shape, dtype=argument.dtype, device="cpu")
+    return argument

@@ -21,8 +21,10 @@ texts of other programs)::
     }
 
 States are numbered as in DARTS: 0 and 1 are the outputs of the two previous cells (a recurrent cell
-has one input, state 0); the computed nodes follow. `output` lists the states that are concatenated
-(averaged in a recurrent cell, and in an image cell with `"join": "mean"`).
+and NAS-Bench-201's `cell` have one input, state 0); the computed nodes follow. `output` lists the
+states that are concatenated (averaged in a recurrent cell, and in an image cell with
+`"join": "mean"`). A node may have any number of edges; one without edges is zero, and
+`"zero": [4]` beside `output` says so.
 """
 
 from __future__ import annotations
@@ -54,13 +56,13 @@ CANDIDATES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
+IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7", "nor_conv_1x1", "nor_conv_3x3")
 OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
 JOINS = ("concat", "mean")
-KINDS = ("normal", "reduction", "recurrent")
+KINDS = ("normal", "reduction", "recurrent", "cell")  # cell: of NAS-Bench-201
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class Edge:
 class Cell:
     """A cell as a graph: number of inputs, edges ordered by target, and the output states.
 
+    An output state that no edge enters is a node of zeros.
+
     Attributes:
         join: how an image cell joins the output states, one of `JOINS`.
     """
@@ -124,7 +128,14 @@ class Cell:
     @property
     def nodes(self) -> int:
         """The number of computed nodes."""
-        return max(edge.target for edge in self.edges) - self.inputs + 1
+        states = [*self.output, *(edge.target for edge in self.edges)]
+        return max(states) - self.inputs + 1
+
+    @property
+    def zero(self) -> tuple[int, ...]:
+        """The nodes that no edge enters; they are zero."""
+        computed = range(self.inputs, self.inputs + self.nodes)
+        return tuple(node for node in computed if not self.into(node))
 
     def into(self, node: int) -> tuple[Edge, ...]:
         """The edges that end in `node`."""
@@ -175,6 +186,11 @@ def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
         Edge(source, inputs + k // 2, Op(name)) for k, (name, source) in enumerate(pairs)
     )
     return Cell(inputs, edges, tuple(range(inputs, inputs + len(pairs) // 2)))
+
+
+def words(kind: str) -> str:
+    """A kind of cell in words: NAS-Bench-201's only one is `cell`."""
+    return kind if kind == "cell" else f"{kind} cell"
 
 
 def published() -> list[str]:
@@ -286,7 +302,7 @@ def json_text(genotype: Genotype) -> str:
     text = json.dumps(genotype.to_json(), indent=2)
     edge = r'\{\s+("from": [^{}]*(?:\{[^{}]*\})?)\s+\}'  # an operation may be an object
     text = re.sub(edge, lambda found: "{" + _in_a_line(found[1]) + "}", text)
-    return re.sub(r'"output": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
+    return re.sub(r'"(?:output|zero)": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
 
 
 def _in_a_line(text: str) -> str:
@@ -314,7 +330,7 @@ def _genotype_from_json(data: Any) -> Genotype:
 
 
 def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
-    _expect(isinstance(data, dict), f"the {kind} cell must be an object")
+    _expect(isinstance(data, dict), f"the {words(kind)} must be an object")
     if "fixed" in data:
         fixed = data["fixed"]
         _expect(
@@ -322,17 +338,32 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
             f'{kind}: unknown fixed cell "{fixed}"; known: {", ".join(FIXED_CELLS)}',
         )
         return FixedCell(fixed)
-    inputs = 1 if kind == "recurrent" else 2
+    inputs = 1 if kind in ("recurrent", "cell") else 2
     _expect(
         _is_int(data.get("inputs")) and data["inputs"] == inputs,
         f'{kind}: "inputs" must be {inputs}',
     )
-    listed = data.get("edges")
-    _expect(isinstance(listed, list) and listed, f'{kind}: "edges" must be a non-empty list')
+    listed, zero = data.get("edges"), data.get("zero", [])
+    _expect(
+        isinstance(zero, list) and all(_is_int(n) and n >= inputs for n in zero)
+        and (kind != "recurrent" or not zero),
+        f'{kind}: "zero" must list the nodes that no edge enters, in an image cell',
+    )
+    _expect(
+        isinstance(listed, list) and (listed or zero), f'{kind}: "edges" must be a non-empty list'
+    )
     edges = [_edge_from_json(kind, inputs, edge) for edge in listed]
-    nodes = range(inputs, max(edge.target for edge in edges) + 1)
+    entered = {edge.target for edge in edges}
+    nodes = range(inputs, max(*entered, *zero, inputs) + 1)
     for node in nodes:
-        _expect(any(e.target == node for e in edges), f"{kind}: no edge ends in node {node}")
+        _expect(
+            node in entered or node in zero,
+            f'{kind}: no edge ends in node {node}; if it shall be zero, add "zero": [{node}]',
+        )
+        _expect(
+            node not in entered or node not in zero,
+            f'{kind}: node {node} is in "zero", but an edge ends in it',
+        )
     output = data.get("output")
     _expect(
         isinstance(output, list) and len(output) > 0
@@ -405,15 +436,17 @@ def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:
         "inputs": cell.inputs,
         "edges": [{"from": e.source, "to": e.target, "op": e.op.to_json()} for e in cell.edges],
         "output": list(cell.output),
+        **({"zero": list(cell.zero)} if cell.zero else {}),
         **({} if cell.join == "concat" else {"join": cell.join}),
     }
 
 
 def _describe(kind: str, cell: Cell | FixedCell) -> list[str]:
     if isinstance(cell, FixedCell):
-        return [f"{kind} cell: fixed, {cell.name}"]
-    lines = [f"{kind} cell"]
+        return [f"{words(kind)}: fixed, {cell.name}"]
+    lines = [words(kind)]
     for node in range(cell.inputs, cell.inputs + cell.nodes):
         terms = [f"{edge.op}(x{edge.source})" for edge in cell.into(node)]
-        lines.append(f"  x{node} = " + " + ".join(f"{term:<16}" for term in terms).rstrip())
+        summed = " + ".join(f"{term:<16}" for term in terms).rstrip()
+        lines.append(f"  x{node} = {summed or 0}")
     return lines

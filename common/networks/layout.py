@@ -16,6 +16,8 @@ def concatenate(maps: Sequence[Tensor]) -> Tensor:
 
     The gradient of each map is a tensor of its own, in the memory format of the first map.
     """
+    if len(maps) == 1:
+        return maps[0]
     plain = torch.compiler.is_compiling() or not torch.is_grad_enabled()
     return torch.cat(list(maps), 1) if plain else _Concatenate.apply(*maps)
 

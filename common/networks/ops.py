@@ -33,6 +33,7 @@ SEPARABLE = {
     "dil_conv_5x5": (5, 2, ()),
 }
 POOLS = ("max_pool_3x3", "avg_pool_3x3")
+DENSE = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}  # NAS-Bench-201's convolutions and their kernels
 
 Builder = Callable[[int, int, bool], nn.Module]  # (channels, stride, affine) -> module
 
@@ -73,6 +74,8 @@ def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
     if op.name in POOLS:
         pool = pooling(op.name, stride)
         return nn.Sequential(pool, nn.BatchNorm2d(channels, affine=False)) if search else pool
+    if op.name in DENSE:
+        return ReluConvNorm(channels, channels, affine, DENSE[op.name], stride)
     if op.name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
     if op.name not in SEPARABLE and (op.name not in PARAMETRISED_OPS or op.kernel is None):
@@ -215,16 +218,28 @@ def halved(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class ReluConvNorm(nn.Sequential):
-    """ReLU, 1x1 convolution, normalisation: adapts the width of a cell's input."""
+    """ReLU, convolution, normalisation; a 1x1 adapts the width of a cell's input."""
 
-    def __init__(self, inputs: int, outputs: int, affine: bool):
+    def __init__(
+        self, inputs: int, outputs: int, affine: bool, kernel: int = 1, stride: int = 1
+    ):
         super().__init__(
             nn.ReLU(),
-            nn.Conv2d(inputs, outputs, 1, bias=False),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
             nn.BatchNorm2d(outputs, affine=affine),
         )
 
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, ceil(H / stride), ceil(W / stride)]."""
+        return self.past_relu(F.relu(x))
+
     def past_relu(self, x: Tensor) -> Tensor:
         """`forward` of a map after its ReLU."""
-        _, convolution, norm = self
-        return norm(convolution(x))
+        return self[2](self.convolve(x, self[1].weight))
+
+    def convolve(self, x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
+        """Its convolution with these weights, of one edge or of several."""
+        (stride, _), (padding, _) = self[1].stride, self[1].padding
+        if padding == 0 and stride > 1:  # PyTorch's strided 1x1 could corrupt memory
+            x, stride = x[:, :, ::stride, ::stride], 1
+        return F.conv2d(x, weight, None, stride, padding, groups=groups)

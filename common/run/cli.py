@@ -19,7 +19,7 @@ from common.run.help import boxes, flat
 # Flags that name files or folders. A leading `~` is expanded; shells leave --output=~/runs alone.
 PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
-    "--weights",
+    "--weights", "--table", "--job-setup",
 }  # fmt: skip
 # Flags that --resume may change. The images are compared by SHA-256, so their folder may move.
 # Other thread counts round differently, which `start` says.
@@ -47,7 +47,11 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
             default = saved(type(default), Path(resume), method)
         except InputError as error:
             raise InputError(f"--resume {error}") from None
-    config = read_flags(type(default), argv, description, default).resolved()
+    config = read_flags(type(default), argv, description, default)
+    sizes = [name for name in ("cells", "nodes") if resume is None and hasattr(config, name)]
+    config = dataclasses.replace(config, **{
+        name: PresetInt(getattr(config, name)) for name in sizes if given(argv, flag(name)) is None
+    }).resolved()  # fmt: skip
     for field in dataclasses.fields(config) if resume is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
         if field.name not in FREE and was != now:

@@ -155,10 +155,14 @@ class RunConfig(LoopConfig):
 
     def check(self) -> None:
         super().check()
-        if self.cells < 3:
+        if self.cells < self.least_cells():
             raise InputError(
                 f"--cells {self.cells}: use 3 or more; two of them are reduction cells"
             )
+
+    def least_cells(self) -> int:
+        """The smallest number of cells."""
+        return 3
 
     def least_size(self) -> tuple[float, float]:
         """Lower bounds for a cell with C channels: feature maps [C, H, W] kept, weights over C^2.
@@ -258,6 +262,48 @@ class SearchConfig(RunConfig):
         return {} if self.candidates is None else {"candidates": list(self.candidates)}
 
 
+@dataclass(frozen=True)
+class SpaceFlags:
+    """Flags of a search in one of several spaces (`common/networks/spaces.py`).
+
+    Put it before the other base, `SearchConfig` or a retraining's.
+    """
+
+    space: Literal["darts", "nasbench201"] = "darts"
+    """Search space. nasbench201: NAS-Bench-201's, with one kind of cell, --nodes 4, and --cells 5
+    in each of three stages (digits: 1)."""
+    table: str | None = None
+    """CSV file with the accuracies of all NAS-Bench-201 cells; metrics.jsonl then has those of each
+    epoch's cell."""
+
+    def resolved(self: ConfigT) -> ConfigT:
+        """NAS-Bench-201's sizes in place of a preset's; its derived cells may hold `none`."""
+        config = super().resolved()
+        if config.space != "nasbench201":
+            return config
+        sizes = {"nodes": 4, "cells": 1 if config.dataset == "digits" else 5}
+        changes = {k: v for k, v in sizes.items() if isinstance(getattr(config, k), PresetInt)}
+        if hasattr(config, "derive_none"):
+            changes["derive_none"] = True
+        return dataclasses.replace(config, **changes)
+
+    def check(self) -> None:
+        super().check()
+        if self.space == "nasbench201" and self.nodes != 4:
+            raise InputError(
+                f"--nodes {self.nodes}: --space nasbench201 has 4, its input included; leave it out"
+            )
+        if self.table is not None and self.space != "nasbench201":
+            raise InputError(f"--table {self.table}: only for --space nasbench201")
+
+    def least_cells(self) -> int:
+        return 1 if self.space == "nasbench201" else super().least_cells()
+
+    def least_size(self) -> tuple[float, float]:
+        """See `RunConfig.least_size`; NAS-Bench-201's cells may run no convolution."""
+        return (2, 2) if self.space == "nasbench201" else super().least_size()
+
+
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 
 LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never started
@@ -265,7 +311,7 @@ LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
 TOLD = {
     "output", "resume", "data_root", "workers", "accept_images", "device", "machine", "versions",
-    "command", "extend_epochs", "extended",
+    "command", "started", "extend_epochs", "extended",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What config.json says of a run beside its flags: command, code, versions, machine."""
+"""What config.json says of a run beside its flags: command, start, code, versions, machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def describe(
         },
         "commit": commit(),
         "command": _command_line(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 

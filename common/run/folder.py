@@ -57,6 +57,7 @@ class Run:
         commit: of the code that started it.
         accelerator: the processes of this run.
         config_digest: of config.json.
+        threads: per process, where a resume changed them.
         pinned: digests of the data it started with, by file name.
         used: the checkpoint to resume from.
         stands_on: that checkpoint's digests of config.json, the pinned files, and the lines
@@ -67,6 +68,7 @@ class Run:
         self.folder, self.method, self.accelerator = folder, method, accelerator
         self.commit: str | None = None
         self.config_digest: str | None = None
+        self.threads: int | None = None
         self.pinned: dict[str, str] = {}
         self.used: Path | None = None
         self.stands_on: dict[str, Any] = {}
@@ -104,6 +106,8 @@ class Run:
         else:
             description = described(run.folder)
             run._check_description(config, description)
+            if description.get("threads") not in (None, config.threads):
+                run.threads = config.threads
         run.commit, run.config_digest = description.get("commit"), config_digest(description)
         if config.resume is not None:
             run.waiting = run._newest()
@@ -139,11 +143,12 @@ class Run:
             raise OSError(errno.ENOSPC, f"{error.strerror}: {fix}") from error
 
     def continuation(self) -> str:
-        """The command that resumes this run, with as many processes."""
+        """The command that resumes this run, with as many processes and threads."""
         start, count = program(), self.accelerator.num_processes
         if count > 1:
             start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
-        return f"{start} --resume {shlex.quote(str(self.folder))}"
+        threads = "" if self.threads is None else f" --threads {self.threads}"
+        return f"{start} --resume {shlex.quote(str(self.folder))}{threads}"
 
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json; None if the run is not finished or the file is damaged."""

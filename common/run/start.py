@@ -40,7 +40,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else torchrun's processes do not connect
         mixed_precision=precision,
-        log_with=config.log_with,
+        log_with=config.log_with or None,  # it warns of an empty list
         project_dir="." if config.log_with else None,  # the run folder takes its place
     )
     config.check_precision(accelerator.mixed_precision)

@@ -16,7 +16,6 @@ import psutil  # a dependency of accelerate
 import torch
 from accelerate import Accelerator
 from accelerate.utils import tqdm
-from timm.utils import AverageMeter
 from torch import Tensor, nn
 
 from common.data.batches import Stream
@@ -70,6 +69,8 @@ class Loop:
         self, config: LoopConfig, run: Run, network: nn.Module, optimizer: torch.optim.Optimizer,
         schedule: LearningRate | None, stream: Stream, *optimizers: torch.optim.Optimizer,
     ):
+        from timm.utils import AverageMeter
+
         self.config, self.run, self.accelerator = config, run, run.accelerator
         self.network, self.optimizer, self.train_batches = network, optimizer, stream
         self.optimizers, self.schedule = (optimizer, *optimizers), schedule

@@ -14,8 +14,9 @@ def provenance(measured: Sequence[Measured]) -> dict[str, Any]:
     """The report's own date (UTC) and commit, and what the config.json of the runs say.
 
     Returns:
-        date and commit of the report; finished: when the first and the last run ended, by the
-        times of their files; runs: every value of commit, machine, device, threads, precision and
+        date and commit of the report; started: when the first and the last run were started, of
+        those that say so; finished: when the first and the last run ended, by the times of their
+        files; runs: every value of commit, machine, device, threads, precision and
         version among the runs, sorted.
     """
     runs = [run for one in measured for run in one.result.runs]
@@ -26,10 +27,12 @@ def provenance(measured: Sequence[Measured]) -> dict[str, Any]:
         for key, value in (own | run.config.get("versions", {})).items():
             values.setdefault(key, set()).add(str(value))
     results = [run.folder / "result.json" for run in runs]
+    starts = sorted(f"{run.started} UTC" for run in runs if run.started)
     ends = sorted(path.stat().st_mtime for path in results if path.exists())
     return {
         "date": _text(datetime.now().timestamp()),
         "commit": commit(),
+        "started": starts[:1] + starts[-1:],
         "finished": [_text(end) for end in ends[:1] + ends[-1:]],
         "runs": {key: sorted(found) for key, found in values.items()},
     }

@@ -21,7 +21,6 @@ from urllib.parse import quote
 import jinja2  # torch needs it
 
 from common.files import write_whole
-from comparison import charts
 from comparison.paired import Pair, preamble, seeds_needed, sentence
 from comparison.progress import duration
 from comparison.published import Printed
@@ -158,8 +157,8 @@ COLUMNS: tuple[tuple[str, str, Callable], ...] = (
     ("memory (MiB)", "memory_mib", plain),
     ("parameters", "params", plain),
     ("multiply-adds", "multiply_adds", plain),
-    ("skips, normal/reduction", "skips", both),
-    ("pools, normal/reduction", "pools", both),
+    ("skips, normal / reduction", "skips", both),
+    ("pools, normal / reduction", "pools", both),
     ("edges changed per epoch, last 3", "changed", partial(plain, style=".1f")),
 )
 
@@ -235,12 +234,14 @@ def seed_rows(report: Report, folder: Path) -> list[tuple[int, list[TableCell], 
     ]
 
 
-def links(result: Result, folder: Path) -> list[tuple[str, str]]:
-    """Names and addresses of run folders and logs, relative to the page's folder."""
+def links(result: Result, folder: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+    """When each run was started; names and addresses of its folder and log, from the page's."""
     found = []
     for name, run in (("search", result.search), ("retraining", result.training)):
-        paths = [] if run is None else [(name, run.folder), (f"{name} log", run.log)]
-        found += [(text, address(path, folder)) for text, path in paths if path.exists()]
+        if run is not None:
+            paths = [(name, run.folder), ("log", run.log)]
+            there = [(text, address(path, folder)) for text, path in paths if path.exists()]
+            found.append((run.started, there))
     return found
 
 
@@ -261,10 +262,10 @@ def printed_of(report: Report) -> list[list[str]]:
 def provenance_rows(report: Report) -> list[tuple[str, str]]:
     """The report's provenance, a line per quantity."""
     about = report.provenance
-    ended = " to ".join(dict.fromkeys(about["finished"]))
+    spans = {name: " to ".join(dict.fromkeys(about[name])) for name in ("started", "finished")}
     return [
         ("report written", f"{about['date']}, commit {about['commit']}"),
-        ("runs finished", ended or NOTHING),
+        *((f"runs {name}", text or NOTHING) for name, text in spans.items()),
         *((name, ", ".join(values)) for name, values in about["runs"].items()),
     ]
 
@@ -299,6 +300,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "label": r.label, "seed": r.seed, "failure": r.failure or None,
                 "searches": [str(r.search.folder)] if r.search else [],
                 "training": r.training and str(r.training.folder),
+                "started": [run.started or None for run in r.runs],
                 "logs": [str(run.log) for run in r.runs if run.log.exists()],
             }
             for r in (one.result for one in report.measured)
@@ -340,6 +342,8 @@ def rendered(report: Report, template: str, **more: Any) -> str:
 
 def page(report: Report, folder: Path) -> str:
     """report.html in a folder."""
+    from comparison import charts
+
     results = [one.result for one in report.measured if one.result.label != CELL]
     by_label = {row.label: [r for r in results if r.label == row.label] for row in report.methods}
     return rendered(

@@ -184,7 +184,7 @@ def both_adds_of(run: RunFolder) -> tuple[int, int] | None:
             run.genotype, config["channels"], config["cells"], len(images["classes"]),
             image_channels=shape[0], large_images=large(shape),
         )
-        return multiply_adds(network, torch.empty(1, *shape))
+    return multiply_adds(network, shape)
 
 
 def changes(search: RunFolder) -> float | None:

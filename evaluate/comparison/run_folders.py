@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +13,18 @@ from typing import Any
 from common.errors import InputError
 from common.files import json_lines
 from common.networks.genotype import Genotype, load
+from common.run.config import TOLD
 from comparison.jobs import tail, wall_seconds
 from comparison.methods import name_of
 from retraining.loop import METHOD as RETRAIN
 
-# Fields of config.json that may differ between runs of one comparison.
-OF_A_RUN = {
-    "seed", "output", "resume", "genotype", "command", "commit", "machine", "versions", "device",
-    "threads", "data_root", "checkpoint_steps", "log_with", "hessian", "cut_accuracy",
+# Fields of config.json that may differ between runs of one comparison. (Two runs of equal epochs
+# differ if one of them was extended: their learning rates were not the same.)
+OF_A_RUN = TOLD - {"extended"} | {
+    "seed", "genotype", "commit", "threads", "checkpoint_steps", "log_with", "hessian",
+    "cut_accuracy",
 }  # fmt: skip
+NEWER = {"optimizer": "sgd"}  # settings that older runs have without saying so
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class RunFolder:
     @property
     def seed(self) -> int:
         return self.config["seed"]
+
+    @property
+    def started(self) -> str:
+        """When it was started (UTC), to the minute; empty in runs of older versions."""
+        return str(self.config.get("started", ""))[:16].replace("T", " ")
 
     @property
     def log(self) -> Path:
@@ -237,11 +246,36 @@ def _labels(searches: Sequence[RunFolder]) -> list[str]:
 
 def differences(one: RunFolder, other: RunFolder) -> dict[str, str]:
     """The settings in which two runs differ and must not, each with both values."""
-    keys = sorted((one.config.keys() | other.config.keys()) - OF_A_RUN)
+    first, second = ({**NEWER, **run.config} for run in (one, other))
+    keys = sorted((first.keys() | second.keys()) - OF_A_RUN)
     return {
-        key: f"{key} {one.config.get(key)} and {other.config.get(key)}"
-        for key in keys if one.config.get(key) != other.config.get(key)
+        key: f"{key} {first.get(key)} and {second.get(key)}"
+        for key in keys if first.get(key) != second.get(key)
     }  # fmt: skip
+
+
+def flags_given(results: Sequence[Result]) -> list[str]:
+    """The flags that the searches were started with, which change their presets.
+
+    Returns:
+        A line on those of all searches, then one for each label with more.
+    """
+    flags: dict[str, list[str]] = {}
+    for result in results:
+        if result.search is not None:
+            flags.setdefault(result.label, _flags(str(result.search.config.get("command", ""))))
+    every = [*flags.values()]
+    shared = [text for text in every[0] if all(text in own for own in every)] if every else []
+    lines = {"all searches": shared}
+    lines |= {label: [text for text in own if text not in shared] for label, own in flags.items()}
+    return [f"{name}: {' '.join(own)}" for name, own in lines.items() if own]
+
+
+def _flags(command: str) -> list[str]:
+    """The flags of a command line with their values, but those that belong to one run."""
+    _, *flags = command.split(" --")
+    names = [re.split("[ =]", text)[0].replace("-", "_") for text in flags]
+    return [f"--{text}" for text, name in zip(flags, names, strict=True) if name not in OF_A_RUN]
 
 
 def _json(path: Path) -> Any:

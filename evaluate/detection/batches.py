@@ -53,7 +53,7 @@ class TrainBatches:
 
     Args:
         split: the images.
-        config: a `train_detector.DetectConfig`.
+        config: a `config.DetectConfig`.
         rank: of this process, which gets an equal share of every batch.
         processes: how many.
 

@@ -13,12 +13,14 @@ from common.data.datasets import Dataset
 from common.errors import InputError
 from common.networks.genotype import Genotype, load, published
 from common.networks.network import check_genotype
+from common.networks.spaces import space_of
 from common.networks.trained import METHOD
 from common.run.cli import given
 from common.run.config import RunConfig, described
 from common.run.flags import Between, flag
 from common.training.schedules import Schedule
 from retraining import recipes
+from retraining.optimizer import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class TrainConfig(RunConfig):
     color_jitter: Annotated[float, Between(0, 10)] = 0.0
     """Colour jitter strength for images read from disk: brightness, contrast, saturation; hue
     gets half."""
+    optimizer: str = "sgd"
+    """Optimizer of the weights: sgd (the papers'), nesterov (NAS-Bench-201's), or one of
+    timm's: adamw, lamb, lion ... Give its --learning-rate too: the recipe's is for SGD."""
     schedule: Schedule = "cosine"
     """Learning-rate schedule: cosine (DARTS), linear to 0 (PC-DARTS on ImageNet), or
     exponential, 0.97 per epoch (DARTS and GDAS on ImageNet)."""
@@ -53,6 +58,7 @@ class TrainConfig(RunConfig):
                 f"--learning-rate-min {self.learning_rate_min}: only for --schedule cosine, not "
                 f"{self.schedule}; use --learning-rate-min 0"
             )
+        check_optimizer(self.optimizer)
 
     def check_processes(self, processes: int) -> None:
         """Also check the parts of `--accumulate`; each has its own batch statistics."""
@@ -89,6 +95,11 @@ class RetrainConfig(TrainConfig):
     held_out_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.5
     """Share of the training images that --held-out valid holds out: 0.5, the search's halves,
     or 0.1 as PC-DARTS' ranking."""
+
+    def least_cells(self) -> int:
+        """See `RunConfig.least_cells`; a run folder's were checked."""
+        known = self.genotype is not None and self.resume is None
+        return space_of(load(self.genotype)).least_cells if known else 1
 
     def check(self) -> None:
         super().check()

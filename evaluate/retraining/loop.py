@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +19,6 @@ from common.data.batches import Augmentation, Batch
 from common.data.images import ImageFiles, Images
 from common.data.split import Split
 from common.distributed import average, seed_of
-from common.draw import pictures
 from common.errors import InputError
 from common.networks import fits
 from common.networks.genotype import Genotype, parse
@@ -34,6 +32,7 @@ from common.training.loop import prepare
 from common.training.schedules import LearningRate
 from common.training.steps import descend
 from retraining.config import RetrainConfig, TrainConfig
+from retraining.optimizer import optimizer_of
 from retraining.pinned import genotype_of, pin_genotype
 
 
@@ -117,6 +116,8 @@ class Retrainer(ImageLoop):
         self, config: RetrainConfig, genotype: Genotype, network: Network, run: Run,
         images: Images, held_out: Images,
     ):
+        from timm.utils import ModelEmaV3
+
         accelerator = run.accelerator
         self.genotype, self.derived = genotype, network
         # Channels last: convolutions run twice as fast on a CPU.
@@ -126,9 +127,9 @@ class Retrainer(ImageLoop):
         if config.compile:  # in place, so names in checkpoints stay
             for compiled in (network, *([] if self.ema is None else [self.ema.module])):
                 compiled.compile()
-        optimizer = torch.optim.SGD(
-            self.weights, config.learning_rate, config.momentum,
-            weight_decay=config.weight_decay, fused=accelerator.device.type in ("cpu", "cuda"),
+        optimizer = optimizer_of(
+            config.optimizer, self.weights, config.learning_rate, config.momentum,
+            config.weight_decay,
         )
         ours = {"rank": accelerator.process_index, "processes": accelerator.num_processes}
         augmentation = Augmentation(
@@ -158,7 +159,7 @@ class Retrainer(ImageLoop):
             yield self.train_batches.cut(self.epoch, self.seen, step)
 
     def weight_step(self, batch: Batch) -> None:
-        """One SGD step with a clipped gradient."""
+        """One optimizer step with a clipped gradient."""
         gradients = average(self.accelerator, self.gradients(batch))
         descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
         if self.ema is not None:
@@ -218,6 +219,8 @@ class Retrainer(ImageLoop):
 
     def finish(self) -> None:
         """Draw pictures, write the result and print it."""
+        from common.draw import pictures
+
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             pictures.run(folder)

@@ -9,8 +9,10 @@ import torch
 
 from common.distributed import generator_of
 from common.networks.genotype import CANDIDATES, Cell, Edge, Genotype, Op
+from common.networks.space import DARTS, Space
+from common.run.config import SpaceFlags
 from common.run.flags import Between
-from common.supernet.supernet import KINDS
+from common.supernet.cell import cell_edges
 from retraining.config import TrainConfig
 from retraining.ranking import check_log
 
@@ -19,7 +21,7 @@ OPERATIONS = [name for name in CANDIDATES if name != "none"]
 
 
 @dataclass(frozen=True)
-class RandomSearchConfig(TrainConfig):
+class RandomSearchConfig(SpaceFlags, TrainConfig):
     """24 cells, each trained for 100 epochs in a network of the supernet's size."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
@@ -45,21 +47,30 @@ PRESETS = {
 }
 
 
-def random_genotype(nodes: int, seed: int, number: int) -> Genotype:
+def random_genotype(nodes: int, seed: int, number: int, space: Space = DARTS) -> Genotype:
     """Random cells number `number` of a seed: two inputs per node, one operation per input.
 
-    Uniform over pairs of earlier nodes and over operations, `none` excluded.
+    Uniform over pairs of earlier nodes and over operations, `none` excluded. In NAS-Bench-201's
+    space every edge has an operation, `none` included.
     """
     generator = generator_of(seed, "random cell", number)
-    cells = {}
-    for kind in KINDS:
-        edges = []
-        for node in range(2, 2 + nodes):
-            sources = torch.randperm(node, generator=generator)[:2].sort().values.tolist()
-            columns = torch.randint(len(OPERATIONS), (2,), generator=generator).tolist()
-            edges += [
-                Edge(source, node, Op(OPERATIONS[column]))
-                for source, column in zip(sources, columns, strict=True)
-            ]
-        cells[kind] = Cell(2, tuple(edges), tuple(range(2, 2 + nodes)))
+    cells = {kind: _random_cell(nodes, generator, space) for kind in space.kinds}
     return Genotype(f"random-seed{seed}-{number:03d}", cells, {"method": METHOD, "seed": seed})
+
+
+def _random_cell(nodes: int, generator: torch.Generator, space: Space) -> Cell:
+    if space.kept is None:
+        ends = cell_edges(nodes, space.inputs)
+        columns = torch.randint(len(space.candidates), (len(ends),), generator=generator).tolist()
+        ops = [Op(space.candidates[column]) for column in columns]
+        edges = tuple(Edge(i, j, op) for (i, j), op in zip(ends, ops, strict=True))
+        return Cell(space.inputs, edges, (nodes,))
+    edges = []
+    for node in range(2, 2 + nodes):
+        sources = torch.randperm(node, generator=generator)[:2].sort().values.tolist()
+        columns = torch.randint(len(OPERATIONS), (2,), generator=generator).tolist()
+        edges += [
+            Edge(source, node, Op(OPERATIONS[column]))
+            for source, column in zip(sources, columns, strict=True)
+        ]
+    return Cell(2, tuple(edges), tuple(range(2, 2 + nodes)))

@@ -16,7 +16,6 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from common.distributed import average, seed_of
-from common.draw import pictures
 from common.errors import InputError
 from common.language.cell import RecurrentCell, recurrent_cell
 from common.language.loop import LanguageLoop, TextConfig, corpus, with_perplexity
@@ -205,6 +204,8 @@ class LanguageTrainer(LanguageLoop):
 
         Reports the last epoch and the epoch of lowest validation loss, which papers report.
         """
+        from common.draw import pictures
+
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             pictures.run(folder)
