@@ -303,7 +303,7 @@ def test_a_search_from_start_to_end_and_killed_on_the_way(method, tmp_path, comm
     drawn = method in ALL_DRAWN
     status, out, err = command(script, *flags, "--output", whole, pictures=drawn)
     assert status == 0 and "normal cell" in out and "note:" not in out, err
-    interrupt_after(3, lambda: command(script, *flags, "--output", killed))
+    interrupt_after(4, lambda: command(script, *flags, "--output", killed))
     with open(killed / "architecture.jsonl", "a") as file:  # of an epoch that runs again
         file.write('{"epoch": 1, "weights": {}}\n')
     status, out, err = command(script, "--resume", killed)
