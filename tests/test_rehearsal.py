@@ -21,6 +21,7 @@ CUDA = {
     "_lazy_init": None, "synchronize": None, "empty_cache": None, "reset_peak_memory_stats": None,
     "set_sync_debug_mode": None, "get_sync_debug_mode": 0, "max_memory_allocated": GIB,
     "memory_reserved": GIB, "mem_get_info": (4 * GIB, 8 * GIB), "get_device_name": "pretended",
+    "get_rng_state": None, "set_rng_state": None,
 }  # fmt: skip
 
 
