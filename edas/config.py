@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import InputError
 from common.networks.fits import check_candidates
-from common.run.config import SearchConfig
+from common.run.config import SearchConfig, SpaceFlags
 from common.run.flags import Between, flag
 
 METHOD = "edas"
 
 
 @dataclass(frozen=True)
-class EDASConfig(SearchConfig):
+class EDASConfig(SpaceFlags, SearchConfig):
     """Section 4.1: CIFAR-10, 20 cells, 25 epochs, batch 64."""
 
     static: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class EDASConfig(SearchConfig):
 
     def resolved(self) -> EDASConfig:
         """Inversion and decay belong to EDAS-inv (4.1)."""
-        inverts = self.variant == "edas-inv"
+        config, inverts = super().resolved(), self.variant == "edas-inv"
         epochs, decay = self.inversion_epochs, self.arch_weight_decay
         if epochs is None:
             epochs = (3 if self.preset == "digits" else 10) if inverts else 0
@@ -61,7 +61,7 @@ class EDASConfig(SearchConfig):
             decay = 1e-3 if inverts else 0.0
         decaying = epochs if self.decay_epochs is None else self.decay_epochs
         return dataclasses.replace(
-            self, inversion_epochs=epochs, arch_weight_decay=decay, decay_epochs=decaying
+            config, inversion_epochs=epochs, arch_weight_decay=decay, decay_epochs=decaying
         )
 
     def provenance(self) -> dict[str, Any]:
@@ -72,7 +72,8 @@ class EDASConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates if isinstance(self.candidates, tuple) else None)
+        names = self.candidates if isinstance(self.candidates, tuple) else None
+        check_candidates(names, self.channels, self.operations)
         if self.decayed != "all" and not (self.arch_weight_decay and self.decay_epochs):
             raise InputError(
                 f"--decayed {self.decayed}: nothing decays; use --variant edas-inv, and "

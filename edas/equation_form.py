@@ -22,10 +22,13 @@ class EquationEDAS(EDASSuperNet):
 
     def mixes(
         self, generator: torch.Generator | None = None, sampled: Sequence[int] = (), sigma: int = 1
-    ) -> list[Sample]:
+    ) -> list[Sample | None]:
         """Eq. 2 and 3, one edge after another; `item` waits for the device at each."""
         samples = []
         for place in self.places:
+            if place.kind not in self.kinds:
+                samples.append(None)
+                continue
             active, weight = [], []
             for i, j in self.edges:
                 columns, weights = self.edge(f"alpha_{place.kind}_{i}-{j}", sampled, sigma)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -116,19 +115,13 @@ def of_run(folder: Path) -> None:
     run((folder,))
 
 
-def run(
-    folders: tyro.conf.Positional[tuple[Path, ...]],
-    /,
-    edges: tuple[int, ...] = (),
-    output: Path | None = None,
-) -> None:
+def run(folders: Sequence[Path], edges: Sequence[int] = (), output: Path | None = None) -> None:
     """Draw `alphas.svg` of one search; of several, that and `cuts.svg`.
 
     Args:
         folders: run folders, a row each; another method's search is shown in `cuts.svg` only.
-        edges: edges to show, 1 to 14 of the normal cell, 15 to 28 of the reduction cell; by
-            default those whose best operation changes most often in all runs.
-        output: the folder to draw into, by default the `pictures` of a single run.
+        edges: edges to show, from 1; none: those whose best operation changes most often.
+        output: the folder to draw into; None: the `pictures` of a single run.
 
     Raises:
         InputError: a folder has no search, there is no such edge, or --output is missing.

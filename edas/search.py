@@ -20,13 +20,14 @@ from common.errors import errors_are_messages
 from common.run.cli import parse
 from common.supernet.supernet import shape
 from common.training.bilevel import BilevelTrainer, open_search
-from edas import figures
 from edas.config import METHOD, PRESETS, EDASConfig
 from edas.supernet import EDASSuperNet
 
 
 def search(config: EDASConfig) -> None:
     """Coordinate descent: each iteration relaxes one edge, drawn at random (3.2)."""
+    from edas import figures
+
     config, run, images, split = open_search(config, METHOD)
     with run:
         supernet = EDASSuperNet(config.candidates, **shape(config, images))

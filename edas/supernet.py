@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from common.networks.genotype import CANDIDATES
+from common.networks.space import DARTS, Space
 from common.supernet.cell import Mix
 from common.supernet.measures import best_operations
 from common.supernet.sampled import Sample, SampledSuperNet
@@ -22,10 +22,12 @@ class EDASSuperNet(SampledSuperNet):
         **shape: see `SuperNet`.
     """
 
-    def __init__(self, candidates: int | Sequence[str] = 7, **shape: int):
+    def __init__(
+        self, candidates: int | Sequence[str] = 7, *, space: Space = DARTS, **shape: int
+    ):
         if isinstance(candidates, int):
-            candidates = [o for o in CANDIDATES if candidates == 8 or o != "none"]
-        super().__init__(candidates=candidates, **shape)
+            candidates = [o for o in space.candidates if candidates == 8 or o != "none"]
+        super().__init__(candidates=candidates, space=space, **shape)
 
     def init_arch(self) -> None:
         """alpha^(i,j) [candidates] of each edge of both kinds of cell, 1e-3 N(0, 1).
@@ -58,7 +60,7 @@ class EDASSuperNet(SampledSuperNet):
 
     def mixes(
         self, generator: torch.Generator | None = None, sampled: Sequence[int] = (), sigma: int = 1
-    ) -> list[Sample]:
+    ) -> list[Sample | None]:
         """Eq. 2; with sigma = -1 Eq. 3.
 
         f_j(x_i) = sum_o softmax(sigma alpha^(i,j))_o o(x_i) on the sampled edge (k, l),
@@ -85,4 +87,4 @@ class EDASSuperNet(SampledSuperNet):
         for n, kind in enumerate(self.kinds):
             own = slice(n * count, (n + 1) * count)
             by_kind[kind] = Sample(active[own], weight[own])
-        return [by_kind[place.kind] for place in self.places]
+        return [by_kind.get(place.kind) for place in self.places]

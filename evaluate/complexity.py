@@ -19,7 +19,7 @@ from common.networks.complexity import Setting, complexity
 from common.networks.genotype import load
 from common.networks.macro import large
 from common.run.cli import read_flags
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, CellName, OperationsFile, check_bounds
 from published.cells import listing
 
 # key of the JSON form -> printed name
@@ -35,8 +35,8 @@ CONVENTIONS = {
 class Options:
     """Which network to count."""
 
-    genotype: str | None = None
-    """A published name, a genotype file, or a search's run folder."""
+    genotype: CellName = None
+    operations: OperationsFile = None
     list: bool = False
     """List every published cell with its counts, the paper's figures and its source."""
     dataset: Literal["cifar10", "cifar100", "imagenet", "folder"] = "cifar10"
@@ -49,9 +49,10 @@ class Options:
     classes: Annotated[int | None, Between(1, 10**6)] = None
     """Number of classes; by default the data set's."""
     channels: Annotated[int | None, Between(1, 4096)] = None
-    """Channels in the first cell; by default 36, on ImageNet 48 (GDAS' cells: 50 and 52)."""
+    """Channels in the first cell; by default 36, on ImageNet 48 (GDAS' cells: 50 and 52);
+    NAS-Bench-201's 16."""
     cells: Annotated[int | None, Between(1, 200)] = None
-    """Number of cells; by default 20, on ImageNet 14."""
+    """Number of cells; by default 20, on ImageNet 14; NAS-Bench-201's 5 in each stage."""
     json: bool = False
     """Print JSON: one object, or a list with --list."""
 
@@ -67,8 +68,9 @@ def report(options: Options) -> dict[str, Any]:
         raise InputError("--genotype: give a published name, a genotype file or a run folder")
     sizes = ("channels", "cells", "classes", "image_size")
     given = {key: value for key in sizes if (value := getattr(options, key)) is not None}
-    setting = replace(usual(options), **given)
     genotype = load(options.genotype)
+    own = zoo.NASBENCH201 if "cell" in genotype.cells else {}
+    setting = replace(usual(options), **{**own, **given})
     if zoo.is_recurrent(genotype):
         raise InputError(
             f"--genotype {options.genotype}: a recurrent cell; only image networks are counted "
@@ -114,6 +116,8 @@ def table(counts: dict[str, Any]) -> str:
     ]
     for key, convention in CONVENTIONS.items():
         lines.append(f"  {convention:<45}  {counts[key]:>15,}  {counts[key] / 1e6:>8.2f} M")
+    if counts["uncounted"]:
+        lines.append(f"  not counted: {', '.join(counts['uncounted'])}, products unknown")
     return "\n".join(lines)
 
 

@@ -11,8 +11,11 @@ import sys
 
 from common.errors import errors_are_messages
 from common.run.cli import parse
-from detection.train_detector import METHOD, DetectConfig, detect
+from detection.config import METHOD, DetectConfig
 
 if __name__ == "__main__":
     with errors_are_messages():
-        detect(parse({"coco": DetectConfig()}, METHOD, sys.argv[1:], __doc__))
+        config = parse({"coco": DetectConfig()}, METHOD, sys.argv[1:], __doc__)
+        from detection.train_detector import detect
+
+        detect(config)

@@ -30,15 +30,15 @@ from common.data import loader
 from common.data.batches import Augmentation, Stream
 from common.data.datasets import Dataset
 from common.data.images import ImageFiles, Images, large
-from common.draw import pictures
 from common.errors import InputError, errors_are_messages
 from common.files import write_whole
 from common.networks.trained import METHOD, Trained, load_trained
 from common.run.cli import read_flags
 from common.run.config import described, saved
 from common.run.description import commit
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, OperationsFile, check_bounds
 from common.run.memory import check_memory, of_network
+from common.run.operations import check_recorded
 from common.run.start import set_threads, test_images, workers
 from common.training.loop import prepare
 from retraining.config import RetrainConfig
@@ -60,6 +60,7 @@ class Options:
     """Batch size, over all processes together; by default the run's."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads per process; by default the usable cores, shared by the processes."""
+    operations: OperationsFile = None
     json: bool = False
     """Print JSON: test.json without the confusion matrix."""
 
@@ -71,6 +72,7 @@ def test(options: Options) -> None:
         InputError: no such run, an unfinished run, or no test images for it.
     """
     check_bounds(options)
+    check_recorded(options.run, options.operations)
     trained = load_trained(options.run)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
@@ -205,6 +207,8 @@ def write(run: Path, metrics: dict[str, Any], confusion: list[list[int]]) -> Non
     Raises:
         InputError: the run folder cannot be written.
     """
+    from common.draw import pictures
+
     head = json.dumps(metrics, indent=2, allow_nan=False).removesuffix("\n}")
     rows = ",\n".join(f"    {row}" for row in confusion)
     try:

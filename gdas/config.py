@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from common.errors import InputError
 from common.networks.fits import check_candidates
 from common.networks.network import FixedReductionCell
-from common.run.config import SearchConfig
+from common.run.config import SearchConfig, SpaceFlags
 from common.run.flags import Between
 
 METHOD = "gdas"
 
 
 @dataclass(frozen=True)
-class GDASConfig(SearchConfig):
+class GDASConfig(SpaceFlags, SearchConfig):
     """Section 4.2: CIFAR-10, 8 cells (N = 2), 16 channels, 240 epochs."""
 
     static: ClassVar[bool] = False
@@ -57,7 +57,11 @@ class GDASConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
+        if self.reduction == "fixed" and self.space != "darts":
+            raise InputError(
+                f"--reduction fixed: --space {self.space} has no reduction cells; leave one out"
+            )
         groups = FixedReductionCell.groups
         if self.reduction == "fixed" and 2 * self.channels % groups:
             raise InputError(

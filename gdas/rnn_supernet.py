@@ -89,7 +89,10 @@ class RecurrentSearchCell(GatedNodes):
             active = draw.active[row]
             kept = [n for n, k in enumerate(active) if self.candidates[k] != "none"]
             if kept:
-                weights = None if draw.weight is None else draw.weight[row][kept]
+                weights = draw.weight
+                if weights is not None:  # an index list would be copied to the device each time
+                    each = weights[row].unbind()
+                    weights = torch.stack([each[n] for n in kept])
                 edges.append((j, [self.candidates[active[n]] for n in kept], weights))
         if not edges:
             return None, []
@@ -151,7 +154,8 @@ class RecurrentSuperNet(LanguageModel):
         log_pr = self.arch[f"alpha_{KIND}"].log_softmax(-1)  # Eq. 4
         o = gumbel(*log_pr.shape, generator=generator)
         if self.sample == "soft":
-            relaxed = ((log_pr + o.to(log_pr)) / tau).softmax(-1)  # Eq. 7
+            o = o.to(log_pr.device, log_pr.dtype, non_blocking=True)
+            relaxed = ((log_pr + o) / tau).softmax(-1)  # Eq. 7
             return Draw([range(len(self.candidates))] * len(self.edges), relaxed.unbind())
         h = (read(log_pr).double() + o).argmax(-1)  # Eq. 6
         weight = straight_through(log_pr, o, h, tau)

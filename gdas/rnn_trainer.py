@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from common.distributed import average, seed_of
-from common.draw import pictures
 from common.language.loop import LanguageLoop, with_perplexity
 from common.language.model import chunk_loss
 from common.language.text import Chunk, Corpus
@@ -168,6 +167,8 @@ class RecurrentSearchTrainer(LanguageLoop):
 
     def finish(self) -> None:
         """Write the genotype, pictures and result; print the cell and the next command."""
+        from common.draw import pictures
+
         genotype, folder = self.genotype(), self.run.folder
         if self.accelerator.is_main_process:
             save(genotype, folder / "genotype.json")

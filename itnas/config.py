@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from common.errors import InputError
 from common.networks.fits import check_candidates
-from common.run.config import SearchConfig
+from common.run.config import SearchConfig, SpaceFlags
 from common.run.flags import Between, flag
 from itnas.derive import Reweighting
 
@@ -15,7 +15,7 @@ METHOD = "itnas"
 
 
 @dataclass(frozen=True)
-class ITNASConfig(SearchConfig):
+class ITNASConfig(SpaceFlags, SearchConfig):
     """Section 4.1.1: CIFAR-10, 8 cells, 16 channels, 50 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
@@ -50,7 +50,7 @@ class ITNASConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
         if "none" in (self.candidates or ()):
             raise InputError(
                 f"--candidates {' '.join(self.candidates)}: Algorithm 1 could derive none, which "

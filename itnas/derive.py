@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.networks.genotype import Cell, Edge, Op
+from common.networks.space import DARTS, Space
 
 Reweighting = Literal["logits", "scores"]
 Pair, Triple = tuple[int, int], tuple[int, int, int]
@@ -24,8 +25,9 @@ def prune(
     b: Mapping[Triple, Tensor],
     candidates: Sequence[str],
     reweighting: Reweighting = "logits",
+    space: Space = DARTS,
 ) -> Cell:
-    """Keep two edges a node, one node after another.
+    """Keep two edges a node (NAS-Bench-201: all), one node after another.
 
     Lines 3 to 6 are left out: line 16 computes the same Z^(i,j) again before line 19 reads it.
 
@@ -33,26 +35,28 @@ def prune(
     follow Algorithm 1, which leaves two edges at nodes with more than three, too.
 
     Args:
-        outer: rows Z^(i,j) [K] of the outer edges (i < 2), distributions.
+        outer: rows Z^(i,j) [K] of the outer edges (i is an input), distributions.
         P: transition matrices P^(m,i,j) [K, K], each row a distribution.
         b: attention logits, scalars; beta^(m,i,j) is their softmax over m.
         candidates: the operation of each of the K columns.
         reweighting: see `attention`.
+        space: of the cell.
 
     Returns:
         The cell; a node's stronger edge comes first, of equal ones the earlier.
     """
     Z = dict(outer)  # 1
     nodes = sorted({j for _, j in outer})  # 2, 3, ...
-    M = {2: strongest(Z, 2)}  # 8: node 2 has only these two
+    first = nodes[0]
+    M = {first: strongest(Z, first, space.kept)}  # 8: it has only outer edges
     for j in nodes[1:]:  # 9
-        for i in range(2, j):  # 10; all these edges (i, j) are inner, 11
+        for i in range(first, j):  # 10; all these edges (i, j) are inner, 11
             for edge in M[i]:  # 12, 13
                 Z[edge] = one_hot(Z[edge])  # 14, Eq. 13
             Z[i, j] = transit(Z, P, b, i, j, (m for m, _ in M[i]), reweighting)  # 16
-        M[j] = strongest(Z, j)  # 19, 20
+        M[j] = strongest(Z, j, space.kept)  # 19, 20
     kept = [Edge(i, j, Op(candidates[int(Z[i, j].argmax())])) for j in nodes for i, _ in M[j]]
-    return Cell(2, tuple(kept), tuple(nodes))
+    return Cell(space.inputs, tuple(kept), tuple(nodes[-space.outputs(len(nodes)) :]))
 
 
 def transit(
@@ -95,11 +99,12 @@ def attention(logits: Tensor, left: Sequence[int], reweighting: Reweighting) -> 
     return logits[left].softmax(0)
 
 
-def strongest(Z: Mapping[Pair, Tensor], j: int) -> list[Pair]:
-    """The edges into node j with top-2 max(Z^(i,j)), the stronger first."""
+def strongest(Z: Mapping[Pair, Tensor], j: int, kept: int | None = 2) -> list[Pair]:
+    """The edges into node j with top-2 max(Z^(i,j)), the stronger first; None: all, in order."""
     edges = [(i, j) for i in range(j)]
-    edges.sort(key=lambda edge: -Z[edge].max().item())  # stable: ties keep their order
-    return edges[:2]
+    if kept is not None:
+        edges.sort(key=lambda edge: -Z[edge].max().item())  # stable: ties keep their order
+    return edges[:kept]
 
 
 def one_hot(row: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from common.networks.macro import Place
 from common.supernet.equation_form import EquationCell
 from common.supernet.gumbel import gumbel
-from itnas.supernet import ITNASSuperNet, triples
+from itnas.supernet import ITNASSuperNet
 
 
 class EquationITNAS(ITNASSuperNet):
@@ -33,13 +33,14 @@ class EquationITNAS(ITNASSuperNet):
         if not self.transition:
             return outer
         P, b = {}, {}
-        for n, triple in enumerate(triples(self.nodes)):
+        for n, triple in enumerate(self.triples()):
             exp = self.arch[f"P_{kind}"][n].exp()
             P[triple] = exp / exp.sum(1, keepdim=True)  # Eq. 10: sum over t of p_st = 1
             b[triple] = self.arch[f"beta_{kind}"][n].exp()
-        Z = dict(zip([(i, j) for i, j in self.edges if i < 2], outer, strict=True))
+        inputs = self.space.inputs
+        Z = dict(zip([(i, j) for i, j in self.edges if i < inputs], outer, strict=True))
         for i, j in self.edges:
-            if i < 2:
+            if i < inputs:
                 continue
             Z[i, j] = torch.zeros_like(outer[0])
             total = sum(b[m, i, j] for m in range(i))

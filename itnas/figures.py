@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import CenteredNorm, LinearSegmentedColormap
@@ -39,7 +38,7 @@ LESS_OR_MORE = LinearSegmentedColormap.from_list(
 ACROSS = 3  # panels a row
 
 
-def run(folder: tyro.conf.Positional[Path]) -> None:
+def run(folder: Path) -> None:
     """Draw ITNAS' own pictures of a run folder into its `pictures` folder.
 
     Raises:
@@ -47,7 +46,7 @@ def run(folder: tyro.conf.Positional[Path]) -> None:
     """
     file = folder / "architecture.jsonl"
     history = json_lines(file) if file.is_file() else []
-    if not history or "P" not in history[-1]["weights"]["normal"]:
+    if not history or not all("P" in of for of in history[-1]["weights"].values()):
         raise InputError(
             f"{folder}: holds no epoch of an ITNAS search with transitions; what other searches "
             "have is drawn by python -m common.draw"

@@ -14,13 +14,14 @@ from common.run.cli import parse
 from common.supernet.gumbel import linear
 from common.supernet.supernet import shape
 from common.training.bilevel import BilevelTrainer, open_search
-from itnas import figures
 from itnas.config import METHOD, PRESETS, ITNASConfig
 from itnas.supernet import ITNASSuperNet
 
 
 def search(config: ITNASConfig) -> None:
     """Eq. 3 in first order; arch step first, as in DARTS' code."""
+    from itnas import figures
+
     config, run, images, split = open_search(config, METHOD)
     with run:
         supernet = ITNASSuperNet(

@@ -17,13 +17,13 @@ from common.supernet.supernet import SuperNet, small_noise
 from itnas.derive import Reweighting, prune
 
 
-def triples(nodes: int) -> list[tuple[int, int, int]]:
+def triples(nodes: int, inputs: int = 2) -> list[tuple[int, int, int]]:
     """The triples (m, i, j) of a cell with that many computed nodes, by i, then j, then m.
 
     Four nodes have 16. All triples of one i are contiguous, and reshape to [j, m].
     """
-    end = 2 + nodes
-    return [(m, i, j) for i in range(2, end) for j in range(i + 1, end) for m in range(i)]
+    end = inputs + nodes
+    return [(m, i, j) for i in range(inputs, end) for j in range(i + 1, end) for m in range(i)]
 
 
 class ITNASSuperNet(SuperNet):
@@ -62,11 +62,16 @@ class ITNASSuperNet(SuperNet):
         if not self.transition:
             super().init_arch()
             return
-        K, count = len(self.candidates), len(triples(self.nodes))
-        shapes = {"alpha": (2 * self.nodes, K), "P": (count, K, K), "beta": (count,)}
+        K, count = len(self.candidates), len(self.triples())
+        outer = self.space.inputs * self.nodes
+        shapes = {"alpha": (outer, K), "P": (count, K, K), "beta": (count,)}
         for name, shape in shapes.items():
             for kind in self.kinds:
                 self.arch[f"{name}_{kind}"] = small_noise(*shape)
+
+    def triples(self) -> list[tuple[int, int, int]]:
+        """The triples of a cell."""
+        return triples(self.nodes, self.space.inputs)
 
     def mix(self, kind: str) -> Mix:
         """All rows without noise at `derive_tau`: for derived, measured and recorded cells."""
@@ -95,14 +100,15 @@ class ITNASSuperNet(SuperNet):
         return ((log_alpha + G) / tau).softmax(-1)
 
     def transitions(self, kind: str) -> tuple[list[Tensor], list[Tensor]]:
-        """P (Eq. 10) and beta (Eq. 12) of the edges (i, j) out of each node i = 2, 3, ...
+        """P (Eq. 10) and beta (Eq. 12) of the edges (i, j) out of each computed node i.
 
         Returns:
             For each i, P [j, m, K, K]: each row a distribution over the operations t on (i, j).
             For each i, beta [j, m]: a distribution over m.
         """
-        sources = range(2, 1 + self.nodes)  # the last node has no edge out of it
-        leaving = [1 + self.nodes - i for i in sources]
+        first, last = self.space.inputs, self.space.inputs + self.nodes - 1
+        sources = range(first, last)  # the last node has no edge out of it
+        leaving = [last - i for i in sources]
         sizes = [i * edges for i, edges in zip(sources, leaving, strict=True)]
         P = self.arch[f"P_{kind}"].softmax(-1).split(sizes)
         beta = self.arch[f"beta_{kind}"].split(sizes)
@@ -126,8 +132,9 @@ class ITNASSuperNet(SuperNet):
         """
         if not self.transition:
             return outer
-        into = {j: [*pair] for j, pair in enumerate(outer.unflatten(0, (-1, 2)), 2)}
-        for i, (P, beta) in enumerate(zip(*self.transitions(kind), strict=True), 2):
+        first = self.space.inputs
+        into = {j: [*rows] for j, rows in enumerate(outer.unflatten(0, (-1, first)), first)}
+        for i, (P, beta) in enumerate(zip(*self.transitions(kind), strict=True), first):
             Z = torch.stack(into[i])  # [m, K]; all edges into node i are known by now
             # A sum of products: autocast would round a matrix product.
             weighted = beta[..., None] * Z  # [j, m, K]
@@ -144,12 +151,12 @@ class ITNASSuperNet(SuperNet):
         cells = {}
         for kind in self.kinds:
             Z = dict(zip(self.edges, self.mix(kind).op.cpu(), strict=True))
-            outer = {(i, j): row for (i, j), row in Z.items() if i < 2}
+            outer = {(i, j): row for (i, j), row in Z.items() if i < self.space.inputs}
             P, b = (
-                dict(zip(triples(self.nodes), values.cpu(), strict=True))
+                dict(zip(self.triples(), values.cpu(), strict=True))
                 for values in (self.arch[f"P_{kind}"].softmax(-1), self.arch[f"beta_{kind}"])
             )
-            cells[kind] = prune(outer, P, b, self.candidates, self.reweighting)
+            cells[kind] = prune(outer, P, b, self.candidates, self.reweighting, self.space)
         return cells
 
     def recorded(self, kind: str) -> dict[str, list]:
@@ -158,7 +165,7 @@ class ITNASSuperNet(SuperNet):
             return {}
         _, beta = self.transitions(kind)
         return {
-            "triples": triples(self.nodes),
+            "triples": self.triples(),
             "P": self.arch[f"P_{kind}"].softmax(-1).tolist(),
             "beta": [score for part in beta for score in part.flatten().tolist()],
         }

@@ -10,14 +10,14 @@ import tyro
 
 from common.errors import InputError
 from common.networks.fits import check_candidates
-from common.run.config import SearchConfig
+from common.run.config import SearchConfig, SpaceFlags
 from common.run.flags import Between
 
 METHOD = "pc_darts"
 
 
 @dataclass(frozen=True)
-class PCDARTSConfig(SearchConfig):
+class PCDARTSConfig(SpaceFlags, SearchConfig):
     """Section 4.2: CIFAR-10, 8 cells, 16 channels, K = 4, 50 epochs of which 15 are warm-up."""
 
     preset: Literal["cifar10", "imagenet", "digits"] = "cifar10"
@@ -49,7 +49,8 @@ class PCDARTSConfig(SearchConfig):
         each, rate = (512, 0.25) if self.preset == "imagenet" else (64, 0.025)
         batch_size = each * self.K if self.batch_size is None else self.batch_size
         rate = rate * self.K if self.learning_rate is None else self.learning_rate
-        return dataclasses.replace(self, batch_size=batch_size, learning_rate=rate)
+        config = super().resolved()
+        return dataclasses.replace(config, batch_size=batch_size, learning_rate=rate)
 
     def provenance(self) -> dict[str, Any]:
         return {
@@ -65,12 +66,12 @@ class PCDARTSConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
         if self.channels % self.K:
             divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]
             raise InputError(
                 f"--K {self.K}: must divide --channels {self.channels}, so one of {divisors}"
             )
+        check_candidates(self.candidates, self.channels // self.K, self.operations)
 
 
 PRESETS = {

@@ -19,7 +19,7 @@ class PartialEquationCell(EquationCell):
 
     def __init__(self, place: Place, nodes: int, candidates: Sequence[str], K: int):
         super().__init__(place, nodes, candidates, width=place.channels // K)
-        self.K, self.reduction = K, place.reduction
+        self.K = K
 
     def edge(self, x: Tensor, i: int, j: int, weight: Tensor) -> Tensor:
         """f_ij(x; S) = sum_o weight_o o(S * x) + (1 - S) * x, S the first 1/K channels."""
@@ -28,7 +28,7 @@ class PartialEquationCell(EquationCell):
         if self.K == 1:
             return mixed
         masked = x[:, width:]
-        if self.reduction and i < 2:
+        if self.place.stride(i) == 2:
             masked = F.max_pool2d(masked, 2, ceil_mode=True)
         x = torch.cat([mixed, masked], 1)
         return rearrange(x, "b (g c) h w -> b (c g) h w", g=self.K)

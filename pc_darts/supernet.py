@@ -49,7 +49,8 @@ class PCDARTSSuperNet(SuperNet):
         alpha = self.arch[f"alpha_{kind}"].softmax(-1)
         if not self.edge_normalization:
             return Mix(alpha)
-        incoming = range(2, 2 + self.nodes)  # node j has j incoming edges
+        first = self.space.inputs
+        incoming = range(first, first + self.nodes)  # node j has j incoming edges
         by_node = self.arch[f"beta_{kind}"].split(list(incoming))
         return Mix(alpha, torch.cat([beta.softmax(0) for beta in by_node]))
 
@@ -63,7 +64,7 @@ class PCDARTSSuperNet(SuperNet):
         return [
             MaskedMix(mix.op, mix.edge, [
                 torch.randperm(place.channels, generator=generator) for _ in self.edges
-            ])
+            ]) if mix else None
             for place, mix in zip(self.places, mixes, strict=True)
         ]  # fmt: skip
 

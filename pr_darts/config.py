@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import InputError
+from common.networks.fits import check_own
 from common.networks.genotype import Op
 from common.run.config import SearchConfig
 from common.run.flags import Between
@@ -27,9 +28,9 @@ class PRDARTSConfig(SearchConfig):
 
     preset: Literal["cifar10", "digits"] = "cifar10"
     """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""
-    space: Literal["dl", "dr", "ur"] = "dl"
+    space: Literal["dl", "dr", "ur", "nasbench201"] = "dl"
     """Which convolutions morphisms can reach (Table II): DARTS-like, depth-restricted,
-    unrestricted."""
+    unrestricted. nasbench201 is refused."""
     candidates: tuple[str, ...] = FIRST
     """Initial candidates of every edge (IV-A); one must be a convolution."""
     cycle_epochs: Annotated[tuple[int, ...], Between(most=10**6)] = (
@@ -82,6 +83,11 @@ class PRDARTSConfig(SearchConfig):
         return 2 * edges, edges
 
     def check(self) -> None:
+        if self.space == "nasbench201":
+            raise InputError(
+                "--space nasbench201: its cells have no separable convolutions, and PR-DARTS' "
+                "candidates are their morphisms; use dl, dr or ur"
+            )
         first = self.first()
         names = " ".join(self.candidates)
         if len(set(first)) < len(first):
@@ -97,6 +103,7 @@ class PRDARTSConfig(SearchConfig):
                     f"--candidates '{op}': lies outside of --space {self.space}, which has "
                     f"{SPACES[self.space]} (Table II)"
                 )
+        check_own([op.name for op in first], self.channels, self.operations)
         check(self, first, SPACES[self.space])
         super().check()
         if self.stop_on_collapse != "off":

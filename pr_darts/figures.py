@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -33,7 +32,7 @@ ACCURACIES = {
 }  # fmt: skip
 
 
-def run(folder: tyro.conf.Positional[Path]) -> None:
+def run(folder: Path) -> None:
     """Draw `pictures/cycles.svg` and `.png` of a PR-DARTS search, finished or not.
 
     Raises:

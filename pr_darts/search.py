@@ -20,7 +20,6 @@ from common.errors import errors_are_messages
 from common.run.cli import parse
 from common.supernet.supernet import shape
 from common.training.bilevel import open_search
-from pr_darts import figures
 from pr_darts.config import METHOD, PRESETS, PRDARTSConfig, discoverable
 from pr_darts.cycles import Cycle
 from pr_darts.morphisms import SPACES
@@ -32,6 +31,8 @@ from pr_darts.trainer import CycleTrainer
 
 def search(config: PRDARTSConfig) -> None:
     """The cycles of Table I (III-A, III-B.2) in first order; arch step first (authors' code)."""
+    from pr_darts import figures
+
     config, run, images, split = open_search(config, METHOD)
     with run:
         supernet = PRDARTSSuperNet(

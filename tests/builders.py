@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,10 @@ from common.training.bilevel import BilevelTrainer
 from comparison.settings import CompareConfig
 from detection.batches import TrainBatches
 from detection.coco import read_split
+from detection.config import DetectConfig
 from detection.loop import DetectorTrainer
 from detection.ssd import detector
-from detection.train_detector import DetectConfig, backbone
+from detection.train_detector import backbone
 from edas import config as edas
 from edas.supernet import EDASSuperNet
 from gdas import config as gdas
@@ -51,6 +53,7 @@ from retraining.loop import Retrainer
 from retraining.rnn import LanguageTrainer
 
 ROOT = Path(__file__).parent.parent
+SLOW = {"torchvision", "timm", "matplotlib", "scipy", "sklearn"}  # common/README.md: imports
 
 # ---------------------------------------------------------------------------------------- commands
 
@@ -91,6 +94,16 @@ def evaluate_module(name):
 
 
 @functools.cache
+def drnas():
+    """DrNAS as `common/supernet/README.md` has it, word for word: its code, and its module."""
+    page = (ROOT / "common/supernet/README.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    module = sys.modules["drnas"] = types.ModuleType("drnas")  # dataclasses look there
+    exec(compile(code, "drnas.py", "exec"), vars(module))
+    return code, module
+
+
+@functools.cache
 def command_configs():
     """A config of each command, by its script."""
     return {
@@ -108,6 +121,7 @@ def command_configs():
         "evaluate/compare.py": CompareConfig(),
         "evaluate/test.py": evaluate_module("test").Options(Path()),
         "evaluate/export.py": evaluate_module("export").Options(Path()),
+        "evaluate/watch.py": evaluate_module("watch").Options(Path()),
         "evaluate/complexity.py": evaluate_module("complexity").Options(),
         "evaluate/benchmark.py": evaluate_module("benchmark").Options(),
         "evaluate/reproduce.py": ReproduceConfig(),

@@ -1,16 +1,19 @@
 """Run by test_distributed.py in two processes; what fails here fails there."""
 
 import dataclasses
+import functools
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import tqdm
+from accelerate.utils import gather_object, tqdm
 from torch.nn import functional as F
 
-from builders import ROOT, make_detector_trainer, make_imagenet_folder, random_images
+from builders import ROOT, drnas, make_detector_trainer, make_imagenet_folder, random_images
 from common.data import loader
 from common.data.batches import Augmentation
 from common.data.datasets import load_train
@@ -22,8 +25,10 @@ from common.language.small_language import small_text
 from common.language.text import Columns, Corpus
 from common.networks.genotype import load
 from common.networks.network import Network
+from common.preemption import Preempted, preemptible
 from common.run.config import SearchConfig
 from common.run.folder import Run
+from common.supernet.cell import Mix
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
 from common.training.running_statistics import average_statistics
@@ -32,6 +37,7 @@ from detection import loop
 from edas.config import EDASConfig
 from edas.search import iteration
 from edas.supernet import EDASSuperNet
+from fair_darts import FairSuperNet
 from gdas.rnn_config import GDASRNNConfig
 from gdas.rnn_supernet import RecurrentSuperNet
 from gdas.rnn_trainer import RecurrentSearchTrainer
@@ -62,11 +68,46 @@ def trainer_images():
     return random_images(80)
 
 
-def make(accelerator, folder, kind=PCDARTSSuperNet, **how):
+def make(accelerator, folder, kind=PCDARTSSuperNet, how=(), dtype=torch.float64, **changes):
     images = trainer_images()
-    supernet = kind(**how, channels=4, cells=3, nodes=2, classes=3).double()
-    run = Run(folder, "test", accelerator)
-    return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
+    supernet = kind(**dict(how), channels=4, cells=3, nodes=2, classes=3).to(dtype)
+    if accelerator.is_main_process:
+        folder.mkdir(exist_ok=True)
+    accelerator.wait_for_everyone()
+    run, config = Run(folder, "test", accelerator), dataclasses.replace(CONFIG, **changes)
+    return BilevelTrainer(config, supernet, run, images, Split.halves(80, 0))
+
+
+def signalled(accelerator, folder, after=None):
+    """A short search, whose second process gets a signal in a step; it stopped, and its state."""
+    how = {"dtype": torch.float32, "resume": str(folder), "checkpoint_steps": 50}
+    trainer = make(accelerator, folder, **how)
+    stopped = None
+    with preemptible():
+        try:
+            for _ in trainer.epochs():
+                for train, valid in trainer.batches():
+                    trainer.arch_step(valid)
+                    trainer.weight_step(train)
+                    if trainer.global_step == after and accelerator.process_index == 1:
+                        os.kill(os.getpid(), signal.SIGUSR1)
+                trainer.validate()
+        except Preempted:
+            stopped = trainer.global_step
+    return stopped, trainer
+
+
+def preemption(accelerator, folder):
+    """One process is signalled; both stop after the same step, and go on to the same bits."""
+    whole = signalled(accelerator, folder / "whole")[1]
+    stops = [signalled(accelerator, folder / "stopped", after)[0] for after in (0, 1)]
+    _, resumed = signalled(accelerator, folder / "stopped")
+    assert stops == [1, 2] and gather_object(stops) == [1, 2, 1, 2]  # at the end of that step
+    (line,), (other,) = (t.run.lines("metrics.jsonl") for t in (whole, resumed))
+    assert all(line[name] == other[name] for name in ("train_loss", "valid_loss", "valid_top1"))
+    expected = whole.network.state_dict()  # with running statistics of all processes
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 def make_cycles(accelerator, folder):
@@ -155,7 +196,7 @@ def everywhere_equal(accelerator, tensor):
 def main(folder):
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
-    trainer = make(accelerator, folder, K=2)
+    trainer = make(accelerator, folder, how={"K": 2})
 
     # Averaged gradients are those of the whole batch (normalisations by running statistics).
     trainer.supernet.eval()
@@ -179,7 +220,8 @@ def main(folder):
     v, w = trainer.valid_batches.train(0)
     v = v.double()
     everything = (both_x, both_y), (accelerator.gather(v), accelerator.gather(w))
-    wanted = second_order(whole, trainer.weights, trainer.arch, trainer.optimizer, *everything)
+    losses = (functools.partial(whole, batch) for batch in everything)
+    wanted = second_order(*losses, trainer.weights, trainer.arch, trainer.optimizer)
     before = [p.detach().clone() for p in trainer.arch]
     trainer.unrolled_arch_step((x, y), (v, w))
     for parameter, old, gradient in zip(trainer.arch, before, wanted, strict=True):
@@ -198,22 +240,27 @@ def main(folder):
     for parameter in trainer.supernet.parameters():
         everywhere_equal(accelerator, parameter)
 
-    # Where operations are drawn: the same on both, and those that did not run rest on both.
-    drawing = make(accelerator, folder, GDASSuperNet)
-    start = [p.detach().clone() for p in drawing.arch]
-    for step in range(2):
-        torch.manual_seed(accelerator.process_index)  # what a process draws for itself is its own
-        for verb, batches in (
-            (drawing.weight_step, drawing.train_batches),
-            (drawing.arch_step, drawing.valid_batches),
-        ):
-            images, labels = batches.train(step)
-            verb((images.double(), labels))
-        drawing.global_step += 1
-    assert any(p.grad is None for p in drawing.weights)
-    for parameter in drawing.supernet.parameters():
-        everywhere_equal(accelerator, parameter)
-    assert not any(torch.equal(p, old) for p, old in zip(drawing.arch, start, strict=True))
+    # What a method draws, by `generator` or torch's own, and what follows: the same on both.
+    for kind in (GDASSuperNet, ITNASSuperNet, drnas()[1].DrNASSuperNet, FairSuperNet):
+        drawing, drawn = make(accelerator, folder, kind), []
+        start, mixes = [p.detach().clone() for p in drawing.arch], drawing.supernet.mixes
+        drawing.supernet.mixes = lambda *given, m=mixes, d=drawn: d.append(m(*given)) or d[-1]
+        for drawing.global_step in range(2):
+            torch.manual_seed(accelerator.process_index)  # what a process draws for itself
+            for verb, batches in (
+                (drawing.weight_step, drawing.train_batches),
+                (drawing.arch_step, drawing.valid_batches),
+            ):
+                images, labels = batches.train(drawing.global_step)
+                verb((images.double(), labels))
+        for mix in [mix for of_pass in drawn for mix in of_pass]:
+            draw = mix.op if isinstance(mix, Mix) else torch.tensor(mix.active)
+            everywhere_equal(accelerator, draw)
+        for parameter in drawing.supernet.parameters():
+            everywhere_equal(accelerator, parameter)
+        assert not any(torch.equal(p, old) for p, old in zip(drawing.arch, start, strict=True))
+        # Operations that did not run rest on both.
+        assert any(p.grad is None for p in drawing.weights) == (kind is GDASSuperNet)
 
     # The edge that EDAS relaxes: the same on both, and alphas of the others rest on both.
     relaxing = make(accelerator, folder, EDASSuperNet)
@@ -229,23 +276,6 @@ def main(folder):
         everywhere_equal(accelerator, parameter)
     moved = sum(not torch.equal(p, old) for p, old in zip(relaxing.arch, start, strict=True))
     assert 1 <= moved <= 2
-
-    # ITNAS' samples: the same on both, with the inner rows that follow from them.
-    sampling = make(accelerator, folder, ITNASSuperNet)
-    start = [p.detach().clone() for p in sampling.arch]
-    for sampling.global_step in range(2):
-        torch.manual_seed(accelerator.process_index)
-        for verb, batches in (
-            (sampling.arch_step, sampling.valid_batches),
-            (sampling.weight_step, sampling.train_batches),
-        ):
-            images, labels = batches.train(sampling.global_step)
-            verb((images.double(), labels))
-    for parameter in sampling.supernet.parameters():
-        everywhere_equal(accelerator, parameter)
-    for mix in sampling.supernet.mixes(sampling.generator):
-        everywhere_equal(accelerator, mix.op)
-    assert not any(torch.equal(p, old) for p, old in zip(sampling.arch, start, strict=True))
 
     # PR-DARTS' cycles: batches, pools and what new candidates inherit are the same on both.
     changing = make_cycles(accelerator, folder)
@@ -314,6 +344,8 @@ def main(folder):
     assert shared[0]["top1"] == whole[0]["top1"]
     assert abs(shared[0]["loss"] - whole[0]["loss"]) < 1e-6
     assert torch.equal(2 * torch.tensor(shared[1]), torch.tensor(whole[1]))
+
+    preemption(accelerator, folder)
 
     # A detector: the weights stay equal, and each validation image is looked at once.
     if accelerator.is_main_process:

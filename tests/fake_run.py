@@ -1,7 +1,8 @@
 """A fake search or retraining: the same flags and run folder, no training.
 
 The tests of evaluate/compare.py start it as a script. `FAKE` in the environment names the run that
-goes wrong: {"fail": folder, "full": folder, "slow": end of names}.
+goes wrong: {"fail": folder, "full": folder, "slow": end of names}
+(slow: only at its first start).
 """
 
 import json
@@ -91,7 +92,7 @@ def main(argv):
         write(folder, "asked", argv)
     seed = json.loads((folder / "config.json").read_text())["seed"]
     asked = json.loads((folder / "asked").read_text())
-    if folder.name.endswith(wrong.get("slow", "none")):
+    if folder.name.endswith(wrong.get("slow", "none")) and "--resume" not in given:
         time.sleep(60)  # where Ctrl-C is ignored (a job of a shell), it is terminated later
     if wrong.get("fail") == folder.name:
         print("first line\nerror: the loss was not finite at step 7")

@@ -10,11 +10,9 @@ import pytest
 import torch
 
 from builders import (
-    assert_same_run,
     calls_of,
     interrupt_after,
     launch,
-    metrics_of,
 )
 from common.baselines import darts
 from common.data.datasets import load_train
@@ -45,19 +43,6 @@ def test_the_digits_presets_search_the_whole_space_for_60_arch_steps():
     assert config.nodes == 6 and (1438 // 2 // config.batch_size) * config.epochs >= 60
     assert random_cells.PRESETS["digits"].samples == 8
     assert random_cells.PRESETS["digits"].nodes == 6
-
-
-@pytest.mark.parametrize("order", [1, 2])
-def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command, order):
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    status, out, err = command(DARTS, *SMALL, "--order", order, "--output", whole)
-    assert status == 0 and "normal cell" in out, err
-    interrupt_after(1, lambda: command(DARTS, *SMALL, "--order", order, "--output", resumed))
-    status, out, err = command(DARTS, "--resume", resumed)
-    assert status == 0 and "resuming at epoch 1, step 2" in out, err
-    assert_same_run(whole, resumed)
-    assert json.loads((whole / "config.json").read_text())["order"] == order
-    assert metrics_of(whole)[0]["cut_statistics"] == "batch"
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -135,7 +120,7 @@ def test_a_random_search_keeps_all_cells_and_resumes(tmp_path, command):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(RANDOM, *flags, "--output", whole)
     assert status == 0 and "of 3 cells" in out, err
-    interrupt_after(3, lambda: command(RANDOM, *flags, "--output", resumed))  # in the second cell
+    interrupt_after(4, lambda: command(RANDOM, *flags, "--output", resumed))  # in the second cell
     first = (resumed / "cells/000/result.json").stat().st_mtime_ns
     status, out, err = command(RANDOM, "--resume", resumed)
     assert status == 0, err

@@ -9,7 +9,7 @@ import torch
 from common.errors import InputError, UnreadableFile
 from detection.batches import TrainBatches
 from detection.coco import read_split
-from detection.train_detector import DetectConfig
+from detection.config import DetectConfig
 from shapes import make_coco
 
 

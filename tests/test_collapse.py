@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from builders import SEARCH_CONFIG, make_search_trainer, snapshot, unchanged
 from common.errors import InputError
-from common.networks.genotype import FixedCell, cell_from_pairs, load
+from common.networks.genotype import Cell, Edge, FixedCell, Op, cell_from_pairs, load
 from common.supernet.supernet import SuperNet
 from common.training.collapse import dominated_by_skips, epoch_before, verdict
 from common.training.hessian import dominant_eigenvalue
@@ -94,20 +94,24 @@ def test_half_of_its_edges_dominate_a_cell():
     assert dominated_by_skips(cell_from_pairs(pairs))
     assert not dominated_by_skips(cell_from_pairs(pairs[1:] + pairs[2:3]))
     assert not dominated_by_skips(FixedCell("gdas_frc"))
+    few = dataclasses.replace(cell_from_pairs(pairs), output=(2, 3, 4, 5))  # two nodes are zero
+    assert dominated_by_skips(few) and not dominated_by_skips(dataclasses.replace(few, edges=()))
 
 
 def test_rules():
-    skips = [{"skips_normal": k} for k in (0, 1, 3, 4)]
-    assert epoch_before("skips", skips[:3], nodes=4) is None
-    assert epoch_before("skips", skips, nodes=4) == 2
-    assert epoch_before("skips", skips[3:], nodes=4) == 0
+    pairs = [("skip_connect", 0), ("skip_connect", 1)] + [("sep_conv_3x3", 0)] * 2
+    skips, convolutions = cell_from_pairs(pairs), cell_from_pairs(pairs[::-1][:2] * 2)
+    assert epoch_before("skips", [{}] * 4, convolutions) is None
+    assert epoch_before("skips", [{}] * 4, skips) == 2
+    assert epoch_before("skips", [{}], skips) == 0
+    assert epoch_before("skips", [], None) is None
     flat = [{"hessian_eigenvalue": -1.0}] * 8
-    assert epoch_before("eigenvalue", flat, nodes=4) is None
+    assert epoch_before("eigenvalue", flat, skips) is None
     # the mean of the last five was 1 five epochs ago and is 1.4 now
     risen = [*flat, {"hessian_eigenvalue": 3.0}]
-    assert epoch_before("eigenvalue", risen, nodes=4) == 3
-    assert epoch_before("eigenvalue", [*flat, {"hessian_eigenvalue": 2.6}], nodes=4) is None
-    assert epoch_before("off", risen, nodes=4) is None
+    assert epoch_before("eigenvalue", risen, skips) == 3
+    assert epoch_before("eigenvalue", [*flat, {"hessian_eigenvalue": 2.6}], skips) is None
+    assert epoch_before("off", risen, skips) is None
 
 
 def test_eigenvalue_rule_needs_the_eigenvalue():
@@ -126,7 +130,7 @@ def test_a_stopped_search_keeps_earlier_cells_and_resumes_the_same(command, tmp_
 
     monkeypatch.setattr(
         common.training.bilevel, "epoch_before",
-        lambda rule, lines, nodes: 1 if len(lines) == 3 else None,
+        lambda rule, lines, *_: 1 if len(lines) == 3 else None,
     )
     flags = [*TINY, "--stop-on-collapse", "skips", "--output", tmp_path / "run"]
     status, out, _ = command(DARTS, *flags)
@@ -169,6 +173,15 @@ def test_a_verdict_gives_entropy_and_the_largest_weight():
     assert len(lines) == 2 and lines[1].startswith("warning: the normal cell is nearly undecided")
     (line,) = verdict_of(MIXED, [[1.0]] * 14)  # PR-DARTS' last pools
     assert "decided" in line
+
+
+def test_a_verdict_says_no_more_than_is_true_of_gates_and_zeros():
+    """Gates are no distribution, so they have no entropy; nodes without edges are named."""
+    cell = Cell(2, (Edge(0, 3, Op("sep_conv_3x3")),), (2, 3, 4))
+    assert verdict("normal", cell, [[0.5, 0.125], [0.75, 0.5]]) == [
+        "normal cell: candidates' weights 0.12 to 0.75",
+        "warning: nodes of the normal cell without edges, which are zero: x2, x4",
+    ]
 
 
 @pytest.mark.parametrize(("name", "said"), [

@@ -14,7 +14,7 @@ import pytest
 
 import fake_run
 from common.errors import InputError
-from comparison import conduct, methods, planned, running
+from comparison import conduct, executor, methods, planned, running
 from comparison.conduct import compare
 from comparison.executor import LocalExecutor
 from comparison.jobs import Job
@@ -197,7 +197,7 @@ def test_missing_cells_fail_a_job_and_those_that_need_it_and_free_its_place(tmp_
         Job("second", "x", 0, ("-c", write), (), tmp_path / "second", needs=("first",)),
         Job("third", "x", 0, ("-c", write), (), tmp_path / "third"),
     ]
-    running.run_all(jobs, [None], 1, View(jobs, 1))
+    running.run_all(jobs, LocalExecutor([None], 1), View(jobs, 1))
     assert [job.state for job in jobs] == ["failed", "failed", "done"]
     assert [job.why for job in jobs[:2]] == ["no cells", "needs first, which failed"]
 
@@ -237,37 +237,40 @@ def test_another_budget_in_the_same_folder_is_refused(faked, tmp_path):
 
 
 def test_places_take_turns_on_gpus(monkeypatch):
-    monkeypatch.setattr(running.torch.cuda, "device_count", lambda: 2)
-    assert running.devices(None) == ["0", "1"] and running.devices(3) == ["0", "1", "0"]
-    monkeypatch.setattr(running.torch.cuda, "device_count", lambda: 0)
-    assert running.devices(None) == [None] and running.devices(2) == [None, None]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(executor.torch.cuda, "device_count", lambda: 2)
+    assert executor.devices(None) == ["0", "1"] and executor.devices(3) == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-a1")  # a cluster's: no other may be used
+    assert executor.devices(3) == ["5", "GPU-a1", "5"]
+    monkeypatch.setattr(executor.torch.cuda, "device_count", lambda: 0)
+    assert executor.devices(None) == [None] and executor.devices(2) == [None, None]
 
 
 def test_a_run_gets_its_gpu_and_threads(tmp_path):
     script = tmp_path / "say.py"
     script.write_text("import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], sys.argv[1:])")
     job = Job("x", "x", 4, (str(script),), ("--K", "2"), tmp_path / "runs" / "x")
-    executor = LocalExecutor(["1"], threads=3)
-    executor.submit(job)
-    assert not executor.has_room()
-    while not executor.poll():
+    local = LocalExecutor(["1"], threads=3)
+    local.submit(job)
+    assert not local.has_room()
+    while not local.poll():
         time.sleep(0.01)
-    assert executor.has_room() and job.state == "failed"  # it writes no result
+    assert local.has_room() and job.state == "failed"  # it writes no result
     said = job.log.read_text()
     assert said.startswith("1 ['--K', '2', '--seed', '4', '--threads', '3', '--output'")
 
 
-def test_cancel_stops_the_workers_of_a_launcher(tmp_path):
+def test_a_stop_ends_the_workers_of_a_launcher(tmp_path):
     sleep = "import time; time.sleep(60)"
     launch = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
-    executor = LocalExecutor([None], 1)
-    executor.submit(Job("x", "x", 0, ("-c", launch), (), tmp_path / "runs" / "x"))
+    local = LocalExecutor([None], 1)
+    local.submit(Job("x", "x", 0, ("-c", launch), (), tmp_path / "runs" / "x"))
     me, tree = psutil.Process(), []
     while len(tree) < 2:
         tree = me.children(recursive=True)
         time.sleep(0.05)
-    executor.cancel()
-    assert executor.has_room()
+    local.stop()
+    assert local.has_room()
     left = [process for process in tree if process.is_running()]  # nobody waited for a zombie
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)
 

@@ -22,8 +22,9 @@ from common.networks.genotype import load, save
 from common.networks.network import Network
 from common.run.folder import Run
 from detection import draw, train_detector
+from detection.config import DetectConfig
 from detection.ssd import FeatureMaps, detector
-from detection.train_detector import DetectConfig, backbone, counts
+from detection.train_detector import backbone, counts
 from shapes import make_coco
 
 DETECT = "evaluate/detect.py"

@@ -5,11 +5,12 @@ import json
 import random
 import re
 import sys
+from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
-import tyro
 from matplotlib import rc_context
 from matplotlib.image import imread
 from matplotlib.legend import Legend
@@ -63,7 +64,8 @@ SHARED = Cell(
     (3,),
 )
 CELLS = {c: f"{name}-{kind}" for name in published() for kind, c in load(name).cells.items()}
-CELLS |= {LONG: "long", SHORT: "short", SHARED: "shared"}
+SPARSE = Cell(2, (*SHARED.edges[:1], Edge(3, 4, Op("skip_connect"))), (2, 3, 4, 5))
+CELLS |= {LONG: "long", SHORT: "short", SHARED: "shared", SPARSE: "sparse"}
 
 
 def metrics(epochs):
@@ -247,19 +249,22 @@ def test_a_cell_evolves_in_six_different_snapshots_at_most(tmp_path, seeds, titl
 @pytest.mark.parametrize("nodes", [2, 4, 5])
 def test_nodes_keep_their_places_in_all_snapshots(nodes):
     cells = tuple(random_cell(seed, nodes) for seed in range(4))
+    cells += (replace(cells[0], edges=cells[0].edges[:1]),)  # the other nodes are zero
     drawn, _ = layouts(cells)
-    places = [{box.text: (box.x, box.y) for box in boxes} for _, boxes in drawn]
+    places = [
+        {box.text.removesuffix(" = 0"): (box.x, box.y) for box in boxes} for _, boxes in drawn
+    ]
     names = ["$c_{k-2}$", "$c_{k-1}$", "$c_{k}$", *(f"x{2 + n}" for n in range(nodes))]
     for name in names:
-        np.testing.assert_allclose([of_cell[name] for of_cell in places], [places[0][name]] * 4,
+        np.testing.assert_allclose([of_cell[name] for of_cell in places], [places[0][name]] * 5,
                                    atol=0.01)  # fmt: skip
     nothing_overlaps(cells_figure({str(n): cell for n, cell in enumerate(cells)}))
-    for lines, boxes in drawn:
+    for cell, (lines, boxes) in zip(cells, drawn, strict=True):
         for one, other in combinations(boxes, 2):
             assert abs(one.x - other.x) > (one.width + other.width) / 2 or (
                 abs(one.y - other.y) > (one.height + other.height) / 2
             )
-        assert len(lines) == 2 * nodes + nodes
+        assert len(lines) == len(cell.edges) + nodes
 
 
 def test_the_notebook_page_runs_and_shows_pictures(tmp_path, monkeypatch):
@@ -485,20 +490,15 @@ def test_the_command_names_a_folder_that_is_no_run(tmp_path, command):
     assert status == 2 and str(tmp_path) in err
 
 
-def drawn(*words):
-    """Run the command with these words."""
-    tyro.cli(pictures.of, args=list(map(str, words)))
-
-
 def test_a_published_cell_and_a_file_are_drawn_by_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gdas_rnn").mkdir()  # as in a clone, whose folders bear methods' names
-    drawn("gdas_rnn")
+    pictures.of("gdas_rnn")
     assert (tmp_path / "pictures/gdas_rnn/recurrent.svg").exists()
     assert "pictures/gdas_rnn: recurrent.svg" in capsys.readouterr().out
     text = (ROOT / "common/networks/genotypes/gdas_rnn.json").read_text()
     (tmp_path / "mine.json").write_text(text)
-    drawn("mine.json", "--output", "out")
+    pictures.of("mine.json", Path("out"))
     same = [path.read_bytes() for path in tmp_path.rglob("recurrent.svg")]
     assert len(same) == 2 and same[0] == same[1]
 
@@ -506,12 +506,12 @@ def test_a_published_cell_and_a_file_are_drawn_by_name(tmp_path, monkeypatch, ca
 def test_a_run_folder_is_drawn_into_its_pictures(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(pictures, "run", seen.append)
-    drawn(tmp_path)
+    pictures.of(str(tmp_path))
     assert seen == [tmp_path]
     with pytest.raises(InputError, match="--output x: .* is a run folder"):
-        drawn(tmp_path, "--output", "x")
+        pictures.of(str(tmp_path), Path("x"))
     with pytest.raises(InputError, match="^no_such: no published genotype, file or run folder"):
-        drawn("no_such")
+        pictures.of("no_such")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="--output .*file.*: cannot be written"):
-        drawn("gdas_rnn", "--output", tmp_path / "file" / "x")
+        pictures.of("gdas_rnn", tmp_path / "file" / "x")

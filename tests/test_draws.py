@@ -7,7 +7,7 @@ import inspect
 import pytest
 import torch
 
-from builders import make_cycle_trainer, make_search_trainer
+from builders import drnas, make_cycle_trainer, make_search_trainer
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
 from edas.config import PRESETS
@@ -64,3 +64,28 @@ def test_edas_validates_with_positive_sign(tmp_path, monkeypatch):
     ).resolved())  # fmt: skip
     assert told == [{"sampled": (4,)}] * 3  # so sigma has its default
     assert inspect.signature(EDASSuperNet.mixes).parameters["sigma"].default == 1
+
+
+def test_draws_without_a_generator_follow_the_step_too(tmp_path, accelerator, monkeypatch):
+    """Those of torch.distributions; whatever else is drawn does not move."""
+    trainer, drawn = make_search_trainer(tmp_path, accelerator, drnas()[1].DrNASSuperNet), []
+    mixes = trainer.supernet.mixes
+
+    def recorded(*given):
+        drawn.append(mixes(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(trainer.supernet, "mixes", recorded)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        with torch.no_grad():  # as in a validation, of two batches
+            losses = [trainer.held_out_metrics()["valid_loss"] for _ in range(2)]
+        assert losses[0] == losses[1]
+        assert torch.equal(torch.get_rng_state(), state)
+    draws = [of_pass[0].op[0] for of_pass in drawn]
+    assert len(draws) == 8 and all(torch.equal(draws[n], draws[n % 2]) for n in range(8))
+    for trainer.global_step in range(2):
+        trainer.arch_step(trainer.valid_batches.train(0))
+        trainer.weight_step(trainer.train_batches.train(0))
+    assert len({tuple(of_pass[0].op[0].tolist()) for of_pass in drawn}) == 2 + 4

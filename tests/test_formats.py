@@ -37,7 +37,9 @@ WRITERS = {
     "darts": formats.namedtuple_text,
     "nasbench301": formats.numbered_text,
     "naslib": formats.compact_text,
+    "fairdarts": formats.triples_text,
 }
+OF_PAIRS = [form for form in WRITERS if form != "fairdarts"]
 
 # DrNAS on CIFAR-10, as its authors print it (xiangning-chen/DrNAS).
 DARTS = (
@@ -350,6 +352,15 @@ def any_cell(draw):
     return Cell(2, tuple(edges), tuple(output))
 
 
+def any_number_of_edges(draw):
+    """A random cell whose nodes have none to three edges; all nodes are concatenated."""
+    nodes = range(2, 2 + draw.randint(1, 5))
+    counts = {n: draw.choice((0, 1, 1, 2, 3)) for n in nodes}
+    edges = [Edge(draw.randrange(n), n, Op(draw.choice(CANDIDATES)))
+             for n in nodes for _ in range(counts[n])]  # fmt: skip
+    return Cell(2, tuple(edges), tuple(nodes))
+
+
 def round_trips(count, path, seed):
     draw = random.Random(seed)
     for _ in range(count):
@@ -357,8 +368,12 @@ def round_trips(count, path, seed):
         for writer in WRITERS.values():
             assert load(writer(Genotype("x", both).to_json()["cells"])).cells == both
         free = {kind: any_cell(draw) for kind in ("normal", "reduction")}
-        text = formats.namedtuple_text(Genotype("x", free).to_json()["cells"])
-        assert load(text).cells == free
+        for writer in (formats.namedtuple_text, formats.triples_text):
+            assert load(writer(Genotype("x", free).to_json()["cells"])).cells == free
+        free = {kind: any_number_of_edges(draw) for kind in ("normal", "reduction")}
+        if not any(cell.zero for cell in free.values()):
+            text = formats.triples_text(Genotype("x", free).to_json()["cells"])
+            assert load(text).cells == free
         nodes = range(1, 1 + draw.randint(1, 12))
         edges = [Edge(draw.randrange(n), n, Op(draw.choice(RECURRENT_OPS))) for n in nodes]
         rnn = {"recurrent": Cell(1, tuple(edges), tuple(nodes[-draw.randint(1, len(nodes)):]))}
@@ -469,7 +484,11 @@ SINGLE = replace(DRNAS["normal"], edges=DRNAS["normal"].edges[1:])
     *((form, {"normal": load("pr_darts_ur").cells["normal"]}, "normal.*parametrised.*sep_conv")
       for form in WRITERS),
     *((form, {"normal": replace(DRNAS["normal"], join="mean")}, "mean") for form in WRITERS),
-    *((form, {"reduction": SINGLE}, "node 2 of the reduction cell has 1 edge") for form in WRITERS),
+    *((form, {"reduction": SINGLE}, "node 2 of the reduction cell has 1 edge")
+      for form in OF_PAIRS),
+    *((form, {"reduction": replace(DRNAS["normal"], edges=DRNAS["normal"].edges[:n])},
+       f"node {2 + n // 2} of the reduction cell has (0|no) edges")
+      for form in WRITERS for n in (6, 0)),
     *((form, {"reduction": None}, "no reduction cell") for form in WRITERS),
     *((form, {"normal": SHORT}, "3 nodes") for form in ("naslib", "nasbench301")),
     *((form, {"normal": replace(DRNAS["normal"], output=(3, 4, 5))}, "concatenates")
@@ -492,7 +511,7 @@ def test_what_a_form_cannot_express_is_refused_by_name(form, change, named):
 def test_convert(command, tmp_path):
     assert command(CONVERT, DARTS, "--to", "darts") == (0, f"{DARTS}\n", "")
     path = tmp_path / "cell.json"
-    for form in ("nasbench301", "naslib", "json"):
+    for form in ("nasbench301", "naslib", "fairdarts", "json"):
         status, out, _ = command(CONVERT, DARTS, "--to", form)
         path.write_text(out)
         assert status == 0 and load(path).cells == DRNAS

@@ -4,8 +4,6 @@ import dataclasses
 
 import pytest
 
-from builders import assert_same_run, interrupt_after, metrics_of
-from common.networks.genotype import FixedCell, load
 from common.training.bilevel import BilevelTrainer
 from gdas.config import PRESETS
 from gdas.search import search
@@ -13,27 +11,6 @@ from gdas.search import search
 SEARCH = "gdas/search.py"
 TINY = "--preset digits --channels 4 --cells 3 --nodes 4 --limit-images 128".split()
 TINY += "--batch-size 32 --checkpoint-steps 1 --epochs 2".split()
-
-
-@pytest.mark.parametrize("reduction", ["searched", "fixed"])
-def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command, reduction):
-    flags, fixed = [*TINY, "--reduction", reduction], reduction == "fixed"
-    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    status, out, err = command(SEARCH, *flags, "--output", straight, pictures=fixed)
-    assert status == 0 and "normal cell" in out, err
-    interrupt_after(3, lambda: command(SEARCH, *flags, "--output", resumed))
-    status, out, err = command(SEARCH, "--resume", resumed)
-    assert status == 0 and "resuming at epoch 2, step 2" in out, err
-    assert_same_run(straight, resumed)
-    lines, found = metrics_of(straight), load(straight)
-    assert [line["tau"] for line in lines] == [10, pytest.approx(0.1)]
-    assert (found.cells["reduction"] == FixedCell("gdas_frc")) == fixed
-    assert found.provenance["reduction"] == reduction
-    assert ("entropy_reduction" in lines[0]) != fixed
-    if fixed:
-        pictures = {path.stem for path in (straight / "pictures").iterdir()}
-        assert {"reduction", "measures", "architecture_normal", "evolution_normal"} <= pictures
-        assert not {"architecture_reduction", "evolution_reduction"} & pictures
 
 
 @pytest.mark.parametrize(("flags", "named"), [

@@ -124,10 +124,12 @@ AVERAGED = Genotype(  # PR-DARTS' cells by the paper's text
 )
 RNN = Cell(1, tuple(Edge(k, k + 1, Op(name)) for k, name in enumerate(RECURRENT_OPS)), (1, 5))
 RECURRENT = Genotype("words", {"recurrent": RNN})
+NO_EDGES = Cell(2, (), (2,))
+SPARSE = Genotype("sparse", {"normal": Cell(2, EDGES[::2], (2, 3, 5)), "reduction": NO_EDGES})
 
 
 @pytest.mark.parametrize(
-    "genotype", [*map(load, PUBLISHED), SEARCHED, AVERAGED, RECURRENT], ids=lambda g: g.name
+    "genotype", [*map(load, PUBLISHED), SEARCHED, AVERAGED, RECURRENT, SPARSE], ids=lambda g: g.name
 )
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order mark"])
 def test_round_trip(genotype, mark, tmp_path):
@@ -257,7 +259,11 @@ BAD_CELLS = [
     (data_of(edge(0, 1)), ["at least 2", "'to': 1"]),
     (data_of(edge(True, 2)), ["state numbers", "True"]),
     (data_of(edge(0, 2.0)), ["state numbers", "2.0"]),
-    (data_of(edge(0, 3), output=[3]), ["no edge ends in node 2"]),
+    (data_of(edge(0, 3), output=[3]), ["no edge ends in node 2", '"zero": [2]']),
+    ({**data_of(edge(0, 2)), "zero": [2]}, ['node 2 is in "zero"']),
+    ({**data_of(edge(0, 2)), "zero": [1]}, ['"zero" must list']),
+    ({**data_of(edge(0, 2)), "zero": 4}, ['"zero" must list']),
+    ({**data_of(edge(0, 2)), "zero": [4]}, ["no edge ends in node 3"]),
     (data_of(edge(0, 10**4000), output=[3]), ["no edge ends in node 2"]),
     (data_of(edge(0, 2), output=[1]), ['"output"', "(2 to 2)"]),
     (data_of(edge(0, 2), output=[2, 2]), ['"output"', "once"]),
@@ -281,6 +287,7 @@ BAD_RECURRENT = [
     (rnn(inputs=True), ['"inputs" must be 1']),
     (rnn(output=[True]), ['"output"', "(1 to 1)"]),
     (rnn(join="mean"), ['"join"', "concat, mean"]),
+    (rnn(zero=[2]), ['"zero"', "image cell"]),
     (rnn(join="sum"), ['"join"', "concat, mean"]),
 ]
 BAD = [

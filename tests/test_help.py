@@ -30,7 +30,9 @@ def test_the_boxes_of_a_search(capsys):
     with pytest.raises(SystemExit, match="0"):
         read_flags(type(config), ["--help"], None, config)
     shown = capsys.readouterr().out
-    titles = [f"{group} options" for group in GROUPS]
+    own = {field.name for field in dataclasses.fields(config)}
+    titles = [f"{group} options" for group, names in GROUPS.items() if own & set(names.split())]
+    assert len(titles) == len(GROUPS) - 1  # how a comparison executes its runs
     assert [shown.index(title) for title in titles] == sorted(map(shown.index, titles))
     assert shown.index("--warmup-epochs") < shown.index(titles[0])  # its own come first
 
@@ -42,7 +44,8 @@ def test_groups_name_flags_that_exist():
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*command_configs()} - {"evaluate/test.py", "evaluate/export.py"})
+    "name",
+    sorted({*command_configs()} - {f"evaluate/{n}.py" for n in ("test", "export", "watch")}),
 )
 def test_without_flags_the_defaults(name):
     config = command_configs()[name]

@@ -4,11 +4,12 @@ import ast
 import importlib.util
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from builders import ROOT
+from builders import ROOT, SLOW
 
 PAPERS = ("pc_darts", "gdas", "edas", "itnas", "pr_darts")
 # Floors: a file imports from its own room and from rooms below.
@@ -38,22 +39,27 @@ def module_of(path):
     return None
 
 
+def names_of(node):
+    """The modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [n if module_of(n.replace(".", "/")) else node.module for n in names]
+    return []
+
+
 def imported(path):
     """Our own files that a file imports, but for a notebook's display."""
     tree = ast.parse((ROOT / path).read_text())
     displays = [n for n in ast.walk(tree) if getattr(n, "name", "") == "_repr_svg_"]
     display_only = {id(node) for display in displays for node in ast.walk(display)}
     for node in ast.walk(tree):
-        names = []
         if id(node) in display_only:
             continue
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [n if module_of(n.replace(".", "/")) else node.module for n in names]
-        for name in names:
+        for name in names_of(node):
             if found := module_of(name.replace(".", "/")):
                 yield found
 
@@ -135,6 +141,25 @@ def test_a_command_imports_common_before_torch(path):
             if package in ("common", *PAPERS):
                 return
             assert package in sys.stdlib_module_names or package == "tyro", first
+
+
+@cache
+def slow_imports(path):
+    """Chains of imports outside of functions that lead from a file to a slow library."""
+    chains = []
+    for node in ast.parse((ROOT / path).read_text()).body:
+        for name in names_of(node):
+            if name.split(".")[0] in SLOW:
+                chains.append(f"{path} -> {name}")
+            elif other := module_of(name.replace(".", "/")):
+                chains += [f"{path} -> {chain}" for chain in slow_imports(other)]
+    return chains
+
+
+@pytest.mark.parametrize("path", sorted(COMMANDS), ids=str)
+def test_a_command_starts_without_slow_libraries(path):
+    """The rule of common/README.md, for --help and refusals."""
+    assert not slow_imports(path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)

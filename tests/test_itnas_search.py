@@ -8,13 +8,10 @@ import pytest
 import torch
 
 from builders import (
-    assert_same_run,
     calls_of,
-    interrupt_after,
     metrics_of,
 )
 from common.networks.genotype import load
-from common.networks.network import Network
 from itnas import figures as own_figures
 from itnas.config import PRESETS
 from itnas.search import search
@@ -27,32 +24,6 @@ TINY += "--batch-size 32 --checkpoint-steps 1 --epochs 2 --cut-accuracy off".spl
 OFF = ["--no-gumbel", "--no-transition", "--no-pruning"]
 PICTURES = {f"{name}_{kind}" for name in ("transitions", "attention", "inner_edges")
             for kind in ("normal", "reduction")}  # fmt: skip
-
-
-def test_a_search_resumed_within_an_epoch_ends_in_the_same_bits(tmp_path, command):
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    flags = [*TINY, "--cut-accuracy", "batch"]
-    status, out, err = command(SEARCH, *flags, "--output", whole)
-    assert status == 0 and "normal cell" in out, err
-    interrupt_after(3, lambda: command(SEARCH, *flags, "--output", resumed))
-    with open(resumed / "architecture.jsonl", "a") as file:  # of an epoch that runs again
-        file.write('{"epoch": 1, "weights": {}}\n')
-    status, out, err = command(SEARCH, "--resume", resumed)
-    assert status == 0 and "resuming at epoch 2, step 2" in out, err
-    assert_same_run(whole, resumed)
-    for file in ("architecture.jsonl", "genotypes.jsonl"):
-        assert (whole / file).read_bytes() == (resumed / file).read_bytes()
-    assert [line["tau"] for line in metrics_of(whole)] == [5, 0.5]
-    assert all(line["derived_top1"] is not None for line in metrics_of(whole))
-    last = json.loads((whole / "architecture.jsonl").read_text().splitlines()[-1])
-    recorded = last["weights"]["reduction"]
-    assert len(recorded["P"]) == len(recorded["beta"]) == len(recorded["triples"]) == 2
-    drawn = [
-        {path.stem: path.read_bytes() for path in (folder / "pictures").glob("*.svg")}
-        for folder in (whole, resumed)
-    ]
-    assert drawn[0] == drawn[1] and drawn[0].keys() == PICTURES
-    Network(load(whole), channels=4, cells=3, classes=10)  # evaluate/train.py can train it
 
 
 @pytest.mark.parametrize("flags", [OFF, OFF[1:], OFF[2:], OFF[:1]], ids=" ".join)

@@ -17,12 +17,10 @@ from builders import SEARCH_CONFIG, make_retrainer, make_search_trainer
 from common.errors import NotFinite
 from common.run.folder import Run
 from common.supernet.supernet import SuperNet
-from common.training import bilevel
 from common.training.bilevel import BilevelTrainer
 from common.training.duration import in_words
 from common.training.loop import peak_memory_mib
 from pr_darts.trainer import CycleTrainer
-from retraining import loop
 
 LAST = 10**6  # an epoch after every warm-up
 
@@ -160,8 +158,8 @@ def test_a_weight_that_is_not_finite_ends_the_run(tmp_path, scripted, which):
     trainer = scripted()
     with pytest.raises(NotFinite):
         for epoch in trainer.epochs():
-            trainer.scripted(*STEPS[epoch])
             trainer.weights[which].data.view(-1)[-1] = torch.inf
+            trainer.scripted(*STEPS[epoch])
             trainer.validate()
     assert not list(tmp_path.rglob("*.pt")) and not trainer.run.lines("metrics.jsonl")
 
@@ -185,7 +183,7 @@ def test_peak_memory_of_a_cpu_is_resident_mib():
 # -------------------------------------------------------------------------------- several processes
 
 
-def test_metrics_are_averaged_over_processes_at_each_checkpoint(
+def test_metrics_are_averaged_over_processes_at_the_end_of_an_epoch(
     accelerator, scripted, monkeypatch
 ):
     """As if the other processes' losses made each mean three times this one's."""
@@ -197,8 +195,8 @@ def test_metrics_are_averaged_over_processes_at_each_checkpoint(
     for epoch in trainer.epochs():
         trainer.scripted(*STEPS[epoch])
         trainer.validate()
-    # 1 became 3 at the checkpoint of the first step, and 3 + 6 became 27 at the end, of 4 images.
-    assert trainer.run.lines("metrics.jsonl")[0]["train_loss"] == 27 / 4
+    # 1 + 6, of 4 images, became 21; the checkpoint after the first step changed nothing.
+    assert trainer.run.lines("metrics.jsonl")[0]["train_loss"] == 21 / 4
 
 
 @pytest.mark.parametrize("mine", [1, None])
@@ -257,7 +255,7 @@ def scripted_epochs(folder):
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch, part):
     trainer = make_retrainer(tmp_path, accelerator, held_out=part)
-    monkeypatch.setattr(loop.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     scripted_epochs(tmp_path)
     trainer.finish()
     result = json.loads((tmp_path / "result.json").read_text())
@@ -271,7 +269,7 @@ def test_result_of_a_retraining_is_of_its_last_epoch(tmp_path, accelerator, monk
 
 def test_result_of_a_search_is_of_its_last_epoch(tmp_path, accelerator, monkeypatch):
     trainer = make_search_trainer(tmp_path, accelerator, SuperNet)
-    monkeypatch.setattr(bilevel.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     scripted_epochs(tmp_path)
     trainer.finish(more=1)
     result = json.loads((tmp_path / "result.json").read_text())

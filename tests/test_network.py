@@ -127,13 +127,18 @@ def test_derived_cell_written_out():
     torch.testing.assert_close(module(s0, s1), torch.cat([x4, x2], 1))
 
 
-def test_a_cell_with_none_can_be_saved_drawn_counted_and_trained():
+NONE = [("none", 0), ("none", 1), ("sep_conv_3x3", 1), ("none", 2)]
+
+
+@pytest.mark.parametrize(("cell", "said"), [
+    (cell_from_pairs(NONE), "none"),
+    (Cell(2, (Edge(1, 3, Op("sep_conv_3x3")),), (2, 3)), "x2 = 0"),
+])  # fmt: skip
+def test_a_cell_with_zeros_can_be_saved_drawn_counted_and_trained(cell, said):
     """Node 2 of both cells has no input, so its channels are zeros."""
-    pairs = [("none", 0), ("none", 1), ("sep_conv_3x3", 1), ("none", 2)]
-    cell = cell_from_pairs(pairs)
-    genotype = Genotype("with_none", {"normal": cell, "reduction": cell})
-    assert parse(json.dumps(genotype.to_json())) == genotype and "none(x0)" in str(genotype)
-    assert any("none" in text.get_text() for text in cell_figure(cell).axes[0].texts)
+    genotype = Genotype("zeros", {"normal": cell, "reduction": cell})
+    assert parse(json.dumps(genotype.to_json())) == genotype and said in str(genotype)
+    assert any(said in text.get_text() for text in cell_figure(cell).axes[0].texts)
 
     counted = complexity(genotype, Setting(classes=3, image_size=9, channels=4, cells=3))
     network = Network(genotype, 4, 3, 3).train()

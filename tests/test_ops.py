@@ -246,7 +246,7 @@ def test_an_operation_that_cannot_run_is_an_error_that_names_it(
         build(Op(name), 4, 1, search=True)
 
 
-@pytest.mark.parametrize("op", [Op("nor_conv_3x3"), Op("nor_conv_3x3", 3, 1, ()), Op("sep_conv")])
+@pytest.mark.parametrize("op", [Op("full_conv_3x3"), Op("full_conv_3x3", 3, 1, ()), Op("sep_conv")])
 def test_an_unknown_operation_is_an_error_that_names_it(op):
     with pytest.raises(InputError, match=f"operation {op.name}: unknown; known: none, .*register"):
         build(op, 4, 1, search=True)

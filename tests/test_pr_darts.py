@@ -92,7 +92,7 @@ def test_tables_that_cannot_run(changes, named):
 
 
 def test_nodes_that_are_averaged():
-    """By the equations; concatenated ones are in test_equation_forms."""
+    """By the equations; concatenated ones are in test_contract."""
     net, images, labels = ragged_net(cell_output="mean")
     slow = EquationPRDARTS(FIRST, cell_output="mean", **SMALL).double()
     slow.rebuild(net.pools)

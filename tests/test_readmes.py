@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -118,8 +119,8 @@ def test_symbols_named_anywhere_are_in_the_code():
     assert absent == [] and len(named) > 50
 
 
-# Of tyro, accelerate launch, torchrun, and of the authors' own scripts.
-OTHERS_FLAGS = {"help", "mixed_precision", "nproc_per_node", "set", "auxiliary"}
+# Of tyro, accelerate launch, torchrun, sbatch, and of the authors' own scripts.
+OTHERS_FLAGS = {"help", "mixed_precision", "nproc_per_node", "set", "auxiliary", "requeue"}
 
 
 def test_flags_named_within_a_line_exist():
@@ -149,6 +150,9 @@ def commands():
 
 def script_of(words):
     """The script of a command line, and the names of its flags."""
+    if words[:1] == ["srun"]:
+        below = [n for n, word in enumerate(words) if word in ("torchrun", "python")]
+        words = words[below[0]:] if below else words
     flags = {w.partition("=")[0] for w in words if w.startswith("--")}
     for n, word in enumerate(words):
         if word.endswith(".py") and n > 0 and words[0] in ("python", "accelerate", "torchrun"):
@@ -174,6 +178,15 @@ def test_commands_in_readmes_are_there_with_their_flags():
             )
         checked += 1
     assert checked > 40
+
+
+def test_shell_scripts_have_no_errors():
+    texts = "\n".join((ROOT / path).read_text() for path in READMES)
+    blocks = re.findall(r"^```bash\n(.*?)^```", texts, re.M | re.S)
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert len(blocks) >= 2
 
 
 def test_scripts_in_messages_exist():

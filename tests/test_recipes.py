@@ -48,6 +48,7 @@ def test_the_readmes_table_is_the_code():
         for column, field in COLUMNS.items():
             value, text = getattr(config, field), row[column].rstrip("*")
             assert (text if field == "schedule" else float(text)) == value, (pair, column)
+        assert config.optimizer == ("nesterov" if pair[0] == "nasbench201" else "sgd")
         assert config.momentum == 0.9 and config.crop_padding == 4
         assert config.flip == (pair[1] != "svhn")  # mirrored digits are none
         assert config.color_jitter == (0.4 if pair[1] == "imagenet" else 0)
@@ -58,7 +59,7 @@ def test_the_readmes_table_is_the_code():
 
 
 def test_every_setting_of_a_recipe_is_a_flag_and_in_the_table_or_below_it():
-    below = {"momentum", "crop_padding", "flip", "color_jitter"}
+    below = {"momentum", "optimizer", "crop_padding", "flip", "color_jitter"}
     for sets in RECIPES.values():
         for settings in sets.values():
             assert settings.keys() == {*COLUMNS.values(), *below}

@@ -14,6 +14,7 @@ import pytest
 from builders import ROOT, assert_refused
 from common.errors import InputError
 from common.networks.genotype import load, save
+from comparison.executor import LocalExecutor
 from comparison.jobs import Job
 from comparison.progress import View
 from comparison.run_folders import RunFolder
@@ -343,7 +344,7 @@ WRITE = (
 
 
 def run(*jobs):
-    run_all(jobs, [None], 1, View(jobs, 1))
+    run_all(jobs, LocalExecutor([None], 1), View(jobs, 1))
 
 
 def test_a_choice_does_without_failed_searches(tmp_path):

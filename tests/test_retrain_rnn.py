@@ -213,7 +213,7 @@ def test_resuming_within_an_epoch_gives_the_same_bits(
     assert status == 0 and f"{genotype}: test perplexity" in out, err
     result = json.loads((whole / "result.json").read_text())
     assert result["genotype"] == genotype and result["averaged_epochs"] == 1
-    interrupt_after(8, lambda: command(TRAIN, *flags, "--output", resumed))
+    interrupt_after(10, lambda: command(TRAIN, *flags, "--output", resumed))
     status, out, err = command(TRAIN, "--resume", resumed)
     assert status == 0 and "resuming at epoch 3" in out, err
     assert_same_run(whole, resumed)
@@ -313,7 +313,7 @@ def test_result_reports_the_last_and_the_best_epoch(
             "epoch": n + 1, "valid_loss": valid, "valid_perplexity": 10 * valid,
             "test_perplexity": test, "averaged": n > 0, "seconds": n + 1, "peak_memory_mib": 9 - n,
         })  # fmt: skip
-    monkeypatch.setattr(rnn.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     trainer.finish()
     result = json.loads((tmp_path / "result.json").read_text())
     words = len(trainer.corpus.words)

@@ -23,7 +23,7 @@ from common.errors import NotFinite
 from common.language.model import Dropouts, chunk_loss, slowness
 from common.language.text import Columns
 from common.networks.genotype import load
-from gdas import rnn_search, rnn_trainer
+from gdas import rnn_search
 from gdas.rnn_config import PRESETS
 from retraining.rnn import chosen_preset
 
@@ -190,7 +190,7 @@ def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, command, sample)
     assert status == 0 and "recurrent cell" in out, err
     assert f"next: python evaluate/train_rnn.py --genotype {whole}\n" in out
     assert chosen_preset(["--genotype", str(whole)])["ptb"].data_root == str(root)
-    interrupt_after(6, lambda: command(SEARCH, *flags, "--output", resumed))
+    interrupt_after(7, lambda: command(SEARCH, *flags, "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2" in out, err
     assert_same_run(whole, resumed)
@@ -305,7 +305,7 @@ def test_result_reports_the_last_epoch(tmp_path, accelerator, texts, monkeypatch
             "valid_loss": loss, "valid_perplexity": 10 * loss, "seconds": n + 1.0,
             "peak_memory_mib": memory,
         })  # fmt: skip
-    monkeypatch.setattr(rnn_trainer.pictures, "run", lambda folder: None)
+    monkeypatch.setattr("common.draw.pictures.run", lambda folder: None)
     trainer.finish()
     assert json.loads((tmp_path / "result.json").read_text()) == {
         "genotype": trainer.genotype().name, "epochs": 3, "valid_loss": 2, "valid_perplexity": 20,

@@ -18,6 +18,8 @@ from builders import (
     make_recurrent_trainer,
     make_retrainer,
     make_search_trainer,
+    snapshot,
+    spread,
 )
 from common.errors import NotFinite
 from common.supernet.supernet import SuperNet
@@ -107,6 +109,64 @@ def test_weights_and_architecture_are_drawn_for_apart_and_anew_at_each_step(tmp_
 def test_a_genotype_says_how_many_images_found_it(tmp_path, accelerator):
     """Those that train the weights and those that train the architecture."""
     assert searching(tmp_path, accelerator).genotype().provenance["images"] == 40
+
+
+class Penalised(SuperNet):
+    def arch_loss(self, images, labels, mixes=None):
+        loss, logits = self.loss(images, labels, mixes)
+        return loss + sum(alpha.pow(3).sum() for alpha in self.arch.values()), logits
+
+
+def after(path, accelerator, kind, step):
+    """A trainer in float64 after a step on its first batches, and its alphas from before it."""
+    config = dataclasses.replace(SEARCH_CONFIG, grad_clip=0.0)
+    trainer = make_search_trainer(path, accelerator, kind, config=config)
+    spread(trainer.supernet.double(), 300)
+    for state in trainer.optimizer.state.values():
+        state["momentum_buffer"] = state["momentum_buffer"].double()
+    alphas = snapshot(trainer.arch)
+    halves = (trainer.train_batches, trainer.valid_batches)
+    step(trainer, *((x.double(), y) for x, y in (half.train(0) for half in halves)))
+    return trainer, alphas
+
+
+@pytest.mark.parametrize("step", [
+    lambda trainer, train, valid: trainer.arch_step(valid),
+    lambda trainer, train, valid: trainer.unrolled_arch_step(train, valid),
+    lambda trainer, train, valid: trainer.weight_step(train),
+], ids=["first order", "second order", "weights"])  # fmt: skip
+def test_the_arch_step_alone_adds_to_the_loss(tmp_path, accelerator, step):
+    """By sum alpha^3 here, whose gradient is 3 alpha^2."""
+    (plain, alphas), (penalised, _) = (
+        after(tmp_path, accelerator, kind, step) for kind in (SuperNet, Penalised)
+    )
+    for old, a, b in zip(alphas, plain.arch, penalised.arch, strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad - a.grad, 3 * old**2, rtol=1e-8, atol=1e-10)
+    for a, b in zip(plain.weights, penalised.weights, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_joint_step_has_both_gradients_of_one_pass(tmp_path, accelerator, monkeypatch):
+    alone = [
+        after(tmp_path, accelerator, Penalised, lambda trainer, train, _, verb=verb: getattr(
+            trainer, verb)(train))[0] for verb in ("weight_step", "arch_step")
+    ]  # fmt: skip
+    passes, forward = [], Penalised.forward
+    monkeypatch.setattr(
+        Penalised, "forward", lambda self, *given: passes.append(1) or forward(self, *given)
+    )
+    joint, _ = after(
+        tmp_path, accelerator, Penalised, lambda trainer, train, _: trainer.joint_step(train)
+    )
+    assert len(passes) == 1
+    for parts in ("weights", "arch"):
+        trainer = alone[parts == "arch"]
+        for a, b in zip(getattr(trainer, parts), getattr(joint, parts), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)  # both have moved
+    assert joint.meters["loss"].count > 0
 
 
 # ----------------------------------------------------------------------- what every step is made of

@@ -9,7 +9,7 @@ import torch
 
 from common.networks.genotype import CANDIDATES, Edge, Op
 from common.supernet.measures import Measures, cut_to_best
-from common.supernet.supernet import SuperNet, small_noise, top2
+from common.supernet.supernet import SuperNet, small_noise, strongest
 
 EDGES = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
 
@@ -61,7 +61,7 @@ def slow_top2(strengths, edges):
 def test_derivation_against_a_slow_form():
     for seed in range(20):
         strengths = torch.rand(5, 8, generator=torch.Generator().manual_seed(seed))
-        cell = top2(strengths, EDGES, CANDIDATES)
+        cell = strongest(strengths, EDGES, CANDIDATES)
         found = [(edge.target, edge.source, edge.op.name) for edge in cell.edges]
         assert found == slow_top2(strengths.tolist(), EDGES)
         assert cell.output == (2, 3)
@@ -72,7 +72,7 @@ def test_none_is_never_derived_and_does_not_make_an_edge_strong():
     strengths[:, CANDIDATES.index("none")] = 0.9
     strengths[3, CANDIDATES.index("sep_conv_5x5")] = 0.2
     strengths[4, CANDIDATES.index("skip_connect")] = 0.3
-    cell = top2(strengths, EDGES, CANDIDATES)
+    cell = strongest(strengths, EDGES, CANDIDATES)
     assert all(edge.op != Op("none") for edge in cell.edges)
     assert [(e.source, e.op.name) for e in cell.into(3)] == [
         (2, "skip_connect"), (1, "sep_conv_5x5"),
@@ -120,7 +120,7 @@ def test_derive_none_reaches_the_supernet_and_the_genotype(monkeypatch, module, 
 
 
 def test_ties_go_to_the_earlier_input():
-    cell = top2(torch.full((5, 8), 0.1), EDGES, CANDIDATES)
+    cell = strongest(torch.full((5, 8), 0.1), EDGES, CANDIDATES)
     assert [edge.source for edge in cell.into(3)] == [0, 1]
 
 

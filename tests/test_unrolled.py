@@ -1,6 +1,7 @@
 """The second-order gradient, compared with the exact one by double backward."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -35,12 +36,13 @@ def sgd_with_velocity(net):
 
 
 def approximate(net, train, valid, sgd):
+    @torch.enable_grad()
     def gradients(batch, of):
-        with torch.enable_grad():
-            return torch.autograd.grad(net.loss(*batch)[0], of)
+        return torch.autograd.grad(net.loss(*batch)[0], of)
 
+    losses = (functools.partial(gradients, batch) for batch in (train, valid))
     weights, arch = net.weight_parameters(), net.arch_parameters()
-    return unrolled.second_order(gradients, weights, arch, sgd, train, valid)
+    return unrolled.second_order(*losses, weights, arch, sgd)
 
 
 def exact(net, train, valid, sgd):
@@ -124,9 +126,8 @@ def test_the_weights_move_by_0_01_in_norm_in_both_directions():
         with torch.enable_grad():
             return torch.autograd.grad(net.loss(*batch)[0], of)
 
-    unrolled.second_order(
-        gradients, net.weight_parameters(), net.arch_parameters(), sgd, *batches
-    )
+    losses = (functools.partial(gradients, batch) for batch in batches)
+    unrolled.second_order(*losses, net.weight_parameters(), net.arch_parameters(), sgd)
     assert len(moved) == 4 and not moved[0].any()
     torch.testing.assert_close(moved[2], -moved[3])
     assert moved[2].norm().item() == pytest.approx(0.01, rel=1e-9)

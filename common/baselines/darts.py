@@ -18,7 +18,7 @@ import torch
 from common.errors import InputError, errors_are_messages
 from common.networks.fits import check_candidates
 from common.run.cli import parse
-from common.run.config import SearchConfig
+from common.run.config import SearchConfig, SpaceFlags
 from common.supernet.supernet import SuperNet, shape
 from common.training.bilevel import BilevelTrainer, open_search
 
@@ -26,7 +26,7 @@ METHOD = "darts"
 
 
 @dataclass(frozen=True)
-class DARTSConfig(SearchConfig):
+class DARTSConfig(SpaceFlags, SearchConfig):
     """DARTS' search on CIFAR-10: 8 cells, 16 channels, batch 64, 50 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
@@ -42,7 +42,7 @@ class DARTSConfig(SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
         if self.order not in (1, 2):
             raise InputError(f"--order {self.order}: must be 1 or 2")
 

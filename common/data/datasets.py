@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as T
 
 from common.data.image_folder import (
     any_coloured,
@@ -28,7 +28,6 @@ from common.data.image_folder import (
 )
 from common.data.images import ImageFiles, Images, large
 from common.data.normalization import STATISTICS, measure
-from common.data.streamed import evaluation_transform
 from common.distributed import generator_of
 from common.errors import InputError, is_main_process
 
@@ -179,11 +178,15 @@ def _measured(
     root: Path, names: np.ndarray, size: int
 ) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Channels, mean and standard deviation of large images, from a random sample."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    from common.data.streamed import evaluation_transform
+
     sample = torch.randperm(len(names), generator=generator_of("measure"))[:MEASURED]
     paths = [root / os.fsdecode(name) for name in names[sample.numpy()]]
     centre = evaluation_transform(size)
     try:
-        pixels = [T.pil_to_tensor(centre(open_image(path, None))) for path in paths]
+        pixels = [pil_to_tensor(centre(open_image(path, None))) for path in paths]
     except InputError:
         check_files(root, names)  # names all damaged files, not only this one
         raise
@@ -212,7 +215,7 @@ def _cifar(dataset: str, root: Path, train: bool) -> Images:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if dataset == "cifar10" else CIFAR100
-    data = _downloaded(dataset, root, lambda **how: kind(root, train=train, **how))
+    data = _downloaded(dataset, root, functools.partial(kind, train=train))
     pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(data.targets), tuple(data.classes), *STATISTICS[dataset])
 
@@ -221,7 +224,7 @@ def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
     """Pixels and labels of splits of SVHN (format 2, 32x32), through torchvision."""
     from torchvision.datasets import SVHN
 
-    parts = [_downloaded("svhn", root, functools.partial(SVHN, root, name)) for name in splits]
+    parts = [_downloaded("svhn", root, functools.partial(SVHN, split=name)) for name in splits]
     pixels = torch.cat([torch.from_numpy(part.data) for part in parts])
     labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
     return pixels.contiguous(), labels
@@ -230,14 +233,32 @@ def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
 def _downloaded(dataset: str, root: Path, make: Callable[..., Any]) -> Any:
     """A data set of torchvision, downloaded if its files are missing or corrupted.
 
+    Files appear whole: another run may need, or download, the same ones at the same time.
+
+    Args:
+        dataset: its name.
+        root: folder of its files.
+        make: the data set of a folder.
+
     Raises:
         InputError: the download failed.
     """
     try:
         try:
-            return make()
+            return make(root)
         except RuntimeError:  # missing or corrupted
-            return make(download=True)
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as own:
+                for archive in root.iterdir():  # which the user may have put there
+                    if archive.is_file():
+                        (Path(own) / archive.name).symlink_to(archive.resolve())
+                make(own, download=True)
+                for file in sorted(Path(own).rglob("*")):
+                    if file.is_file() and not file.is_symlink():
+                        target = root / file.relative_to(own)
+                        target.parent.mkdir(exist_ok=True)
+                        os.replace(file, target)
+            return make(root)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = str(error).splitlines()[0]
         raise InputError(

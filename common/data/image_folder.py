@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, features
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as T
 
 from common.errors import InputError, is_main_process
 
-READABLE = (*IMG_EXTENSIONS, ".jfif", ".jp2", *([".avif"] if features.check("avif") else []))
+READABLE = (
+    ".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp",
+    *([".avif"] if features.check("avif") else []),
+)  # fmt: skip
 GREY = ("1", "L", "LA")
 MODES = (*GREY, "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 NOT_IMAGES = ("@eaDir", "__MACOSX")  # thumbnails of a NAS, resource forks in macOS zips
@@ -200,6 +201,8 @@ def read_images(
     Raises:
         InputError: files are not images (all are counted), or their sizes differ.
     """
+    from torchvision.transforms.v2 import functional as T
+
     images: list[Tensor] = []
     channels, shape = (None, None) if like is None else (like[0], like[1:])
     for name in names:

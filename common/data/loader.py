@@ -9,7 +9,6 @@ from torch import Tensor
 
 from common.data.batches import Augmentation, Batches, Stream
 from common.data.images import ImageFiles, Images
-from common.data.streamed import StreamedBatches
 
 
 def batches(
@@ -21,5 +20,7 @@ def batches(
     **draws: Any,
 ) -> Stream:
     """The `Stream` for these images; see there for the arguments."""
-    kind = StreamedBatches if isinstance(images, ImageFiles) else Batches
+    kind = Batches
+    if isinstance(images, ImageFiles):
+        from common.data.streamed import StreamedBatches as kind
     return kind(images, device, indices, batch_size, augmentation, **draws)

@@ -6,11 +6,32 @@ python -m common.draw RUN_FOLDER
 python -m common.draw gdas --output FOLDER
 """
 
+from pathlib import Path
+
 import tyro
 
-from common.draw.pictures import of
 from common.errors import errors_are_messages
+from common.run.flags import OperationsFile
+from common.run.operations import load_file
+
+
+def draw(
+    what: tyro.conf.Positional[str], output: Path | None = None, operations: OperationsFile = None
+) -> None:
+    """Draw the pictures of one thing.
+
+    Args:
+        what: a run folder, a published name, a genotype file, FILE.py:NAME or a genotype's text.
+        output: folder for the cells, by default pictures/NAME here. A run's pictures go into its
+            own folder.
+    """
+    from common.draw import pictures
+
+    if operations is not None:
+        load_file(Path(operations).expanduser())
+    pictures.of(what, output)
+
 
 if __name__ == "__main__":
     with errors_are_messages():
-        tyro.cli(of, prog="python -m common.draw", description=__doc__)
+        tyro.cli(draw, prog="python -m common.draw", description=__doc__)

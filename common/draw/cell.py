@@ -24,10 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
-from scipy.linalg import block_diag
-from scipy.optimize import nnls
 
-from common.networks.genotype import Cell, FixedCell, Op
+from common.networks.genotype import OWN_OPS, RECURRENT_OPS, Cell, FixedCell, Op
 
 FAMILIES = {
     "none": "#b0b5bb",
@@ -35,6 +33,7 @@ FAMILIES = {
     "avg_pool": "#8cc63f",
     "skip": "#e0912f",
     "sep_conv": "#2f6db5",
+    "nor_conv": "#2f6db5",
     "dil_conv": "#8d57b0",
     "tanh": "#2f6db5",
     "relu": "#e0912f",
@@ -65,7 +64,9 @@ WIDE = 5.5  # cells of more inches are drawn one below the other
 
 
 def family(name: str) -> str:
-    """The key of `FAMILIES` that an operation belongs to, empty if none."""
+    """The key of `FAMILIES` that an operation belongs to, empty if none, as for a user's own."""
+    if name in OWN_OPS:  # whatever its name begins with
+        return ""
     return next((family for family in FAMILIES if name.startswith(family)), "")
 
 
@@ -166,13 +167,12 @@ def layouts(
         cells: of equal numbers of nodes. A node has the same place in all of them.
     """
     graphs = [_graph(cell) for cell in cells]
-    names = graphs[0][0]  # the same in all
-    at = _depths(names, [arrow for _, arrows in graphs for arrow in arrows])
+    at = _depths(len(graphs[0][0]), [arrow for _, arrows in graphs for arrow in arrows])
     texts: dict[Hashable, str] = {}
     colours: dict[Hashable, str | tuple] = {}
     columns, ways, same = [], [], []  # a list a cell
     height: dict[Hashable, float] = {}
-    for n, (_, arrows) in enumerate(graphs):
+    for n, (names, arrows) in enumerate(graphs):
         of_cell, ways_of_cell = _columns(at, arrows)
         of_cell = _order(of_cell, [link for way in ways_of_cell for link in pairwise(way)])
         columns.append([[Place(n, key) for key in column] for column in of_cell])
@@ -219,25 +219,33 @@ def _graph(cell: Cell | FixedCell) -> tuple[dict[int, str], list[Arrow]]:
     ends, first = ("$c_{k-2}$", "$c_{k-1}$", "$c_{k}$"), 2  # nodes are numbered as in the genotype
     if isinstance(cell, FixedCell):
         nodes, arrows = 0, [Arrow(source, 2, ops) for source, ops in BRANCHES[cell.name]]
-    elif cell.inputs == 1:  # recurrent: state 0 is computed, too
+    elif _is_recurrent(cell):  # state 0 is computed, too
         ends, first, nodes = ("$x_{t}$", "$h_{t-1}$", "$h_{t}$"), 0, 1 + cell.nodes
         arrows = [Arrow(0, 2), Arrow(1, 2)]
         arrows += [Arrow(2 + e.source, 2 + e.target, (label(e.op),)) for e in cell.edges]
         arrows += [Arrow(2 + state, 2 + nodes) for state in cell.output]
     else:
-        nodes = cell.nodes
+        first, nodes = cell.inputs, cell.nodes
+        ends = ends[2 - first :]
         arrows = [Arrow(edge.source, edge.target, (label(edge.op),)) for edge in cell.edges]
-        arrows += [Arrow(state, 2 + nodes) for state in cell.output]
+        arrows += [Arrow(state, first + nodes) for state in cell.output]
     *before, after = ends
-    return dict(enumerate([*before, *(f"x{first + n}" for n in range(nodes)), after])), arrows
+    zero = () if isinstance(cell, FixedCell) else cell.zero
+    names = [f"x{first + n}" + " = 0" * (first + n in zero) for n in range(nodes)]
+    return dict(enumerate([*before, *names, after])), arrows
 
 
-def _depths(names: dict[int, str], arrows: Sequence[Arrow]) -> dict[int, int]:
+def _is_recurrent(cell: Cell) -> bool:
+    operations = {edge.op.name for edge in cell.edges}
+    return cell.inputs == 1 and operations != {"none"} and operations <= set(RECURRENT_OPS)
+
+
+def _depths(nodes: int, arrows: Sequence[Arrow]) -> dict[int, int]:
     """The column of each node: its longest path from the inputs."""
-    at = {0: 0, 1: 0}
+    into, last = {arrow.target for arrow in arrows}, nodes - 1
+    at = {node: 0 for node in range(nodes) if node not in into}
     for source, target, ops in sorted(arrows, key=lambda arrow: arrow.target):
         at[target] = max(at.get(target, 0), at[source] + len(ops) + 1)
-    last = len(names) - 1
     at[last] = max(at[last], *(1 + at[node] for node in range(last)))
     return at
 
@@ -304,6 +312,9 @@ def _heights(
         same: places of equal height.
         tall: heights of nodes and labels.
     """
+    from scipy.linalg import block_diag
+    from scipy.optimize import nnls
+
     row = {place: n for n, place in enumerate(chain(*columns))}
     least = np.zeros(len(row))  # depth below the column's first
     for above, place in chain(*map(pairwise, columns)):

@@ -13,7 +13,6 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import tyro
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -48,7 +47,7 @@ def run(folder: Path) -> None:
     pictures = folder / "pictures"
     if (folder / "metrics.jsonl").is_file():
         save_figure(curves_figure(lines["metrics"]), pictures / "curves")
-    if any("entropy_normal" in line for line in lines["metrics"]):
+    if any(key.startswith("entropy_") for line in lines["metrics"] for key in line):
         save_figure(measures_figure(lines["metrics"], lines["architecture"]), pictures / "measures")
     if is_random_search:
         spread([cell for cell in sampled if "failed" not in cell], pictures)
@@ -135,13 +134,12 @@ def round_places(figure: Figure) -> None:
         axes.set_position(np.round(axes.get_position().bounds, 6))
 
 
-def of(what: tyro.conf.Positional[str], output: Path | None = None) -> None:
+def of(what: str, output: Path | None = None) -> None:
     """Draw the pictures of a run folder, or the cells of a published genotype or genotype file.
 
     Args:
         what: a run folder, a published name, a genotype file, FILE:NAME or a genotype's text.
-        output: folder for the cells, by default pictures/NAME here. A run's pictures go into its
-            own folder.
+        output: folder for the cells; None: pictures/NAME here. A run's pictures go into its own.
 
     Raises:
         InputError: there is no such thing, or the pictures cannot be written.

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from common.draw.cell import FAMILIES, INK, OTHER, QUIET, STYLE, Picture, family, tint
+from common.networks.genotype import words
 
 MANY = 9  # names of a legend
 UNIFORM = {"lw": 0.8, "ls": (0, (4, 2)), "color": INK, "zorder": 1.9}  # the line of no decision
@@ -20,6 +21,7 @@ SOURCES = (*(FAMILIES[of] for of in ("sep_conv", "skip", "max_pool", "dil_conv")
 LOOKS = {  # the thin line is drawn on the thick one: where they agree, both are seen
     "normal": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
     "reduction": {"color": OTHER, "lw": 1.1, "ms": 2.6},
+    "cell": {"color": FAMILIES["sep_conv"], "lw": 2.4, "ms": 5},
 }
 PARTS = {"train": FAMILIES["sep_conv"], "valid": FAMILIES["skip"], "test": INK}
 ACCURACIES = {
@@ -61,9 +63,9 @@ def curves_figure(metrics: Sequence[dict]) -> Picture:
 def architecture_figure(history: Sequence[dict], kind: str) -> Picture:
     """The mixing weights of every edge over epochs: a row a node, a column a source.
 
-    A line is at the weight of uniform candidates. Where pools of candidates change, weights are
-    multiples of the uniform weight and lines are broken. The weights of edges, if any, are in
-    panels of their own below, one a node.
+    A line is at the weight of uniform candidates, if an edge's weights sum to 1. Where pools of
+    candidates change, weights are multiples of the uniform weight and lines are broken. The weights
+    of edges, if any, are in panels of their own below, one a node.
 
     Args:
         history: a line an epoch: `epoch`, `candidates` (K names; or for each kind E lists of
@@ -95,7 +97,8 @@ def _candidates(figure: SubFigure, panels: np.ndarray, history: Sequence[dict], 
     there = np.isfinite(op)
     count = there.sum(-1)  # [epochs, E]
     restarts = np.flatnonzero((there[1:] != there[:-1]).any((1, 2))) + 1  # a new pool of candidates
-    pools = restarts.size > 0
+    distribution = np.allclose(np.nansum(op, -1), 1, atol=1e-3)
+    pools = restarts.size > 0 and distribution
     op = np.insert(op * count[..., None] if pools else op, restarts, np.nan, axis=0)
     times = np.insert(epochs.astype(float), restarts, epochs[restarts] - 0.5)
     legend = legend_names(names)
@@ -108,9 +111,10 @@ def _candidates(figure: SubFigure, panels: np.ndarray, history: Sequence[dict], 
             axes.axvline(epoch, color=QUIET, lw=0.4, zorder=0.5)
         for name, weight in zip(names, op[:, n].T, strict=True):
             line_of_weight(axes, times, weight, color=colours[legend[name]])
-        uniform = 1 if pools else 1 / count[0, n]
-        axes.axhline(uniform, **UNIFORM)
-        axes.update_datalim([(1, 0.999 * uniform), (1, 1.001 * uniform)], updatex=False)
+        if distribution:
+            uniform = 1 if pools else 1 / count[0, n]
+            axes.axhline(uniform, **UNIFORM)
+            axes.update_datalim([(1, 0.999 * uniform), (1, 1.001 * uniform)], updatex=False)
         axes.set_title(f"x{source} \u2192 x{target}")
         axes.tick_params(length=2, labelsize=7.5)
     for unused in panels.flat:
@@ -121,8 +125,9 @@ def _candidates(figure: SubFigure, panels: np.ndarray, history: Sequence[dict], 
     axes.autoscale_view()
     epoch_axis(axes, epochs, ticks=4)
     handles = [Line2D([], [], **LINE, color=colours[name], label=name) for name in colours]
-    alike = "" if pools or np.ptp(count) else f" (1/{count[0, 0]})"
-    handles.append(Line2D([], [], **UNIFORM, label=f"uniform{alike}"))
+    if distribution:
+        alike = "" if pools or np.ptp(count) else f" (1/{count[0, 0]})"
+        handles.append(Line2D([], [], **UNIFORM, label=f"uniform{alike}"))
     figure.legend(handles=handles, loc="upper right")
     figure.supxlabel("epoch")
     figure.supylabel("weight / uniform weight" if pools else "mixing weight")
@@ -217,6 +222,7 @@ def measures_figure(metrics: Sequence[dict], history: Sequence[dict] = ()) -> Pi
 
     The entropy's axis shows the range of its values; a line is at the entropy of uniform
     weights, ln(candidates), if that is no farther from the values than they are from another.
+    Without entropies, of weights that are no distributions, there is no such panel.
 
     Args:
         metrics: a line an epoch: `epoch`, `valid_top1`, `cut_top1` and `derived_top1` (percent),
@@ -248,7 +254,7 @@ def measures_figure(metrics: Sequence[dict], history: Sequence[dict] = ()) -> Pi
         label, least = labels[key]
         for kind, look in LOOKS.items():
             if line := plot_values(axes, metrics, f"{key}_{kind}", last=True, **look):
-                line.set_label(f"{kind} cell")
+                line.set_label(words(kind))
         axes.set_ylabel(label)
         if least:
             axes.update_datalim([(epochs[-1], 0), (epochs[-1], least)])  # the axis' least range
@@ -257,7 +263,11 @@ def measures_figure(metrics: Sequence[dict], history: Sequence[dict] = ()) -> Pi
         axes.yaxis.set_major_locator(MaxNLocator(ticks, integer=key != "entropy", steps=STEPS))
     _uniform_entropy(panels["entropy"], metrics, history)
     panels["entropy"].ticklabel_format(axis="y", useOffset=False)
-    panels["entropy"].legend(**ABOVE)
+    if panels["entropy"].lines:
+        panels["entropy"].legend(**ABOVE)
+    else:
+        panels["entropy"].set_axis_off()
+        panels["entropy"].legend(handles=panels["changed_edges"].get_lines(), **ABOVE)
     for key in ("pools", "changed_edges"):
         panels[key].set_xlabel("epoch")
     epoch_axis(accuracy, epochs, ticks=6)  # all share it

@@ -9,6 +9,7 @@ Read, with the words of the program that writes each::
     {'normal': [(('sep_conv_3x3', 0, 0.21), ...), ...], 'normal_concat': ...}    AutoDL-Projects
     {"NetworkSelectorDatasetInfo:darts:edge_normal_0": "sep_conv_3x3", ...}      NAS-Bench-301
     (((0, 6), (1, 4), ...), ((0, 1), ...))                NASLib: input and operation's index
+    |nor_conv_3x3~0|+|none~0|skip_connect~1|+|...|        NAS-Bench-201: a node between +
 
 Such a text may stand in a Python file, under a name or none, or in a log, where the last one
 counts. It is never run: only literals, `range` and the call are read from its syntax tree.
@@ -27,7 +28,7 @@ from common.errors import InputError
 
 KNOWN = (
     "our JSON, DARTS' Genotype(normal=...), AutoDL's dictionary, NAS-Bench-301's dictionary, "
-    "NASLib's tuples"
+    "NASLib's tuples, NAS-Bench-201's |op~0|+|op~0|op~1|+..."
 )
 FIELDS = {  # kind of cell -> its edges' and its outputs' field
     "normal": ("normal", "normal_concat"),
@@ -53,7 +54,7 @@ Content = dict[str, Any]  # of a cell in a genotype file
 
 def is_text(what: str) -> bool:
     """Whether a command-line argument looks like a genotype text, not like a name or a path."""
-    return START.search(what) is not None or what.lstrip()[:1] in ("(", "[", "{")
+    return START.search(what) is not None or what.lstrip()[:1] in ("(", "[", "{", "|")
 
 
 def read(text: str, name: str | None = None) -> tuple[str | None, dict[str, Content]] | None:
@@ -66,6 +67,8 @@ def read(text: str, name: str | None = None) -> tuple[str | None, dict[str, Cont
     Raises:
         InputError: the form is known and the text has errors, or several names to choose from.
     """
+    if text.lstrip().startswith("|"):
+        return None, {"cell": _topology(text.strip())}
     try:
         found = _found(text)
         if name is not None and name not in found:
@@ -308,7 +311,45 @@ def _indexed(pairs: Sequence[Any]) -> Content:
     return {"inputs": 2, "edges": edges, "output": list(range(2, 2 + len(pairs) // 2))}
 
 
+def _topology(text: str) -> Content:
+    """NAS-Bench-201's cell: for each node an operation from each earlier state."""
+    nodes = text.split("+")
+    found = [re.findall(r"\|([A-Za-z0-9_]+)~([0-9]+)(?=\|)", node) for node in nodes]
+    for target, (node, edges) in enumerate(zip(nodes, found, strict=True), 1):
+        written = "".join(f"|{op}~{source}" for op, source in edges) + "|"
+        if node != written or [int(source) for _, source in edges] != list(range(target)):
+            form = "".join(f"|operation~{source}" for source in range(target))
+            raise InputError(f"node {target} is {node[:60]!r}; it must be {form}|")
+    return {
+        "inputs": 1, "output": [len(nodes)],
+        "edges": [
+            {"from": int(source), "to": target, "op": op}
+            for target, edges in enumerate(found, 1) for op, source in edges
+        ],
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------- writing
+
+
+def topology_text(cells: Mapping[str, Content]) -> str:
+    """NAS-Bench-201's text of a genotype file's cell.
+
+    Raises:
+        InputError: names what the form cannot express.
+    """
+    if "cell" not in cells:
+        raise InputError(f"there is no cell of NAS-Bench-201 ({', '.join(cells)} only)")
+    edges = {(edge["from"], edge["to"]): edge["op"] for edge in cells["cell"]["edges"]}
+    last = max(target for _, target in edges)
+    wanted = [[(source, target) for source in range(target)] for target in range(1, last + 1)]
+    if len(cells["cell"]["edges"]) != len(edges) or set(edges) != set(sum(wanted, [])):
+        raise InputError("the cell does not have one edge between all states")
+    if cells["cell"]["output"] != [last]:
+        raise InputError(f"the output of the cell is not its last node, {last}")
+    return "+".join(
+        "".join(f"|{edges[edge]}~{edge[0]}" for edge in node) + "|" for node in wanted
+    )
 
 
 def namedtuple_text(cells: Mapping[str, Content]) -> str:
@@ -318,13 +359,31 @@ def namedtuple_text(cells: Mapping[str, Content]) -> str:
         InputError: names what the form cannot express.
     """
     kinds = ("recurrent",) if "recurrent" in cells else ("normal", "reduction")
+    return _namedtuple(cells, {kind: _pairs(kind, cells) for kind in kinds})
+
+
+def triples_text(cells: Mapping[str, Content]) -> str:
+    """FairDARTS' text of a genotype file's cells: any number of edges for each node but none.
+
+    Raises:
+        InputError: names what the form cannot express.
+    """
+    listed = {}
+    for kind in ("normal", "reduction"):
+        edges = _edges(kind, cells)
+        if "zero" in cells[kind]:  # FairDARTS' network would not concatenate such a node
+            raise InputError(f"node {cells[kind]['zero'][0]} of the {kind} cell has no edges")
+        listed[kind] = [(edge["op"], edge["to"], edge["from"]) for edge in edges]
+    return _namedtuple(cells, listed)
+
+
+def _namedtuple(cells: Mapping[str, Content], listed: Mapping[str, Sequence[tuple]]) -> str:
     fields = []
-    for kind in kinds:
+    for kind, tuples in listed.items():
         edges, states = FIELDS[kind]
-        pairs = _pairs(kind, cells)
         output = cells[kind]["output"]
         row = range(output[0], output[0] + len(output))
-        fields.append(f"{edges}={pairs}, {states}={row if list(row) == output else output}")
+        fields.append(f"{edges}={tuples}, {states}={row if list(row) == output else output}")
     return f"Genotype({', '.join(fields)})"
 
 
@@ -360,8 +419,8 @@ def numbered_text(cells: Mapping[str, Content]) -> str:
     return json.dumps(found, indent=1)
 
 
-def _pairs(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:
-    """A cell's operations and inputs, node by node."""
+def _edges(kind: str, cells: Mapping[str, Content]) -> list[Content]:
+    """The edges of a searched cell that concatenates its nodes, operations by their names."""
     if kind not in cells:
         raise InputError(f"there is no {kind} cell ({', '.join(cells)} only)")
     cell = cells[kind]
@@ -369,15 +428,20 @@ def _pairs(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:
         raise InputError(f"the {kind} cell is a fixed one ({cell['fixed']})")
     if "join" in cell:
         raise InputError(f"the {kind} cell joins its nodes by {cell['join']}")
-    a_node = 1 if kind == "recurrent" else 2
-    into = [edge["to"] for edge in cell["edges"]]
-    for node in range(cell["inputs"], max(into) + 1):
-        if into.count(node) != a_node:
-            raise InputError(f"node {node} of the {kind} cell has {into.count(node)} edges")
     for edge in cell["edges"]:
         if not isinstance(edge["op"], str):
             raise InputError(f"the {kind} cell has a parametrised operation ({edge['op']})")
-    return [(edge["op"], edge["from"]) for edge in cell["edges"]]
+    return cell["edges"]
+
+
+def _pairs(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:
+    """A cell's operations and inputs, two for each node (recurrent: one)."""
+    edges, a_node = _edges(kind, cells), 1 if kind == "recurrent" else 2
+    into = [edge["to"] for edge in edges]
+    for node in range(cells[kind]["inputs"], max(into + cells[kind]["output"]) + 1):
+        if into.count(node) != a_node:
+            raise InputError(f"node {node} of the {kind} cell has {into.count(node)} edges")
+    return [(edge["op"], edge["from"]) for edge in edges]
 
 
 def _four_nodes(kind: str, cells: Mapping[str, Content]) -> list[tuple[str, int]]:

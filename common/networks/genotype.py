@@ -21,8 +21,10 @@ texts of other programs)::
     }
 
 States are numbered as in DARTS: 0 and 1 are the outputs of the two previous cells (a recurrent cell
-has one input, state 0); the computed nodes follow. `output` lists the states that are concatenated
-(averaged in a recurrent cell, and in an image cell with `"join": "mean"`).
+and NAS-Bench-201's `cell` have one input, state 0); the computed nodes follow. `output` lists the
+states that are concatenated (averaged in a recurrent cell, and in an image cell with
+`"join": "mean"`). A node may have any number of edges; one without edges is zero, and
+`"zero": [4]` beside `output` says so.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -40,6 +42,7 @@ from typing import Any
 from common.errors import InputError
 from common.files import write_whole
 from common.networks import formats
+from common.run.operations import OWN_OPS, in_words
 
 FORMAT, VERSION = "nas-genotype", 1
 
@@ -54,13 +57,12 @@ CANDIDATES = (
     "dil_conv_3x3",
     "dil_conv_5x5",
 )
-IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7")
-OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
+IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7", "nor_conv_1x1", "nor_conv_3x3")
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
 JOINS = ("concat", "mean")
-KINDS = ("normal", "reduction", "recurrent")
+KINDS = ("normal", "reduction", "recurrent", "cell")  # cell: of NAS-Bench-201
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class Edge:
 class Cell:
     """A cell as a graph: number of inputs, edges ordered by target, and the output states.
 
+    An output state that no edge enters is a node of zeros.
+
     Attributes:
         join: how an image cell joins the output states, one of `JOINS`.
     """
@@ -124,7 +128,14 @@ class Cell:
     @property
     def nodes(self) -> int:
         """The number of computed nodes."""
-        return max(edge.target for edge in self.edges) - self.inputs + 1
+        states = [*self.output, *(edge.target for edge in self.edges)]
+        return max(states) - self.inputs + 1
+
+    @property
+    def zero(self) -> tuple[int, ...]:
+        """The nodes that no edge enters; they are zero."""
+        computed = range(self.inputs, self.inputs + self.nodes)
+        return tuple(node for node in computed if not self.into(node))
 
     def into(self, node: int) -> tuple[Edge, ...]:
         """The edges that end in `node`."""
@@ -145,6 +156,11 @@ class Genotype:
     name: str
     cells: Mapping[str, Cell | FixedCell]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def own_operations(self) -> set[str]:
+        """Names of the user's operations in the cells."""
+        searched = [cell for cell in self.cells.values() if isinstance(cell, Cell)]
+        return OWN_OPS.keys() & {edge.op.name for cell in searched for edge in cell.edges}
 
     def to_json(self) -> dict[str, Any]:
         """The content of a genotype file."""
@@ -175,6 +191,11 @@ def cell_from_pairs(pairs: Sequence[tuple[str, int]], inputs: int = 2) -> Cell:
         Edge(source, inputs + k // 2, Op(name)) for k, (name, source) in enumerate(pairs)
     )
     return Cell(inputs, edges, tuple(range(inputs, inputs + len(pairs) // 2)))
+
+
+def words(kind: str) -> str:
+    """A kind of cell in words: NAS-Bench-201's only one is `cell`."""
+    return kind if kind == "cell" else f"{kind} cell"
 
 
 def published() -> list[str]:
@@ -286,7 +307,7 @@ def json_text(genotype: Genotype) -> str:
     text = json.dumps(genotype.to_json(), indent=2)
     edge = r'\{\s+("from": [^{}]*(?:\{[^{}]*\})?)\s+\}'  # an operation may be an object
     text = re.sub(edge, lambda found: "{" + _in_a_line(found[1]) + "}", text)
-    return re.sub(r'"output": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
+    return re.sub(r'"(?:output|zero)": \[[^]]*\]', lambda found: _in_a_line(found[0]), text)
 
 
 def _in_a_line(text: str) -> str:
@@ -310,11 +331,20 @@ def _genotype_from_json(data: Any) -> Genotype:
     _expect(isinstance(provenance, dict), '"provenance" must be an object')
     for kind in cells:
         _expect(kind in KINDS, f'unknown kind of cell "{kind}"; known: {", ".join(KINDS)}')
-    return Genotype(name, {k: _cell_from_json(k, c) for k, c in cells.items()}, provenance)
+    try:
+        cells = {kind: _cell_from_json(kind, cell) for kind, cell in cells.items()}
+    except UnknownOperation as error:
+        record = provenance.get("operations")
+        whose = "an operation of your own" if record is None else f"those of {in_words(record)}"
+        raise InputError(
+            f"{error}. For {whose} add --operations FILE; in Python, "
+            "common.networks.ops.load_file(FILE)"
+        ) from None
+    return Genotype(name, cells, provenance)
 
 
 def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
-    _expect(isinstance(data, dict), f"the {kind} cell must be an object")
+    _expect(isinstance(data, dict), f"the {words(kind)} must be an object")
     if "fixed" in data:
         fixed = data["fixed"]
         _expect(
@@ -322,17 +352,32 @@ def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
             f'{kind}: unknown fixed cell "{fixed}"; known: {", ".join(FIXED_CELLS)}',
         )
         return FixedCell(fixed)
-    inputs = 1 if kind == "recurrent" else 2
+    inputs = 1 if kind in ("recurrent", "cell") else 2
     _expect(
         _is_int(data.get("inputs")) and data["inputs"] == inputs,
         f'{kind}: "inputs" must be {inputs}',
     )
-    listed = data.get("edges")
-    _expect(isinstance(listed, list) and listed, f'{kind}: "edges" must be a non-empty list')
+    listed, zero = data.get("edges"), data.get("zero", [])
+    _expect(
+        isinstance(zero, list) and all(_is_int(n) and n >= inputs for n in zero)
+        and (kind != "recurrent" or not zero),
+        f'{kind}: "zero" must list the nodes that no edge enters, in an image cell',
+    )
+    _expect(
+        isinstance(listed, list) and (listed or zero), f'{kind}: "edges" must be a non-empty list'
+    )
     edges = [_edge_from_json(kind, inputs, edge) for edge in listed]
-    nodes = range(inputs, max(edge.target for edge in edges) + 1)
+    entered = {edge.target for edge in edges}
+    nodes = range(inputs, max(*entered, *zero, inputs) + 1)
     for node in nodes:
-        _expect(any(e.target == node for e in edges), f"{kind}: no edge ends in node {node}")
+        _expect(
+            node in entered or node in zero,
+            f'{kind}: no edge ends in node {node}; if it shall be zero, add "zero": [{node}]',
+        )
+        _expect(
+            node not in entered or node not in zero,
+            f'{kind}: node {node} is in "zero", but an edge ends in it',
+        )
     output = data.get("output")
     _expect(
         isinstance(output, list) and len(output) > 0
@@ -369,7 +414,8 @@ def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
 def _op_from_json(kind: str, data: Any) -> Op:
     known = RECURRENT_OPS if kind == "recurrent" else (*IMAGE_OPS, *OWN_OPS)
     if isinstance(data, str):
-        _expect(data in known, f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
+        if data not in known:
+            raise UnknownOperation(f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
         return Op(data)
     _expect(
         isinstance(data, dict) and kind != "recurrent" and data.get("name") in PARAMETRISED_OPS,
@@ -390,6 +436,10 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+class UnknownOperation(InputError):
+    """An operation's name that is not known, as that of a user's operation may be."""
+
+
 def _expect(condition: bool, message: str) -> None:
     if not condition:
         raise InputError(message)
@@ -405,15 +455,17 @@ def _cell_to_json(cell: Cell | FixedCell) -> dict[str, Any]:
         "inputs": cell.inputs,
         "edges": [{"from": e.source, "to": e.target, "op": e.op.to_json()} for e in cell.edges],
         "output": list(cell.output),
+        **({"zero": list(cell.zero)} if cell.zero else {}),
         **({} if cell.join == "concat" else {"join": cell.join}),
     }
 
 
 def _describe(kind: str, cell: Cell | FixedCell) -> list[str]:
     if isinstance(cell, FixedCell):
-        return [f"{kind} cell: fixed, {cell.name}"]
-    lines = [f"{kind} cell"]
+        return [f"{words(kind)}: fixed, {cell.name}"]
+    lines = [words(kind)]
     for node in range(cell.inputs, cell.inputs + cell.nodes):
         terms = [f"{edge.op}(x{edge.source})" for edge in cell.into(node)]
-        lines.append(f"  x{node} = " + " + ".join(f"{term:<16}" for term in terms).rstrip())
+        summed = " + ".join(f"{term:<16}" for term in terms).rstrip()
+        lines.append(f"  x{node} = {summed or 0}")
     return lines

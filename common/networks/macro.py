@@ -1,15 +1,17 @@
-"""What supernets and derived networks share: the stems, and the stack of cells."""
+"""What the supernets and derived networks of DARTS' space share: stems, and the stack of cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from common.data.images import large
 from common.errors import InputError
 from common.networks import ops
+from common.networks.genotype import Op
 
 LEAST = 4  # pixels: each of the two reductions gets 2 or more
 
@@ -33,11 +35,14 @@ def check_size(shape: tuple[int, int, int], channels: int) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell's place in the stack: its widths, and whether the resolution changes."""
+    """A cell's place in the stack: its widths, and whether the resolution changes.
+
+    Another space (`space.py`) subclasses it.
+    """
 
     index: int
     channels: int  # of each of its nodes
-    inputs: tuple[int, int]  # channels of the outputs of the cells k-2 and k-1
+    inputs: tuple[int, ...]  # channels of its inputs; DARTS': the outputs of the cells k-2 and k-1
     reduction: bool
     after_reduction: bool  # the cell k-2 has twice this cell's input resolution
 
@@ -45,6 +50,34 @@ class Place:
     def kind(self) -> str:
         """`normal` or `reduction`, as a genotype names its cells."""
         return "reduction" if self.reduction else "normal"
+
+    def block(self) -> nn.Module | None:
+        """What stands here instead of a cell; None: a cell."""
+        return None
+
+    def adapters(self, affine: bool) -> nn.Module:
+        """A module from the inputs to a list of the cell's first states.
+
+        Its `past_relu` does the same from what `Space.handed_on` gives.
+        """
+        return CellInputs(self, affine)
+
+    def stride(self, source: int) -> int:
+        """The stride of the edges out of a state."""
+        return 2 if self.reduction and source < len(self.inputs) else 1
+
+    def candidate(self, name: str, source: int, width: int) -> nn.Module:
+        """An operation of a supernet, on an edge out of a state, with so many channels."""
+        return ops.build(Op(name), width, self.stride(source), search=True)
+
+    def outputs(self, nodes: int) -> tuple[int, ...]:
+        """The states that a cell of so many computed nodes concatenates."""
+        return tuple(range(len(self.inputs), len(self.inputs) + nodes))
+
+    def zeros(self, x: Tensor) -> Tensor:
+        """A node of zeros, from the cell's first state."""
+        stride = self.stride(0)
+        return torch.zeros_like(x[:, :, ::stride, ::stride])
 
 
 def places(

@@ -13,31 +13,31 @@ from common.errors import InputError
 from common.networks import ops
 from common.networks.drop_path import DropPath
 from common.networks.genotype import Cell, FixedCell, Genotype, Op
-from common.networks.macro import CellInputs, LargeStem, Place, SmallStem, places
+from common.networks.macro import CellInputs, Place
+from common.networks.spaces import space_of
 
 
 class DerivedCell(nn.Module):
-    """The cell of a genotype: each node is the sum of its edges."""
+    """The cell of a genotype: each node is the sum of its edges, without any it is zero."""
 
     def __init__(self, cell: Cell, place: Place):
         super().__init__()
-        self.cell = cell
-        self.inputs = CellInputs(place, affine=True)
+        self.cell, self.place = cell, place
+        self.inputs = place.adapters(affine=True)
         self.edges = nn.ModuleList(
-            DerivedEdge(e.op, place.channels, 2 if place.reduction and e.source < 2 else 1)
-            for e in cell.edges
+            DerivedEdge(e.op, place.channels, place.stride(e.source)) for e in cell.edges
         )
 
-    def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor:
         """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs(s0, s1)
-        for node in range(2, 2 + self.cell.nodes):
+        states = self.inputs(*inputs)
+        for node in range(self.cell.inputs, self.cell.inputs + self.cell.nodes):
             flows = [
                 module(states[edge.source])
                 for edge, module in zip(self.cell.edges, self.edges, strict=True)
                 if edge.target == node
             ]
-            states.append(sum(flows[1:], flows[0]))
+            states.append(sum(flows[1:], flows[0]) if flows else self.place.zeros(states[0]))
         return join([states[node] for node in self.cell.output], self.cell.join)
 
 
@@ -166,32 +166,31 @@ class Network(nn.Module):
     ):
         super().__init__()
         check_genotype(genotype, channels)
-        stem = LargeStem if large_images else SmallStem
-        self.stem = stem(image_channels, channels)
+        space = space_of(genotype)
+        self.stem = space.stem(image_channels, channels, large_images, search=False)
         nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
-        self.places = list(
-            places(cells, channels, nodes, self.stem.outputs, self.stem.after_reduction)
-        )
-        self.widths = [nodes[place.kind] * place.channels for place in self.places]
+        self.places = space.places(cells, channels, nodes, self.stem)
+        self.widths = [nodes.get(place.kind, 1) * place.channels for place in self.places]
         self.cells = nn.ModuleList(
-            make_cell(genotype.cells[place.kind], place) for place in self.places
+            place.block() or make_cell(genotype.cells[place.kind], place) for place in self.places
         )
-        self.auxiliary_at = 2 * cells // 3
+        self.auxiliary_at = max(place.index for place in self.places if place.reduction)
         self.auxiliary = None
         if auxiliary:
             width = self.widths[self.auxiliary_at]
             self.auxiliary = AuxiliaryHead(width, classes, large_images=large_images)
+        self.head = space.head(self.widths[-1])
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(self.widths[-1], classes) if classes else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, channels, H, W] -> logits [B, classes]; in training also the auxiliary head's."""
-        s0, s1 = self.stem(images)
+        states = self.stem(images)  # the inputs of the next cell
         for index, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1)
+            states = (*states[1:], cell(*states))
             if self.training and self.auxiliary is not None and index == self.auxiliary_at:
-                auxiliary = self.auxiliary(s1)
-        logits = self.classifier(self.global_pool(s1).flatten(1))
+                auxiliary = self.auxiliary(states[-1])
+        logits = self.classifier(self.global_pool(self.head(states[-1])).flatten(1))
         return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
 
     def set_drop_path(self, probability: float) -> None:
@@ -212,6 +211,14 @@ def build(
     )
 
 
+def weightless(genotype: Genotype) -> torch.device:
+    """The device to build a network on whose weights do not matter: meta, where they take no time.
+
+    The CPU for operations of a user's own, which may need real tensors.
+    """
+    return torch.device("cpu" if genotype.own_operations() else "meta")
+
+
 def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
     """The module of a cell in its place."""
     fixed = isinstance(cell, FixedCell)
@@ -229,23 +236,30 @@ def check_genotype(genotype: Genotype, channels: int) -> None:
     """Refuse a genotype without an image network of these channels.
 
     Raises:
-        InputError: a cell is missing, or the groups of a fixed cell do not divide its channels.
+        InputError: a cell is missing, the groups of a fixed cell do not divide its channels, or an
+            operation of the user's own cannot be built or run.
     """
-    missing = [kind for kind in ("normal", "reduction") if kind not in genotype.cells]
+    kinds = space_of(genotype).kinds
+    missing = [kind for kind in kinds if kind not in genotype.cells]
     if missing:
         recurrent = "; this one is recurrent" if "recurrent" in genotype.cells else ""
         raise InputError(
             f"genotype {genotype.name}: an image network needs a {' and a '.join(missing)} cell"
             f"{recurrent}"
         )
-    if isinstance(genotype.cells["normal"], FixedCell):
+    if isinstance(first := genotype.cells[kinds[0]], FixedCell):
         raise InputError(
-            f"genotype {genotype.name}: {genotype.cells['normal'].name} halves the resolution and "
-            "can only be the reduction cell"
+            f"genotype {genotype.name}: {first.name} halves the resolution and can only be the "
+            "reduction cell"
+        )
+    if kinds == ("cell",) and outputs(first) != 1:
+        raise InputError(
+            f"genotype {genotype.name}: a NAS-Bench-201 cell has one output, not {first.output}"
         )
     groups = FixedReductionCell.groups
-    if isinstance(genotype.cells["reduction"], FixedCell) and 2 * channels % groups:
+    if isinstance(genotype.cells.get("reduction"), FixedCell) and 2 * channels % groups:
         raise InputError(
             f"--channels {channels}: the fixed reduction cell of {genotype.name} has {groups} "
             f"groups; take a multiple of {groups // 2}"
         )
+    ops.try_own(genotype.own_operations(), channels, search=False)

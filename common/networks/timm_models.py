@@ -98,14 +98,14 @@ class TimmNetwork(Network):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[B, in_chans, H, W] -> the last cell's output [B, num_features, H', W']."""
-        s0, s1 = self.stem(images)
+        states = self.stem(images)
         for cell in self.cells:
-            s0, s1 = s1, self._run(cell, s0, s1)
-        return s1
+            states = (*states[1:], self._run(cell, *states))
+        return states[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """From the map of `forward_features` to logits, or to the classifier's input."""
-        x = self.head_drop(self.global_pool(x))
+        x = self.head_drop(self.global_pool(self.head(x)))
         return x if pre_logits else self.classifier(x)
 
     def forward_intermediates(
@@ -131,16 +131,16 @@ class TimmNetwork(Network):
             raise ValueError(f"output_fmt {output_fmt}: the maps are NCHW")
         taken, _ = feature_take_indices(len(self.feature_info), indices)
         wanted = [self.feature_info[index]["cell"] for index in taken]
-        s0, s1 = self.stem(x)
-        maps = {-1: s0}
+        states = self.stem(x)
+        maps = {-1: states[0]}
         for index, cell in enumerate(self.cells):
             if stop_early and index > max(wanted):
                 break
-            s0, s1 = s1, self._run(cell, s0, s1)
+            states = (*states[1:], self._run(cell, *states))
             if index in wanted:
-                maps[index] = s1
+                maps[index] = states[-1]
         intermediates = [maps[index] for index in wanted]
-        return intermediates if intermediates_only else (s1, intermediates)
+        return intermediates if intermediates_only else (states[-1], intermediates)
 
     def prune_intermediate_layers(
         self,
@@ -155,10 +155,10 @@ class TimmNetwork(Network):
             self.reset_classifier(0, "")
         return taken
 
-    def _run(self, cell: nn.Module, s0: Tensor, s1: Tensor) -> Tensor:
+    def _run(self, cell: nn.Module, *states: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training:
-            return checkpoint(cell, s0, s1, use_reentrant=False)
-        return cell(s0, s1)
+            return checkpoint(cell, *states, use_reentrant=False)
+        return cell(*states)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute cells in the backward pass instead of keeping their activations.

@@ -10,6 +10,8 @@ from common.networks.genotype import Genotype, load, published
 # Channels of the first cell's nodes, where a paper's network has not the setting's.
 CHANNELS = {("gdas", "imagenet"): 50, ("gdas_frc", "imagenet"): 52}  # GDAS, Table 2
 
+NASBENCH201 = {"channels": 16, "cells": 5}  # of the benchmark's networks; cells of each stage
+
 
 def is_recurrent(genotype: Genotype) -> bool:
     """Whether a genotype describes a recurrent cell instead of an image network."""

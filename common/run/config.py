@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from common.data.datasets import Dataset
 from common.errors import InputError
-from common.files import digest
-from common.run.flags import Between, PresetInt, check_bounds
+from common.files import digest, json_object
+from common.run.flags import Between, OperationsFile, PresetInt, check_bounds
 
 MOST_EDGES = 10_000  # in a supernet, over all cells; EDAS' 20 cells have 280
 
@@ -33,9 +33,10 @@ class LoopConfig:
     data_root: str = "data"
     """Folder of the data."""
     output: str | None = None
-    """Run folder to create; by default a new one under runs/."""
+    """Run folder to create, or to continue if it holds a run of the same flags; by default a new
+    one under runs/."""
     resume: str | None = None
-    """Continue this run folder; takes no other flag but --threads and --extend-epochs."""
+    """Continue this run folder, without repeating its flags."""
     extend_epochs: Annotated[int | None, Between(1, 10**6)] = None
     """With --resume: train a finished run for so many more epochs. Schedules are recomputed for
     the new total."""
@@ -107,6 +108,10 @@ class LoopConfig:
         if self.unextended or self.resume is None:
             why = self.unextended or "add --resume RUN_FOLDER, of a finished run"
             raise InputError(f"--extend-epochs {self.extend_epochs}: {why}")
+        before = described(Path(self.resume)).get("extended", {}).values()
+        begun = max(before, default=None) == self.epochs - self.extend_epochs
+        if begun and json_object(Path(self.resume) / "result.json") is None:
+            return dataclasses.replace(self, extend_epochs=None)  # the same command, once more
         return dataclasses.replace(self, epochs=self.epochs + self.extend_epochs)
 
 
@@ -146,6 +151,7 @@ class RunConfig(LoopConfig):
     """Channels in the first cell; doubled at each reduction cell."""
     cells: Annotated[int, Between(1, 200)] = 8
     """Number of cells; those at one and two thirds are reduction cells."""
+    operations: OperationsFile = None
     learning_rate: float = 0.025
     """Initial learning rate of the weights (SGD)."""
     learning_rate_min: Annotated[float, Between(0, 1e38)] = 0.0
@@ -155,10 +161,14 @@ class RunConfig(LoopConfig):
 
     def check(self) -> None:
         super().check()
-        if self.cells < 3:
+        if self.cells < self.least_cells():
             raise InputError(
                 f"--cells {self.cells}: use 3 or more; two of them are reduction cells"
             )
+
+    def least_cells(self) -> int:
+        """The smallest number of cells."""
+        return 3
 
     def least_size(self) -> tuple[float, float]:
         """Lower bounds for a cell with C channels: feature maps [C, H, W] kept, weights over C^2.
@@ -258,9 +268,52 @@ class SearchConfig(RunConfig):
         return {} if self.candidates is None else {"candidates": list(self.candidates)}
 
 
+@dataclass(frozen=True)
+class SpaceFlags:
+    """Flags of a search in one of several spaces (`common/networks/spaces.py`).
+
+    Put it before the other base, `SearchConfig` or a retraining's.
+    """
+
+    space: Literal["darts", "nasbench201"] = "darts"
+    """Search space. nasbench201: NAS-Bench-201's, with one kind of cell, --nodes 4, and --cells 5
+    in each of three stages (digits: 1)."""
+    table: str | None = None
+    """CSV file with the accuracies of all NAS-Bench-201 cells; metrics.jsonl then has those of each
+    epoch's cell."""
+
+    def resolved(self: ConfigT) -> ConfigT:
+        """NAS-Bench-201's sizes in place of a preset's; its derived cells may hold `none`."""
+        config = super().resolved()
+        if config.space != "nasbench201":
+            return config
+        sizes = {"nodes": 4, "cells": 1 if config.dataset == "digits" else 5}
+        changes = {k: v for k, v in sizes.items() if isinstance(getattr(config, k), PresetInt)}
+        if hasattr(config, "derive_none"):
+            changes["derive_none"] = True
+        return dataclasses.replace(config, **changes)
+
+    def check(self) -> None:
+        super().check()
+        if self.space == "nasbench201" and self.nodes != 4:
+            raise InputError(
+                f"--nodes {self.nodes}: --space nasbench201 has 4, its input included; leave it out"
+            )
+        if self.table is not None and self.space != "nasbench201":
+            raise InputError(f"--table {self.table}: only for --space nasbench201")
+
+    def least_cells(self) -> int:
+        return 1 if self.space == "nasbench201" else super().least_cells()
+
+    def least_size(self) -> tuple[float, float]:
+        """See `RunConfig.least_size`; NAS-Bench-201's cells may run no convolution."""
+        return (2, 2) if self.space == "nasbench201" else super().least_size()
+
+
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 
-LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never started
+# In a folder whose run never started.
+LEFT_BY_A_KILL = {".writable", "config.json.tmp", "running.json"}
 # Keys of config.json that are not flags but determine results; keys that do not determine them.
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
 TOLD = {
@@ -272,6 +325,8 @@ TOLD = {
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     """The config of a run folder; flags newer than the run get their defaults.
 
+    The file of --operations is not among them: only a command line names code to run.
+
     Raises:
         InputError: no run there, a run of another method, or a damaged config.json.
     """
@@ -282,7 +337,8 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     if missing:
         raise InputError(f"{folder}: its config.json lacks {', '.join(missing)}")
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind) if field.name in data]
+    kept = data.keys() - {"operations"}
+    names = [field.name for field in dataclasses.fields(kind) if field.name in kept]
     values = {name: data[name] for name in names}
     if not isinstance(values.get("log_with", []), list):  # an older version's: null, or one name
         values["log_with"] = [values["log_with"]] if values["log_with"] is not None else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.networks.ops import SeparableConv
+from common.networks.ops import ReluConvNorm, SeparableConv
 from common.supernet.cell import normalise
 from common.supernet.separable import separable
 
@@ -19,6 +19,10 @@ def run(operation: nn.Module, x: Tensor, relu: Tensor, weight: Tensor | None = N
         relu: ReLU of the input, shared by all operations on it.
         weight: a scalar; None: 1.
     """
+    if isinstance(operation, ReluConvNorm):
+        _, convolution, norm = operation
+        scale = None if weight is None else weight.expand(convolution.out_channels).contiguous()
+        return normalise(operation.convolve(relu, convolution.weight), norm, scale)
     if not isinstance(operation, SeparableConv):
         return operation(x) if weight is None else weight * operation(x)
     *units, last = operation.units

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks import ops
-from common.networks.genotype import Op
 from common.networks.layout import concatenate, to_format
-from common.networks.macro import CellInputs, Place
+from common.networks.macro import Place
 from common.supernet.separable import separable
 
 # Operations that are computed for many edges at once.
-SPECIAL = (*ops.SEPARABLE, *ops.POOLS, "skip_connect", "none")
+SPECIAL = (*ops.SEPARABLE, *ops.DENSE, *ops.POOLS, "skip_connect", "none")
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,9 @@ class Mix:
         return self.op[step.rows], None if self.edge is None else self.edge[step.rows]
 
 
-def cell_edges(nodes: int) -> list[tuple[int, int]]:
+def cell_edges(nodes: int, inputs: int = 2) -> list[tuple[int, int]]:
     """The edges (source, target) of a cell with that many computed nodes, sorted by target."""
-    return [(i, j) for j in range(2, 2 + nodes) for i in range(j)]
+    return [(i, j) for j in range(inputs, inputs + nodes) for i in range(j)]
 
 
 class SearchCell(nn.Module):
@@ -68,30 +67,29 @@ class SearchCell(nn.Module):
         self, place: Place, nodes: int, candidates: Sequence[str], width: int | None = None
     ):
         super().__init__()
-        self.edges = cell_edges(nodes)
-        self.inputs = CellInputs(place, affine=False)
+        self.first = len(place.inputs)  # the first computed node
+        self.edges, self.outputs = cell_edges(nodes, self.first), place.outputs(nodes)
+        self.inputs = place.adapters(affine=False)
         self.steps = nn.ModuleList(
-            MixedEdges(
-                sources, targets, self.edges, candidates, width or place.channels,
-                stride=2 if place.reduction and sources[0] < 2 else 1,
-            )
+            MixedEdges(sources, targets, self.edges, candidates, width or place.channels, place)
             for sources, targets in self.partition()
         )
         self.register_state_dict_post_hook(_name_by_edge)
         self.register_load_state_dict_pre_hook(_stack_by_step)
 
     def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Groups of edges to compute together, as (sources, targets): from 0 and 1, then 2, …
+        """Groups of edges to compute together, as (sources, targets): from the inputs, then 2, …
 
-        Both inputs feed every node; then node 2 is complete and feeds the rest, and so on.
+        The inputs feed every node; then the first node is complete and feeds the rest, and so on.
         """
-        last = self.edges[-1][1]
-        steps = [((0, 1), tuple(range(2, last + 1)))]
-        return steps + [((i,), tuple(range(i + 1, last + 1))) for i in range(2, last)]
+        first, last = self.first, self.edges[-1][1]
+        steps = [(tuple(range(first)), tuple(range(first, last + 1)))]
+        return steps + [((i,), tuple(range(i + 1, last + 1))) for i in range(first, last)]
 
-    def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
-        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = dict(enumerate(self.inputs.past_relu(s0, s1)))
+    def forward(self, *given: Tensor | Mix) -> Tensor:
+        """What cells hand on, and a mix: [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        *inputs, mix = given
+        states = dict(enumerate(self.inputs.past_relu(*inputs)))
         arrived = defaultdict(list)  # node -> outputs of its incoming edges so far
 
         def state(i: int) -> Tensor:
@@ -104,7 +102,7 @@ class SearchCell(nn.Module):
             flows = self.flows(step, [state(i) for i in step.sources], mix)
             for j, x in zip(step.targets, flows, strict=True):
                 arrived[j].append(x)
-        return concatenate([state(j) for j in range(2, self.edges[-1][1] + 1)])
+        return concatenate([state(j) for j in self.outputs])
 
     def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
         """From S sources to T targets of a step: S x [B, C, H, W] -> T x [B, C, H', W']."""
@@ -132,11 +130,11 @@ class MixedEdges(nn.Module):
         edges: list[tuple[int, int]],
         candidates: Sequence[str],
         channels: int,
-        stride: int,
+        place: Place,
     ):
         super().__init__()
         self.sources, self.targets = sources, targets
-        self.channels, self.stride = channels, stride
+        self.channels, self.stride = channels, place.stride(sources[0])
         self.column = {name: k for k, name in enumerate(candidates)}
         # [S, T]: index of each edge among all edges of the cell
         rows = torch.tensor([[edges.index((i, j)) for j in targets] for i in sources])
@@ -145,7 +143,7 @@ class MixedEdges(nn.Module):
         for name in candidates:
             copies = len(sources) if name in ops.POOLS else len(sources) * len(targets)
             modules = [
-                ops.build(Op(name), channels, stride, search=True) for _ in range(copies)
+                place.candidate(name, sources[0], channels) for _ in range(copies)
             ]
             self.candidates[name] = stacked(modules) if name in SPECIAL else nn.ModuleList(modules)
 
@@ -175,6 +173,8 @@ class MixedEdges(nn.Module):
         for name, candidate in self.candidates.items():
             if name in ops.SEPARABLE:
                 y = self.separable(relu, candidate, scale[self.column[name]])
+            elif name in ops.DENSE:
+                y = self.dense(relu, candidate, scale[self.column[name]])
             elif name == "skip_connect" and self.stride == 2:
                 y = self.reduce(relu, candidate, scale[self.column[name]])
             else:
@@ -206,6 +206,12 @@ class MixedEdges(nn.Module):
         x = separable(x, depthwise.weight, pointwise.weight, stride, dilation)
         return normalise(x, unit.norm, scale)
 
+    def dense(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
+        """A convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W']."""
+        _, convolution, norm = conv
+        x = conv.convolve(relu, convolution.weight.flatten(0, 1), groups=len(self.sources))
+        return normalise(x, norm, scale)
+
     def reduce(self, relu: Tensor, skip: nn.Module, scale: Tensor) -> Tensor:
         """FactorizedReduce of every edge as one 2x2 convolution: both 1x1 are corners of it."""
         even = F.pad(skip.even.weight, (0, 1, 0, 1))
@@ -223,7 +229,8 @@ class MixedEdges(nn.Module):
         of_column = weight.unbind(2)  # candidates x [S, T]
         for name, candidate in self.candidates.items():
             if name in ops.POOLS:
-                maps.append(normalise(candidate[0](x), candidate[1]))
+                pool, *norms = candidate if isinstance(candidate, nn.Sequential) else [candidate]
+                maps.append(normalise(pool(x), *norms) if norms else pool(x))
                 columns.append(of_column[self.column[name]])
             elif name == "skip_connect" and self.stride == 1:
                 maps.append(x)

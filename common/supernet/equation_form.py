@@ -10,9 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from common.networks import ops
-from common.networks.genotype import Op
-from common.networks.macro import CellInputs, Place
+from common.networks.macro import Place
 from common.supernet.cell import Mix, cell_edges
 from common.supernet.supernet import SuperNet
 
@@ -24,30 +22,28 @@ class EquationCell(nn.Module):
         self, place: Place, nodes: int, candidates: Sequence[str], width: int | None = None
     ):
         super().__init__()
-        self.inputs = CellInputs(place, affine=False)
+        self.place, self.outputs = place, place.outputs(nodes)
+        self.inputs = place.adapters(affine=False)
         self.edges = nn.ModuleDict()
-        for i, j in cell_edges(nodes):
-            stride = 2 if place.reduction and i < 2 else 1
+        for i, j in cell_edges(nodes, len(place.inputs)):
             self.edges[f"{i}-{j}"] = nn.ModuleDict(
-                {
-                    name: ops.build(Op(name), width or place.channels, stride, search=True)
-                    for name in candidates
-                }
+                {name: place.candidate(name, i, width or place.channels) for name in candidates}
             )
-        self.nodes, self.reduction = nodes, place.reduction
+        self.targets = range(len(place.inputs), len(place.inputs) + nodes)
 
-    def forward(self, s0: Tensor, s1: Tensor, mix: Mix) -> Tensor:
-        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs.past_relu(s0, s1)
+    def forward(self, *given: Tensor | Mix) -> Tensor:
+        """What cells hand on, and a mix: [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
+        *inputs, mix = given
+        states = self.inputs.past_relu(*inputs)
         row = 0
-        for j in range(2, 2 + self.nodes):
+        for j in self.targets:
             node = 0
             for i in range(j):
                 flow = self.edge(states[i], i, j, mix.op[row])
                 node = node + (flow if mix.edge is None else mix.edge[row] * flow)
                 row += 1
             states.append(node)
-        return torch.cat(states[2:], 1)
+        return torch.cat([states[j] for j in self.outputs], 1)
 
     def edge(self, x: Tensor, i: int, j: int, weight: Tensor) -> Tensor:
         """f_ij(x): the weighted sum of an edge's candidates."""

@@ -52,6 +52,13 @@ def cut_to_cell(
     return Mix(op, weight)
 
 
+def entropy(op: Tensor) -> float | None:
+    """Mean entropy of rows [edges, candidates], in nats; None if they do not sum to 1."""
+    if not torch.allclose(op.sum(-1), op.new_ones(()), atol=1e-3):
+        return None
+    return torch.special.entr(op).sum(-1).mean().item()
+
+
 def cuts(supernet: SuperNet) -> dict[str, dict[str, Mix]]:
     """Both cuts of a supernet's current mixes, by the name of their metric and the kind of cell."""
     mixes, cells = {kind: supernet.mix(kind) for kind in supernet.kinds}, supernet.derive()
@@ -82,12 +89,12 @@ class Measures:
         """Entropy, derived skips and pools, and edges with a new best operation, by kind of cell.
 
         The entropy of an edge's weights is in nats, averaged over the edges: ln(candidates) is
-        undecided, 0 decided.
+        undecided, 0 decided. It is None where an edge's weights are no distribution.
         """
         metrics, cells, best = {}, supernet.derive(), self._best(supernet)
         for kind in supernet.kinds:
             op, names = supernet.mix(kind).op, [edge.op.name for edge in cells[kind].edges]
-            metrics[f"entropy_{kind}"] = torch.special.entr(op).sum(-1).mean().item()
+            metrics[f"entropy_{kind}"] = entropy(op)
             metrics[f"skips_{kind}"] = names.count("skip_connect")
             metrics[f"pools_{kind}"] = sum(name in POOLS for name in names)
             metrics[f"changed_edges_{kind}"] = int((best[kind] != self.best[kind]).sum())

@@ -48,11 +48,12 @@ class SampledCell(EquationCell):
         super().__init__(place, nodes, candidates)
         self.none = candidates.index("none") if "none" in candidates else None
 
-    def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
-        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states, relus = self.inputs.past_relu(s0, s1), {}
+    def forward(self, *given: Tensor | Sample) -> Tensor:
+        """What cells hand on, and a sample: see `SearchCell.forward`."""
+        *inputs, sample = given
+        states, relus = self.inputs.past_relu(*inputs), {}
         edge = 0
-        for j in range(2, 2 + self.nodes):
+        for j in self.targets:
             flows = []
             for i in range(j):
                 if i not in relus:
@@ -60,9 +61,9 @@ class SampledCell(EquationCell):
                 flows += self.flows(states[i], relus[i], f"{i}-{j}", sample, edge)
                 edge += 1
             if not flows:  # all edges into the node sampled `none`
-                flows = [self.zeros(states[0])]
+                flows = [self.place.zeros(states[0])]
             states.append(sum(flows[1:], flows[0]))
-        return concatenate(states[2:])
+        return concatenate([states[j] for j in self.outputs])
 
     def flows(
         self, x: Tensor, relu: Tensor, name: str, sample: Sample, edge: int
@@ -77,27 +78,23 @@ class SampledCell(EquationCell):
             if k != self.none
         ]
 
-    def zeros(self, x: Tensor) -> Tensor:
-        """Zeros in the shape of a node."""
-        stride = 2 if self.reduction else 1
-        return torch.zeros_like(x[:, :, ::stride, ::stride])
-
 
 class EquationSampledCell(EquationCell):
     """The equation-shaped form: the weighted active candidates, edge by edge."""
 
-    def forward(self, s0: Tensor, s1: Tensor, sample: Sample) -> Tensor:
-        """ReLUs of two cell outputs, [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs.past_relu(s0, s1)
+    def forward(self, *given: Tensor | Sample) -> Tensor:
+        """What cells hand on, and a sample: see `SearchCell.forward`."""
+        *inputs, sample = given
+        states = self.inputs.past_relu(*inputs)
         rows = iter(zip(sample.active, sample.weight, strict=True))
-        for j in range(2, 2 + self.nodes):
+        for j in self.targets:
             node = 0
             for i in range(j):
                 candidates = list(self.edges[f"{i}-{j}"].values())
                 for k, weight in zip(*next(rows), strict=True):
                     node = node + weight * candidates[k](states[i])
             states.append(node)
-        return torch.cat(states[2:], 1)
+        return torch.cat([states[j] for j in self.outputs], 1)
 
 
 class SampledSuperNet(SuperNet):

@@ -1,8 +1,8 @@
 """The supernet: with nothing overridden, first-order DARTS.
 
 A method defines its architecture parameters (`init_arch`), their mixing weights (`mix`, or `mixes`
-if cells of a kind differ), the computation of a cell (`make_cell`), and the derivation of a cell
-(`strengths` or `derive`).
+if cells of a kind differ), the computation of a cell (`make_cell`), the loss of the arch step
+(`arch_loss`), and the derivation of a cell (`strengths` or `derive`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from torch.nn import functional as F
 
 from common.data.images import Images, large
 from common.networks.genotype import CANDIDATES, Cell, Edge, FixedCell, Op
-from common.networks.macro import LargeStem, Place, SmallStem, places
-from common.run.config import SearchConfig
+from common.networks.macro import Place
+from common.networks.space import DARTS, Space
+from common.networks.spaces import SPACES
+from common.run.config import SearchConfig, SpaceFlags
 from common.supernet.cell import Mix, SearchCell, cell_edges
 
-KINDS = ("normal", "reduction")
+KINDS = DARTS.kinds
 
 
 class SuperNet(nn.Module):
@@ -35,10 +37,11 @@ class SuperNet(nn.Module):
         large_images: the ImageNet stem instead of CIFAR's.
         derive_none: allow `none` as the best operation of an edge.
         candidates: names of the operations of each edge; None: the method's own.
+        space: of the cells.
     """
 
     candidates: Sequence[str] = CANDIDATES
-    kinds: Sequence[str] = KINDS  # of cells that are searched
+    kinds: Sequence[str] = ()  # of cells that are searched; empty: all of the space
     memory_format = torch.channels_last  # of all maps; fastest for convolutions and pools
 
     def __init__(
@@ -52,24 +55,20 @@ class SuperNet(nn.Module):
         large_images: bool = False,
         derive_none: bool = False,
         candidates: Sequence[str] | None = None,
+        space: Space = DARTS,
     ):
         super().__init__()
-        if candidates is not None:
-            self.candidates = tuple(candidates)
-        self.nodes, self.derive_none = nodes, derive_none
-        self.edges = cell_edges(nodes)
-        # Three times the channels on ImageNet, too, as in PC-DARTS' code (24, 48, 48).
-        self.stem = (
-            LargeStem(image_channels, 3 * channels) if large_images
-            else SmallStem(image_channels, channels)
-        )
+        self.space, self.kinds = space, self.kinds or space.kinds
+        self.candidates = tuple(candidates or space.searched(self.candidates))
+        self.nodes, self.derive_none = nodes, derive_none or space.derives_none
+        self.edges = cell_edges(nodes, space.inputs)
+        self.stem = space.stem(image_channels, channels, large_images, search=True)
         concatenated = self.concatenated()
-        self.places = list(
-            places(cells, channels, concatenated, self.stem.outputs, self.stem.after_reduction)
-        )
-        self.cells = nn.ModuleList(self.make_cell(place) for place in self.places)
+        self.places = space.places(cells, channels, concatenated, self.stem)
+        self.cells = nn.ModuleList(place.block() or self.make_cell(place) for place in self.places)
         last = self.places[-1]
-        self.classifier = nn.Linear(concatenated[last.kind] * last.channels, classes)
+        width = concatenated[last.kind] * last.channels
+        self.head, self.classifier = space.head(width), nn.Linear(width, classes)
         self.arch = nn.ParameterDict()
         self.init_arch()
 
@@ -82,12 +81,13 @@ class SuperNet(nn.Module):
 
     def concatenated(self) -> dict[str, int]:
         """Number of node outputs that a cell of each kind concatenates."""
-        return dict.fromkeys(KINDS, self.nodes)
+        return dict.fromkeys(self.space.kinds, self.space.outputs(self.nodes))
 
     def make_cell(self, place: Place) -> nn.Module:
         """A search cell, called as cell(s0, s1, mix), or cell(s0, s1) if its kind is not searched.
 
-        s0 and s1 are ReLUs of the outputs of the two previous cells.
+        s0 and s1 are ReLUs of the outputs of the two previous cells; in another space, what
+        `Space.handed_on` gives of as many as cells have inputs.
         """
         return SearchCell(place, self.nodes, self.candidates)
 
@@ -98,7 +98,8 @@ class SuperNet(nn.Module):
     def mixes(self, generator: torch.Generator | None = None) -> list[Mix | None]:
         """The mix of each cell in one forward pass; cells of a kind share it.
 
-        Methods add further arguments, such as a temperature.
+        Methods add further arguments, such as a temperature. A search's draws here are equal on
+        all processes and after a resume, whether by `generator` or by torch's own generators.
 
         Args:
             generator: for sampling; None: torch's own.
@@ -109,6 +110,12 @@ class SuperNet(nn.Module):
         """The mix of each cell with all candidates on every edge, without sampling."""
         return self.per_cell({kind: self.mix(kind) for kind in self.kinds}, generator)
 
+    def arch_loss(
+        self, images: Tensor, labels: Tensor, mixes: Sequence[Mix] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`loss` in the arch step; a method may add terms that the weight step does not have."""
+        return self.loss(images, labels, mixes)
+
     def strengths(self, kind: str) -> Tensor:
         """[edges, candidates]: strengths that derivation ranks."""
         mix = self.mix(kind)
@@ -118,7 +125,10 @@ class SuperNet(nn.Module):
     def derive(self) -> dict[str, Cell | FixedCell]:
         """The discrete cells of the current architecture parameters."""
         return {
-            kind: top2(self.strengths(kind).cpu(), self.edges, self.candidates, self.derive_none)
+            kind: strongest(
+                self.strengths(kind).cpu(), self.edges, self.candidates, self.derive_none,
+                self.space,
+            )
             for kind in self.kinds
         }
 
@@ -133,10 +143,11 @@ class SuperNet(nn.Module):
         """
         images = images.contiguous(memory_format=self.memory_format)
         stem = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
-        s0, s1 = (F.relu(s) for s in stem)
+        states = [self.space.handed_on(s) for s in stem]
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
-            out = cell(s0, s1) if mix is None else cell(s0, s1, mix)
-            s0, s1 = s1, F.relu(out)  # both cells that read it begin with a ReLU
+            out = cell(*states) if mix is None else cell(*states, mix)
+            states = [*states[1:], self.space.handed_on(out)]
+        out = self.head(out)
         # Average pooling gives gradients in the maps' memory format, unlike `mean`.
         return self.classifier(F.avg_pool2d(out, out.shape[2:]).flatten(1))
 
@@ -177,10 +188,11 @@ class SuperNet(nn.Module):
 
 def shape(config: SearchConfig, images: Images) -> dict[str, Any]:
     """Arguments of `SuperNet` for these images."""
+    space = SPACES[config.space] if isinstance(config, SpaceFlags) else DARTS
     return {
-        "channels": config.channels, "cells": config.cells, "nodes": config.nodes - 2,
+        "channels": config.channels, "cells": config.cells, "nodes": config.nodes - space.inputs,
         "classes": len(images.classes), "image_channels": images.shape[0],
-        "large_images": large(images.shape),
+        "large_images": large(images.shape), "space": space,
     }
 
 
@@ -189,27 +201,30 @@ def small_noise(*shape: int) -> nn.Parameter:
     return nn.Parameter(1e-3 * torch.randn(shape))
 
 
-def top2(
+def strongest(
     strengths: Tensor, edges: Sequence[tuple[int, int]], candidates: Sequence[str],
-    derive_none: bool = False,
+    derive_none: bool = False, space: Space = DARTS,
 ) -> Cell:
-    """DARTS' derivation: the best operation of each edge, the two strongest edges of each node.
+    """DARTS' derivation: the best operation of each edge, the strongest edges of each node.
 
     Args:
         strengths: [edges, candidates]; the best operation gives the strength of an edge.
         edges: (source, target) of each row.
         candidates: the operation of each column.
         derive_none: let `none` compete; an edge with `none` outputs zeros.
+        space: keeps two edges of each node, or all.
 
     Returns:
-        The cell; of a node's edges, the stronger first, and ties in order of their inputs.
+        The cell; of a node's two edges, the stronger first, and ties in order of their inputs.
     """
     names = [name for name in candidates if derive_none or name != "none"]
     columns = [candidates.index(name) for name in names]
     best = strengths[:, columns].max(-1)
-    kept = []
-    for node in sorted({j for _, j in edges}):
+    nodes, kept = sorted({j for _, j in edges}), []
+    for node in nodes:
         rows = [row for row, (_, j) in enumerate(edges) if j == node]
-        rows.sort(key=lambda row: -best.values[row].item())  # stable: ties keep their order
-        kept += [Edge(edges[row][0], node, Op(names[best.indices[row]])) for row in rows[:2]]
-    return Cell(2, tuple(kept), tuple(sorted({j for _, j in edges})))
+        if space.kept is not None:
+            rows.sort(key=lambda row: -best.values[row].item())  # stable: ties keep their order
+        rows = rows[: space.kept]
+        kept += [Edge(edges[row][0], node, Op(names[best.indices[row]])) for row in rows]
+    return Cell(space.inputs, tuple(kept), tuple(nodes[-space.outputs(len(nodes)) :]))

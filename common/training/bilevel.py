@@ -4,7 +4,7 @@
     for epoch in trainer.epochs():                  # resumes, sets the learning rate, saves
         for train, valid in trainer.batches():
             trainer.arch_step(valid)
-            trainer.weight_step(train)
+            trainer.weight_step(train)              # or both in one: trainer.joint_step(train)
         trainer.validate()                          # measures, derives, logs
     trainer.finish()
 
@@ -14,6 +14,7 @@ Keyword arguments of a step (a temperature, a sampled edge) go to `SuperNet.mixe
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -28,15 +29,17 @@ from common.data import loader
 from common.data.batches import Augmentation, Batch, Stream
 from common.data.images import Images
 from common.data.split import Split
-from common.distributed import average, seed_of
-from common.draw import pictures
+from common.distributed import average, seed_of, seeded
 from common.errors import InputError
 from common.networks.fits import check_images
-from common.networks.genotype import Genotype, parse, save
+from common.networks.genotype import Genotype, parse, save, words
+from common.networks.nasbench201 import NASBENCH201
 from common.networks.small_images import fit_batch, fit_to_images
-from common.run.config import ConfigT, RunConfig, SearchConfig
+from common.networks.table import Table, read_table
+from common.run.config import ConfigT, RunConfig, SearchConfig, SpaceFlags
 from common.run.flags import flag
 from common.run.folder import Run
+from common.run.operations import flag_words, recorded
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
@@ -51,6 +54,7 @@ from common.training.steps import descend, frozen
 from common.training.unrolled import second_order
 
 CUTS = ("uncut_top1", "cut_top1", "derived_top1")
+Loss = Callable[..., tuple[Tensor, Tensor]]  # `loss` or `arch_loss` of a supernet
 SHORT = 10  # epochs of the retraining that a search proposes
 
 
@@ -73,9 +77,28 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
             f"{flag(config.largest_batch)} {largest}: the smaller part of the {len(images)} "
             f"training images has only {least}; use {least} or less"
         )
+    table_of(config)
     run = Run.open(config, method, accelerator)
     pin_split(run, images, split, config.accept_images)
     return config, run, images, split
+
+
+def table_of(config: RunConfig) -> Table | None:
+    """The table of `--table`; None without one.
+
+    Raises:
+        InputError: see `read_table`; or a candidate is none of the table's operations.
+    """
+    if not isinstance(config, SpaceFlags) or config.table is None:
+        return None
+    names = getattr(config, "candidates", None)
+    other = set(names if isinstance(names, tuple) else ()) - set(NASBENCH201.candidates)
+    if other:
+        raise InputError(
+            f"--table {config.table}: has no cells with {', '.join(sorted(other))}; leave out "
+            "--table, or that of --candidates"
+        )
+    return read_table(config.table)
 
 
 def split_of(config: RunConfig, images: Images) -> Split:
@@ -127,6 +150,7 @@ class BilevelTrainer(ImageLoop):
     ):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
+        self.known = table_of(config)
         self.generator, self.valid_at = torch.Generator(), (0, 0)
         network = prepare(accelerator, supernet)
         if config.compile:
@@ -190,23 +214,44 @@ class BilevelTrainer(ImageLoop):
             move_idle: let momentum and decay also move parameters without a gradient.
             **given: see `SuperNet.mixes`.
         """
-        loss, _, gradients = self._gradients(batch, self.arch, "arch", given)
+        of = self.supernet.arch_loss
+        loss, _, gradients = self._gradients(of, batch, self.arch, "arch", given)
         self.watch(loss)
         self._move_arch(_zero_where_none(self.arch, gradients) if move_idle else gradients)
 
     def unrolled_arch_step(self, train: Batch, valid: Batch, **given: Any) -> None:
         """One Adam step by DARTS' second-order gradient; restores weights and statistics."""
 
-        def gradients(batch: Batch, of: Sequence[nn.Parameter]) -> list[Tensor]:
-            loss, _, values = self._gradients(batch, of, "arch", given)
+        def gradients(
+            of: Loss, batch: Batch, parameters: Sequence[nn.Parameter]
+        ) -> list[Tensor]:
+            loss, _, values = self._gradients(of, batch, parameters, "arch", given)
             self.watch(loss)
             return values
 
-        with kept_statistics(self.supernet):
+        supernet = self.supernet
+        with kept_statistics(supernet):
             values = second_order(
-                gradients, self.weights, self.arch, self.optimizer, train, valid
+                functools.partial(gradients, supernet.loss, train),
+                functools.partial(gradients, supernet.arch_loss, valid),
+                self.weights, self.arch, self.optimizer,
             )
         self._move_arch(values)
+
+    def joint_step(self, batch: Batch, **given: Any) -> None:
+        """A step of both optimizers from one pass: single-level search, by `arch_loss`.
+
+        Args:
+            batch: of training images; validation images then only measure.
+            **given: see `SuperNet.mixes`.
+        """
+        of, count = self.supernet.arch_loss, len(self.weights)
+        loss, logits, gradients = self._gradients(
+            of, batch, [*self.weights, *self.arch], "joint", given
+        )
+        descend(self.optimizer, self.weights, gradients[:count], self.config.grad_clip)
+        self._move_arch(_zero_where_none(self.arch, gradients[count:]))
+        self.record(loss, logits, batch[1])
 
     def _move_arch(self, gradients: Sequence[Tensor | None]) -> None:
         descend(self.arch_optimizer, self.arch, gradients, self.config.arch_grad_clip)
@@ -219,7 +264,8 @@ class BilevelTrainer(ImageLoop):
             move_idle: let momentum and decay also move weights of operations that did not run.
             **given: see `SuperNet.mixes`.
         """
-        loss, logits, gradients = self._gradients(batch, self.weights, "weight", given)
+        of = self.supernet.loss
+        loss, logits, gradients = self._gradients(of, batch, self.weights, "weight", given)
         if move_idle:
             gradients = _zero_where_none(self.weights, gradients)
         descend(self.optimizer, self.weights, gradients, self.config.grad_clip)
@@ -227,21 +273,32 @@ class BilevelTrainer(ImageLoop):
 
     @torch.enable_grad()
     def _gradients(
-        self, batch: Batch, of: Sequence[nn.Parameter], draw: str, given: dict[str, Any]
+        self, of: Loss, batch: Batch, parameters: Sequence[nn.Parameter], draw: str,
+        given: dict[str, Any],
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """Loss, logits, and gradients of some parameters, averaged over the processes.
 
         The gradient of a parameter that the loss does not depend on is None.
         """
-        supernet, wanted = self.supernet, {id(parameter) for parameter in of}
+        wanted = {id(parameter) for parameter in parameters}
         rest = [p for p in (*self.weights, *self.arch) if id(p) not in wanted]
-        self.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
         with frozen(rest):
-            loss, logits = supernet.loss(*batch, supernet.mixes(self.generator, **given))
-            gradients = [None] * len(of)
+            loss, logits = of(*batch, self._drawn_for(draw, given))
+            gradients = [None] * len(parameters)
             if loss.requires_grad:  # false if the sampled operations have no parameters
-                gradients = torch.autograd.grad(loss, of, allow_unused=True)
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return loss.detach(), logits.detach(), average(self.accelerator, gradients)
+
+    def _drawn_for(self, draw: str, given: dict[str, Any]) -> list:
+        """The mixes of a step's pass."""
+        key = draw, self.global_step
+        self.generator.manual_seed(seed_of(self.config.seed, *key))
+        return self._drawn(key, given)
+
+    def _drawn(self, key: Sequence[str | int], given: dict[str, Any]) -> list:
+        """The mixes of a pass; torch's own generators draw by the key."""
+        with seeded(self.accelerator.device, self.config.seed, "own", *key):
+            return self.supernet.mixes(self.generator, **given)
 
     # --------------------------------------------------------------------------- metrics
 
@@ -258,11 +315,12 @@ class BilevelTrainer(ImageLoop):
             **self._cut_accuracies(CUTS, **given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.metrics(**given),
+            **(self.known.of(self.genotype()) if self.known else {}),
         }
         for kind, cell in self.supernet.derive().items():
             if dominated_by_skips(cell):
                 skips = metrics[f"skips_{kind}"]
-                self.run.say(f"warning: skip connections dominate the {kind} cell ({skips})")
+                self.run.say(f"warning: skip connections dominate the {words(kind)} ({skips})")
         self.run.append("architecture.jsonl", self.architecture())
         self.run.append(
             "genotypes.jsonl", {"epoch": self.epoch + 1, "genotype": self.genotype().to_json()}
@@ -271,8 +329,10 @@ class BilevelTrainer(ImageLoop):
 
     def _mixes(self, **given: Any) -> Callable[[], list]:
         """A source of mixes for one validation; equal for all validations of an epoch."""
-        self.generator.manual_seed(seed_of(self.config.seed, "validate", self.epoch))
-        return functools.partial(self.supernet.mixes, self.generator, **given)
+        key = "validate", self.epoch
+        self.generator.manual_seed(seed_of(self.config.seed, *key))
+        passes = itertools.count()
+        return lambda: self._drawn((*key, next(passes)), given)
 
     @torch.no_grad()
     def _cut_accuracies(self, names: Sequence[str], **given: Any) -> dict[str, Any]:
@@ -318,7 +378,13 @@ class BilevelTrainer(ImageLoop):
         rule = self.config.stop_on_collapse
         if rule == "off":
             return None
-        return epoch_before(rule, self.run.lines("metrics.jsonl"), self.supernet.nodes)
+        lines = self.run.lines("metrics.jsonl")
+        cell = self._recorded(-1).cells[self.supernet.kinds[0]] if lines else None
+        return epoch_before(rule, lines, cell)
+
+    def _recorded(self, epoch: int) -> Genotype:
+        """The genotype of an earlier epoch; of the last for -1."""
+        return parse(json.dumps(self.run.lines("genotypes.jsonl")[epoch]["genotype"]))
 
     # ---------------------------------------------------------------------------- results
 
@@ -339,7 +405,7 @@ class BilevelTrainer(ImageLoop):
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
-            **config.provenance(), "epochs": config.epochs,
+            **config.provenance(), **recorded(config.operations), "epochs": config.epochs,
             "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)
@@ -351,11 +417,12 @@ class BilevelTrainer(ImageLoop):
             own_pictures: draws the method's own pictures of a run folder.
             **found: further entries of result.json.
         """
+        from common.draw import pictures
+
         genotype, folder = self.genotype(), self.run.folder
         collapsed = self._epoch_before_collapse()
         if collapsed is not None:
-            before = self.run.lines("genotypes.jsonl")[collapsed]["genotype"]
-            genotype = parse(json.dumps(before))
+            genotype = self._recorded(collapsed)
             found = {**found, "collapsed": True, "cells_of_epoch": collapsed + 1}
             self.run.say(f"stopped on collapse; the cells are those after epoch {collapsed + 1}")
         self.run.say("drawing pictures ...")
@@ -379,7 +446,7 @@ class BilevelTrainer(ImageLoop):
         for kind, cell in genotype.cells.items():
             for line in verdict(kind, cell, weights[kind]["op"]) if kind in weights else ():
                 self.run.say(line)
-        self.run.say(f"\nrun folder: {folder} (pictures of both cells inside)")
+        self.run.say(f"\nrun folder: {folder} (pictures inside)")
         self._say_next(genotype)
 
     def _say_next(self, genotype: Genotype) -> None:
@@ -394,11 +461,12 @@ class BilevelTrainer(ImageLoop):
         )
         count = len(self.split.train) + len(self.split.valid)
         command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
+        command += flag_words(config.operations)
         scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(
             f"next: {shlex.join(command)} {scale}\n"
-            f"      (about {in_words(each * count * SHORT)} here)\n"
+            f"      (about {in_words(each * count * SHORT)} here, plus start-up)\n"
             f"or, by the paper's recipe: {shlex.join(command)}{paper}"
         )
 

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.data.batches import Batch
-from common.distributed import seed_of
-from common.training.bilevel import BilevelTrainer, optimizers
+from common.training.bilevel import BilevelTrainer, Loss, optimizers
 
 
 class EquationTrainer(BilevelTrainer):
@@ -25,12 +24,12 @@ class EquationTrainer(BilevelTrainer):
         )
 
     def _gradients(
-        self, batch: Batch, of: Sequence[nn.Parameter], draw: str, given: dict[str, Any]
+        self, of: Loss, batch: Batch, parameters: Sequence[nn.Parameter], draw: str,
+        given: dict[str, Any],
     ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """See `BilevelTrainer._gradients`: by one `loss.backward()`."""
-        self.generator.manual_seed(seed_of(self.config.seed, draw, self.global_step))
         for parameter in (*self.weights, *self.arch):
             parameter.grad = None
-        loss, logits = self.supernet.loss(*batch, self.supernet.mixes(self.generator, **given))
+        loss, logits = of(*batch, self._drawn_for(draw, given))
         loss.backward()
-        return loss.detach(), logits.detach(), [parameter.grad for parameter in of]
+        return loss.detach(), logits.detach(), [parameter.grad for parameter in parameters]

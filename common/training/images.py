@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.utils import accuracy
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,6 +32,8 @@ class ImageLoop(Loop):
 
     def record(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a training step's loss and accuracy to the epoch's, on the device."""
+        from timm.utils import accuracy
+
         loss = loss.detach()
         self.meters["loss"].update(loss, len(labels))
         self.meters["top1"].update(accuracy(logits.detach(), labels)[0], len(labels))

@@ -15,42 +15,38 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from common.data.batches import Batch
-
-# (batch, parameters) -> the gradients of the loss, averaged over the processes
-Gradients = Callable[[Batch, Sequence[nn.Parameter]], Sequence[Tensor]]
+# parameters -> the gradients of a loss, averaged over the processes
+Gradients = Callable[[Sequence[nn.Parameter]], Sequence[Tensor]]
 
 PERTURBATION = 0.01  # epsilon = 0.01 / ||v||, so the weights move by 0.01 in norm
 
 
 @torch.no_grad()
 def second_order(
-    gradients: Gradients,
+    train: Gradients,
+    valid: Gradients,
     weights: Sequence[nn.Parameter],
     arch: Sequence[nn.Parameter],
     sgd: torch.optim.SGD,
-    train: Batch,
-    valid: Batch,
 ) -> list[Tensor]:
     """d/d alpha L_val(w'(alpha), alpha); restores the weights exactly.
 
     Args:
-        gradients: of the loss of a batch with respect to parameters.
+        train: gradients of L_train, of the step to w'.
+        valid: gradients of L_val, which evaluates w'.
         weights: w.
         arch: alpha.
         sgd: the weights' optimizer; its learning rate is xi. As in the authors' code, the step to
             w' includes momentum and decay, which do not depend on alpha, but no clipping.
-        train: batch of the step to w'.
-        valid: batch that evaluates w'.
     """
     group = sgd.param_groups[0]
     xi, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
     kept = [w.clone() for w in weights]
 
-    for w, gradient in zip(weights, gradients(train, weights), strict=True):
+    for w, gradient in zip(weights, train(weights), strict=True):
         velocity = sgd.state[w]["momentum_buffer"]
         w.sub_(momentum * velocity + gradient + decay * w, alpha=xi)  # w'
-    both = gradients(valid, [*weights, *arch])
+    both = valid([*weights, *arch])
     v, direct = both[: len(weights)], both[len(weights) :]  # grad_w' L_val, grad_alpha L_val
 
     epsilon = PERTURBATION / torch.stack([part.norm() for part in v]).norm()
@@ -59,7 +55,7 @@ def second_order(
         """grad_alpha L_train(w + sign epsilon v, alpha)."""
         for w, was, part in zip(weights, kept, v, strict=True):
             w.copy_(was + sign * epsilon * part)
-        return gradients(train, arch)
+        return train(arch)
 
     up, down = alpha_gradient(+1), alpha_gradient(-1)
     for w, was in zip(weights, kept, strict=True):

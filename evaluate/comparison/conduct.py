@@ -9,19 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError
+from common.networks.table import DATASETS, read_table
 from comparison.budget import changed, words
 from comparison.fairness import check
 from comparison.jobs import Job
 from comparison.methods import METHODS
 from comparison.paired import pairs
 from comparison.pinned import pin
-from comparison.planned import RANDOM, jobs_of, results_of_jobs
+from comparison.planned import RANDOM, jobs_of, results_of_jobs, searches_of_jobs
 from comparison.progress import View
 from comparison.provenance import provenance
 from comparison.report import Plan, Report, rendered, write
-from comparison.rows import AVERAGE, measure, summaries
+from comparison.rows import AVERAGE, Measured, measure, summaries
 from comparison.run_folders import LeftOut, Result, RunFolder, flags_given, found, results_of
-from comparison.running import devices, disk_full, run_all, threads_each
+from comparison.running import disk_full, run_all
 from comparison.settings import CompareConfig
 
 
@@ -41,14 +42,13 @@ def compare(config: CompareConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         pin(folder, config.pinned())
         jobs = jobs_of(config, folder)
-        places = devices(config.jobs)
-        threads = threads_each(config.threads, len(places))
+        executor = config.executor()
         try:
-            run_all(jobs, places, threads, View(jobs, len(places)))
-        except KeyboardInterrupt:
+            run_all(jobs, executor, View(jobs, executor.places))
+        except KeyboardInterrupt as stopped:
             if any(job.finished() for job in jobs):
                 report_jobs(config, jobs, folder)
-            print("\nstopped; give the same command again to continue", flush=True)
+            print(f"\n{stopped}", flush=True)
             raise SystemExit(130) from None
         report_jobs(config, jobs, folder)
     except OSError as error:
@@ -81,6 +81,9 @@ def read(config: CompareConfig) -> None:
 
 def report_jobs(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
     """Report what the jobs of a comparison have finished so far."""
+    if config.space != "darts":
+        report_known(config, searches_of_jobs(jobs), folder)
+        return
     results, random = results_of_jobs(jobs)
     left = [
         LeftOut(
@@ -123,6 +126,25 @@ def report(
         print(f"{folder}: comparison.json, comparison.csv, comparison.md, report.html")
 
 
+def report_known(config: CompareConfig, results: Sequence[Result], folder: Path) -> None:
+    """Print and write the report of searches whose cells' accuracies are known.
+
+    Raises:
+        InputError: the runs cannot be compared.
+    """
+    from comparison import true_accuracy
+
+    plan = plan_of(config)
+    command = shlex.join(["python", "evaluate/compare.py", *sys.argv[1:]])
+    texts = [f"`{command}`", plan.budget, *plan.changes, *check(results, [])]
+    on = config.dataset if config.dataset in DATASETS else "cifar10"
+    measured = [Measured(result, {}) for result in results if not result.failure]
+    made = true_accuracy.known(results, read_table(config.table), on, texts, provenance(measured))
+    print(f"\n{true_accuracy.markdown(made)}")
+    true_accuracy.write(made, folder)
+    print(f"{folder}: true_accuracy.md, .json, .csv and .svg")
+
+
 def plan_of(config: CompareConfig) -> Plan:
     """What the flags ask for, in words."""
     budget = config.search_budget()
@@ -135,6 +157,7 @@ def _budget_text(config: CompareConfig) -> str:
     seeds = f"seeds 0 to {config.seeds - 1}" if config.seeds > 1 else "seed 0"
     text = (
         f"Each search with {seeds}, then evaluate/train.py {train} for each, with the same seed."
+        if config.space == "darts" else f"Each search with {seeds}; nothing is retrained."
     )
     if config.budget == "paper":
         return f"{text} Every search keeps the settings of its own {config.preset} preset."

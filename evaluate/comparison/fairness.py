@@ -92,6 +92,6 @@ def _machines(what: str, runs: Sequence[RunFolder]) -> Iterator[str]:
 def _missing(results: Sequence[Result]) -> Iterator[str]:
     every = {result.seed for result in results}
     for label in dict.fromkeys(result.label for result in results):
-        there = {r.seed for r in results if r.label == label and r.training is not None}
+        there = {r.seed for r in results if r.label == label and not r.failure}
         if missing := ", ".join(map(str, sorted(every - there))):
             yield f"{label} has no result for seed {missing}; its means are over the others."

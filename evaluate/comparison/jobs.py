@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
-from common.files import json_object
+from common.files import json_lines, json_object
 from common.networks.genotype import load
 from common.run.config import described
 
@@ -35,7 +36,8 @@ class Job:
         what: search, rank or train.
         spares: whether it can run when some, but not all, of `needs` failed.
         launcher: the command in place of this Python, as torchrun.
-        state: waiting, running, done or failed.
+        operations: the words of `--operations`, which a resume needs too.
+        state: waiting, queued (on a cluster), running, done or failed.
         started: when it was started last, in seconds since the epoch.
         why: the reason of a failure.
     """
@@ -51,6 +53,7 @@ class Job:
     what: str = "search"
     spares: bool = False
     launcher: Sequence[str] = ()
+    operations: Sequence[str] = ()
     state: str = "waiting"
     started: float = 0.0
     why: str = ""
@@ -61,13 +64,18 @@ class Job:
         return self.folder.with_name(self.folder.name + ".log")
 
     @property
+    def script_file(self) -> Path:
+        """The script that a cluster runs."""
+        return self.folder.with_name(self.folder.name + ".sbatch")
+
+    @property
     def clock(self) -> Path:
         """A file of wall seconds, one line per start."""
         return self.folder.with_name(self.folder.name + ".time")
 
     @property
     def pid(self) -> Path:
-        """A file that exists while the job runs; its time is that of the start."""
+        """A file that exists while the job runs here; its time is that of the start."""
         return self.folder.with_name(self.folder.name + ".pid")
 
     @property
@@ -98,35 +106,60 @@ class Job:
         self.folder.rename(aside)
         self.clock.unlink(missing_ok=True)
 
-    def command(self, threads: int) -> list[str]:
-        """Its command line: a new run, or `--resume` where its folder has a config.
+    def has_begun(self) -> bool:
+        """Whether there is a run to resume."""
+        return (self.folder / "config.json").exists()
+
+    def prepare(self) -> None:
+        """Remove what is in the way of its next start."""
+        if self.stale():
+            self.set_aside()
+        if not self.has_begun():  # killed before it wrote its config
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+
+    def begin_line(self, threads: int | None) -> list[str]:
+        """The command line of a new run.
 
         Raises:
             InputError: the cells that it trains are missing or damaged.
         """
-        if self.stale():
-            self.set_aside()
-        line = [*(self.launcher or [sys.executable]), *self.script]
-        if (self.folder / "config.json").exists():
-            return [*line, "--resume", str(self.folder)]
-        shutil.rmtree(self.folder, ignore_errors=True)  # killed before it wrote its config
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
         cells = [] if self.cells is None else ["--genotype", str(self.cells())]
-        line += [*self.flags, *cells, "--seed", str(self.seed), "--threads", str(threads)]
-        return [*line, "--output", str(self.folder)]
+        own = [] if threads is None else ["--threads", str(threads)]
+        own = ["--seed", str(self.seed), *own, "--output", str(self.folder)]
+        return [*self._start(), *self.flags, *cells, *own]
 
-    def begin(self, pid: int) -> None:
-        """Note that it runs."""
-        self.started, self.state = time.time(), "running"
+    def resume_line(self) -> list[str]:
+        """The command line that continues its run."""
+        return [*self._start(), "--resume", str(self.folder)]
+
+    def _start(self) -> list[str]:
+        return [*(self.launcher or [sys.executable]), *self.script, *self.operations]
+
+    def end(self, succeeded: bool, how: str, cut_short: bool = False) -> None:
+        """Note how it ended.
+
+        Args:
+            succeeded: its command did.
+            how: in words.
+            cut_short: it was killed, so the last line of its log is not the reason.
+        """
+        self.state = "done" if succeeded and self.finished() else "failed"
+        if self.state == "failed":
+            lines = tail(self.log)
+            if cut_short or not lines:
+                lines.append(how)
+            self.why = "\n".join(lines)
+
+    def start_clock(self, pid: int) -> None:
+        """Note that it runs on this machine."""
+        self.started = time.time()
         self.pid.write_text(str(pid))
 
-    def end(self, status: int) -> None:
-        """Note how it ended."""
+    def stop_clock(self) -> None:
+        """Count the time since `start_clock`."""
         with contextlib.suppress(OSError):  # the disk is full
             self._clock(time.time() - self.started)
-        self.state = "done" if status == 0 and self.finished() else "failed"
-        if self.state == "failed":
-            self.why = "\n".join(tail(self.log)) or f"exit status {status}, and nothing in its log"
 
     def settle_clock(self) -> None:
         """Count the time of a start that was killed with the comparison, up to its last output."""
@@ -146,15 +179,25 @@ class Job:
     def progress(self) -> float:
         """Share of its epochs that are finished, 0 to 1."""
         with contextlib.suppress(OSError, ValueError, KeyError):
-            config = described(self.folder)
-            epochs, folders = config["epochs"], [self.folder]
-            if "samples" in config:  # random search: epochs per cell
-                epochs *= config["samples"]
-                folders = list((self.folder / "cells").glob("*"))
-            files = [folder / "metrics.jsonl" for folder in folders]
-            lines = sum(file.read_bytes().count(b"\n") for file in files if file.exists())
-            return min(1.0, lines / epochs)
+            lines, total = epochs(self.folder)
+            return min(1.0, len(lines) / total)
         return 0.0
+
+
+def epochs(folder: Path) -> tuple[list[dict[str, Any]], int]:
+    """The metrics of a run's finished epochs, and the number of all its epochs.
+
+    Raises:
+        InputError: a file is damaged.
+        KeyError: config.json lacks the number.
+    """
+    config, folders = described(folder), [folder]
+    total = config["epochs"]
+    if "samples" in config:  # random search: epochs per cell
+        total *= config["samples"]
+        folders = sorted((folder / "cells").glob("*"))
+    files = [place / "metrics.jsonl" for place in folders]
+    return [line for file in files if file.exists() for line in json_lines(file)], total
 
 
 def tail(log: Path, count: int = TAIL) -> list[str]:

@@ -49,6 +49,8 @@ METHODS = {
     "random": Method(("evaluate/random_search.py",), "random_search"),
 }  # fmt: skip
 
+DARTS_ONLY = ("gdas_frc", "pr_darts")  # cannot search NAS-Bench-201's space
+
 
 def known(names: Sequence[str]) -> list[str]:
     """The names of methods, each once.

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats  # scikit-learn needs it
 
 from common.errors import InputError
 
@@ -66,6 +65,8 @@ def pairs(accuracies: Mapping[str, Mapping[int, float]]) -> list[Pair]:
     Raises:
         InputError: more seeds than an exact test can handle.
     """
+    from scipy.stats import ttest_1samp  # scikit-learn needs SciPy
+
     tested = []
     for a, b in itertools.combinations(accuracies, 2):
         seeds = tuple(sorted(accuracies[a].keys() & accuracies[b].keys()))
@@ -79,7 +80,7 @@ def pairs(accuracies: Mapping[str, Mapping[int, float]]) -> list[Pair]:
         tested.append({
             "a": a, "b": b, "difference": statistics.fmean(differences), "sd": sd, "seeds": seeds,
             "p": sign_flip_p(differences), "least_p": 2.0 ** (1 - len(seeds)),
-            "p_t": float(stats.ttest_1samp(differences, 0).pvalue) if spread else None,
+            "p_t": float(ttest_1samp(differences, 0).pvalue) if spread else None,
         })  # fmt: skip
     corrected = holm([pair["p"] for pair in tested])
     return [Pair(**pair, p_holm=p) for pair, p in zip(tested, corrected, strict=True)]

@@ -6,6 +6,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from comparison.jobs import Job
@@ -24,6 +25,7 @@ class View:
     def __init__(self, jobs: Sequence[Job], places: int):
         self.jobs, self.places = jobs, places
         self.live, self.drawn, self.shown = sys.stdout.isatty(), 0, 0.0
+        self.told = ""
 
     def __enter__(self) -> View:
         done = sum(job.state == "done" for job in self.jobs)
@@ -34,8 +36,14 @@ class View:
         self.show(force=True)
 
     def started(self, job: Job) -> None:
-        if not self.live:
-            self._line(f"started {job.name}")
+        if not self.live and job.state != "waiting":
+            self._line(f"{'queued' if job.state == 'queued' else 'started'} {job.name}")
+
+    def trouble(self, text: str) -> None:
+        """Tell once why the executor waits."""
+        if text and text != self.told:
+            self._line(f"{text}; trying again")
+        self.told = text
 
     def ended(self, job: Job) -> None:
         if job.state == "failed":
@@ -69,10 +77,9 @@ class View:
 
     def summary(self) -> str:
         """Counts and the time left."""
-        count = {s: sum(j.state == s for j in self.jobs) for s in ("done", "running", "failed")}
+        count = Counter(job.state for job in self.jobs)
         parts = [f"{count['done']} of {len(self.jobs)} runs done", f"{count['running']} running"]
-        if count["failed"]:
-            parts.append(f"{count['failed']} failed")
+        parts += [f"{count[state]} {state}" for state in ("queued", "failed") if count[state]]
         if left := self.seconds_left():
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
@@ -89,7 +96,7 @@ class View:
         usual = statistics.fmean(seconds for values in known.values() for seconds in values)
         left = []
         for job in self.jobs:
-            if job.state in ("waiting", "running"):
+            if job.state in ("waiting", "queued", "running"):
                 expected = statistics.fmean(known.get((job.label, job.is_search), [usual]))
                 spent = job.seconds() if job.state == "running" else 0.0
                 left.append(max(0.0, expected - spent))
@@ -99,8 +106,8 @@ class View:
         """The state of a label's first unfinished job with a seed."""
         own = [job for job in self.jobs if (job.label, job.seed) == (label, seed)]
         for job in own:
-            if job.state == "failed":
-                return "failed"
+            if job.state in ("failed", "queued"):
+                return job.state
             if job.state == "running":
                 return f"{'search' if job.is_search else 'train'} {100 * job.progress():.0f} %"
         if all(job.state == "done" for job in own):

@@ -21,7 +21,6 @@ from urllib.parse import quote
 import jinja2  # torch needs it
 
 from common.files import write_whole
-from comparison import charts
 from comparison.paired import Pair, preamble, seeds_needed, sentence
 from comparison.progress import duration
 from comparison.published import Printed
@@ -343,6 +342,8 @@ def rendered(report: Report, template: str, **more: Any) -> str:
 
 def page(report: Report, folder: Path) -> str:
     """report.html in a folder."""
+    from comparison import charts
+
     results = [one.result for one in report.measured if one.result.label != CELL]
     by_label = {row.label: [r for r in results if r.label == row.label] for row in report.methods}
     return rendered(

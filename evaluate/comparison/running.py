@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-import torch
-
 from common.errors import InputError
-from comparison.executor import LocalExecutor
+from comparison.executor import Executor
 from comparison.jobs import Job
 from comparison.progress import View
 
@@ -23,59 +19,42 @@ LEAST = 2**20  # a disk with fewer free bytes is full
 PAUSE = 0.05  # seconds between polls
 
 
-def devices(jobs: int | None) -> list[str | None]:
-    """One place per run at a time: its GPU, or None on a CPU. By default one place per GPU."""
-    count = torch.cuda.device_count()
-    places = jobs or max(1, count)
-    return [str(place % count) if count else None for place in range(places)]
-
-
-def threads_each(asked: int | None, places: int) -> int:
-    """CPU threads per run: as asked, or the usable cores divided by the places."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # macOS has not
-    usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return asked or max(1, usable // places)
-
-
-def run_all(
-    jobs: Sequence[Job], places: Sequence[str | None], threads: int, view: View
-) -> None:
+def run_all(jobs: Sequence[Job], executor: Executor, view: View) -> None:
     """Run all jobs that are not finished. A failed job holds up only those that need it.
 
     Args:
         jobs: in the order in which to start them.
-        places: see `devices`.
-        threads: CPU threads of each run.
+        executor: runs them.
         view: shows the progress.
 
     Raises:
-        InputError: runs of an earlier start are still running.
-        KeyboardInterrupt: Ctrl-C or a termination signal.
-        OSError: the disk is full. All runs have stopped by then, as after Ctrl-C.
+        InputError: runs of an earlier start are still running, or a cluster refuses all jobs.
+        KeyboardInterrupt: Ctrl-C or a termination signal; its text is what the user can do next.
+        OSError: the disk is full; the executor has stopped, as after Ctrl-C.
     """
-    executor = LocalExecutor(places, threads)
-    _refuse_running(jobs)
     for job in jobs:
-        job.settle_clock()
         job.state = "done" if job.finished() else "waiting"
+    executor.adopt(jobs)
     _repeat_stale(jobs)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with view:
-            while any(job.state in ("waiting", "running") for job in jobs):
+            while any(job.state in ("waiting", "queued", "running") for job in jobs):
                 _step(jobs, executor, view)
                 view.show()
                 time.sleep(PAUSE)
-    except BaseException:
-        executor.cancel()
+    except BaseException as error:
+        told = executor.stop()
         for job in jobs:
             job.state = "done" if job.finished() else "waiting"
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(told) from None
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _step(jobs: Sequence[Job], executor: LocalExecutor, view: View) -> None:
+def _step(jobs: Sequence[Job], executor: Executor, view: View) -> None:
     """Start what can start, then see what ended."""
     while executor.has_room() and (job := _next(jobs)) is not None:
         try:
@@ -90,6 +69,7 @@ def _step(jobs: Sequence[Job], executor: LocalExecutor, view: View) -> None:
         if job.state == "failed" and full:
             raise OSError(errno.ENOSPC, FULL)
         _repeat_stale(jobs)
+    view.trouble(executor.trouble)
 
 
 def disk_full(folder: Path) -> InputError:
@@ -98,19 +78,6 @@ def disk_full(folder: Path) -> InputError:
         f"--output: the disk of {folder} is full. Finished runs and checkpoints are kept; free "
         "some space, then give the same command again to continue"
     )
-
-
-def _refuse_running(jobs: Sequence[Job]) -> None:
-    """Raise InputError where a run of an earlier start still writes to a job's folder."""
-    folders = {str(job.folder) for job in jobs}
-    for process in psutil.process_iter(["pid", "cmdline"]):  # finds a launcher's workers too
-        words = process.info["cmdline"] or []
-        for flag, folder in zip(words, words[1:], strict=False):
-            if flag in ("--output", "--resume") and folder in folders:
-                raise InputError(
-                    f"{folder} is still written by process {process.info['pid']}, of an earlier "
-                    "start; wait for it or stop it, then give the same command again"
-                )
 
 
 def _repeat_stale(jobs: Sequence[Job]) -> None:

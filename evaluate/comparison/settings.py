@@ -10,23 +10,28 @@ from typing import Annotated, Any, Literal
 
 from common.data.datasets import Dataset
 from common.errors import InputError
+from common.networks.fits import check_candidates
+from common.networks.table import read_table
 from common.run.cli import given, parse
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, OperationsFile, check_bounds
+from common.run.operations import flag_words, recorded
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
-from comparison.methods import METHODS, known
+from comparison.execution import EXECUTION_FLAGS, Execution
+from comparison.methods import DARTS_ONLY, METHODS, known
 from comparison.paired import MOST_SEEDS
 from retraining.config import chosen_preset
 from retraining.loop import METHOD as RETRAIN
 
+OWN_CELLS = {"digits": 1, "cifar10": 5}  # of NAS-Bench-201's stages
 # May differ between two starts of one comparison; any other difference would mix budgets.
-MAY_CHANGE = {
-    "methods", "seeds", "jobs", "threads", "output", "runs", "random_cells",
+MAY_CHANGE = EXECUTION_FLAGS | {
+    "methods", "seeds", "output", "runs", "random_cells",
     "data_root",  # images may have moved; their SHA-256 must be the same
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(Execution):
     """What to compare, under which budget, and where to write it."""
 
     methods: tuple[str, ...] = tuple(METHODS)
@@ -37,10 +42,6 @@ class CompareConfig:
     """Folder for runs and report; the same command with the same folder continues."""
     seeds: Annotated[int, Between(1, 1000)] = 3
     """Number of seeds per method: 0, 1, ..."""
-    jobs: Annotated[int | None, Between(1, 1024)] = None
-    """Runs at a time; by default one per GPU, or one."""
-    threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads per run; by default the usable cores divided by the runs at a time."""
     random_cells: Annotated[int, Between(0, 1000)] = 2
     """Random cells to retrain per seed, the baseline of the gain. 0: none."""
     hessian: bool = False
@@ -52,6 +53,10 @@ class CompareConfig:
     budget: Literal["matched", "paper"] = "matched"
     """matched: all searches get the same images, epochs, batch size, supernet size and learning
     rate of the weights; paper: each keeps its own preset. Retraining is the same for all."""
+    space: Literal["darts", "nasbench201"] = "darts"
+    """Search space. nasbench201: nothing is retrained; --table has the accuracy of every cell."""
+    table: str | None = None
+    """CSV file with the accuracies of all NAS-Bench-201 cells."""
     dataset: Dataset | None = None
     """Data set in place of the preset's."""
     data_root: str | None = None
@@ -64,6 +69,10 @@ class CompareConfig:
     """Epochs of each search (matched; by default digits 9, cifar10 50)."""
     search_batch_size: Annotated[int | None, Between(1, 2**20)] = None
     """Batch size of each search (matched; 32, 64)."""
+    candidates: tuple[str, ...] | None = None
+    """Operations that every search and random cell chooses among, by name; by default each
+    method's own."""
+    operations: OperationsFile = None
     search_channels: Annotated[int | None, Between(1, 4096)] = None
     """Channels in the supernet's first cell (matched; 16)."""
     search_cells: Annotated[int | None, Between(1, 200)] = None
@@ -84,7 +93,10 @@ class CompareConfig:
         if self.runs:
             return
         check_bounds(self)
+        self._check_space()
+        self.check_execution()
         names = self.names()
+        check_candidates(self.candidates, self.search_budget().channels, self.operations)
         if self.output is None:
             raise InputError("--output: name the folder for runs and report")
         if self.seeds > MOST_SEEDS:
@@ -105,6 +117,24 @@ class CompareConfig:
             )
         if self.train_flags:
             self._check_retraining()
+
+    def _check_space(self) -> None:
+        """Check the flags of the search space, and the table.
+
+        Raises:
+            InputError: they do not go together, or the table is not one.
+        """
+        if self.space == "darts":
+            if self.table is not None:
+                raise InputError(f"--table {self.table}: only for --space nasbench201")
+            return
+        if self.table is None:
+            raise InputError("--space nasbench201: add --table, the accuracies of all cells")
+        if self.train_flags:
+            raise InputError(
+                f"--train-flags {self.train_flags!r}: --space nasbench201 retrains nothing"
+            )
+        read_table(self.table)
 
     def _check_retraining(self) -> None:
         """Check now that evaluate/train.py accepts its flags; it starts only after the searches.
@@ -133,7 +163,15 @@ class CompareConfig:
         Raises:
             InputError: an unknown method, or none.
         """
-        return known(self.methods)
+        names = known(self.methods)
+        if self.space == "darts":
+            return names
+        unfit = [name for name in names if name in DARTS_ONLY]
+        if unfit and self.methods != tuple(METHODS):  # the default
+            raise InputError(
+                f"--methods {unfit[0]}: cannot search --space {self.space}; leave it out"
+            )
+        return [name for name in names if name not in unfit]
 
     def given(self) -> dict[str, Any]:
         """The `--search-*` flags by field of `Budget`; None where not given."""
@@ -142,7 +180,10 @@ class CompareConfig:
 
     def search_budget(self) -> Budget:
         """The budget of every search."""
-        return budget_of(self.preset, self.budget == "matched", self.given())
+        given = self.given()
+        if self.space != "darts" and given["cells"] is None:
+            given["cells"] = OWN_CELLS[self.preset]
+        return budget_of(self.preset, self.budget == "matched", given)
 
     def data_flags(self, search: bool) -> Flags:
         """The flags of the data set, the same for all runs; only searches limit its images."""
@@ -157,6 +198,19 @@ class CompareConfig:
         }
         return {flag: str(value) for flag, value in flags.items() if value is not None}
 
+    def candidate_flags(self) -> Flags:
+        """The flags of a search's candidates."""
+        return {} if self.candidates is None else {"--candidates": self.candidates}
+
+    def operation_words(self) -> list[str]:
+        """The file of operations, for all starts of all runs."""
+        return flag_words(self.operations and str(Path(self.operations).resolve()))
+    def space_flags(self) -> Flags:
+        """The flags of the search space."""
+        if self.space == "darts":
+            return {}
+        return {"--space": self.space, "--table": str(Path(self.table).resolve())}
+
     def retraining_flags(self) -> Flags:
         """The flags of every retraining, without seed and cells."""
         return {"--preset": self.preset, **TRAIN[self.preset], **self.data_flags(False)}
@@ -168,4 +222,5 @@ class CompareConfig:
     def pinned(self) -> dict[str, Any]:
         """The flags that all starts of one comparison must share."""
         every = dataclasses.asdict(self)
+        every |= recorded(self.operations)  # the file may move
         return {name: value for name, value in every.items() if name not in MAY_CHANGE}

@@ -35,7 +35,7 @@ class DetectorTrainer(ImageLoop):
     """The loop of a detector.
 
     Args:
-        config: a `train_detector.DetectConfig`.
+        config: a `config.DetectConfig`.
         network: on the CPU.
         run: its folder.
         batches: of training images.

@@ -17,8 +17,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
 from common.networks.network import Network
-
-STRIDE = 32  # the last map's, in a network with ImageNet's stem
+from detection.config import STRIDE
 
 
 class FeatureMaps(nn.Module):

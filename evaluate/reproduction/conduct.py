@@ -15,8 +15,7 @@ from common.files import json_object
 from comparison.methods import ROOT
 from comparison.pinned import pin
 from comparison.progress import View
-from comparison.running import devices, disk_full, run_all, threads_each
-from reproduction import report
+from comparison.running import disk_full, run_all
 from reproduction.jobs import Expansion
 from reproduction.plan import Item
 from reproduction.settings import PAPERS, ReproduceConfig, without
@@ -53,17 +52,18 @@ def reproduce(config: ReproduceConfig) -> None:
 
 def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path) -> None:
     """Run the jobs, then report; after Ctrl-C report what has finished."""
-    places = [None] * (config.jobs or 1) if config.launcher else devices(config.jobs)
-    threads = threads_each(config.threads, len(places))
-    stopped = False
+    from reproduction import report
+
+    executor = config.executor(launched=bool(config.launcher))
+    stopped = ""
     try:
         if expansion.jobs:
-            run_all(expansion.jobs, places, threads, View(expansion.jobs, len(places)))
-    except KeyboardInterrupt:
-        stopped = True
+            run_all(expansion.jobs, executor, View(expansion.jobs, executor.places))
+    except KeyboardInterrupt as error:
+        stopped = str(error)
     report.write(config, item, expansion, folder)
     if stopped:
-        print("\nstopped; the same command continues", flush=True)
+        print(f"\n{stopped}", flush=True)
         raise SystemExit(130)
     if item.drawing:
         draw(item, expansion, folder)

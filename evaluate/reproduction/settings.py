@@ -17,8 +17,9 @@ import tyro
 from common.errors import InputError
 from common.run.cli import given, parse
 from common.run.flags import Between, check_bounds, flag
+from comparison.execution import EXECUTION_FLAGS, Execution
 from comparison.jobs import Job
-from detection import train_detector
+from detection import config as detection
 from reproduction import edas, gdas, itnas, pc_darts, pr_darts
 from reproduction.plan import TRAIN, TRAIN_RNN, Item
 from retraining import config as retraining
@@ -30,15 +31,14 @@ PAPERS = {
 }  # fmt: skip
 KINDS = ("search", "rank", "train")  # of jobs; each has its flag: --search-flags ...
 # Flags that may differ between two starts with one folder.
-FREE = {
-    "output", "searches", "trainings", "data_root", "jobs", "threads", "launcher", "list",
-    "dry_run",
+FREE = EXECUTION_FLAGS | {
+    "output", "searches", "trainings", "data_root", "launcher", "list", "dry_run",
 }  # fmt: skip
 OWN = ("--seed", "--output", "--threads", "--resume", "--genotype", "--weights", "--data-root")
 
 
 @dataclass(frozen=True)
-class ReproduceConfig:
+class ReproduceConfig(Execution):
     """Which table or figure, at which scale, and where to put it."""
 
     paper: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PAPER")] = ""
@@ -70,10 +70,6 @@ class ReproduceConfig:
     data_root: str = "data"
     """Folder of CIFAR and SVHN (downloaded if missing); the others are its subfolders imagenet,
     cinic10, coco, ptb and wikitext2."""
-    jobs: Annotated[int | None, Between(1, 1024)] = None
-    """Runs at a time; by default one per GPU, or one."""
-    threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads of each run; by default the usable cores divided by the runs at a time."""
     launcher: str = ""
     """Command that starts each run, as "accelerate launch --num_processes 8"; by default Python."""
 
@@ -99,6 +95,7 @@ class ReproduceConfig:
             InputError: naming the flag.
         """
         check_bounds(self)
+        self.check_execution()
         item = self.chosen()
         if self.scale == "digits" and not item.on_digits:
             raise InputError(f"--scale digits: {self.paper} {self.item} has none; use paper")
@@ -173,7 +170,7 @@ def settings_of(job: Job) -> Any:
     if name == TRAIN_RNN:
         return parse(rnn.chosen_preset(line), rnn.METHOD, line, "")
     if name == "evaluate/detect.py":
-        return parse({"coco": train_detector.DetectConfig()}, train_detector.METHOD, line, "")
+        return parse({"coco": detection.DetectConfig()}, detection.METHOD, line, "")
     own = name.removesuffix(".py").replace("/", ".").replace("search", "config")
     module = importlib.import_module(own)  # gdas/rnn_search.py -> gdas.rnn_config
     return parse(module.PRESETS, module.METHOD, line, "")

@@ -13,10 +13,12 @@ from common.data.datasets import Dataset
 from common.errors import InputError
 from common.networks.genotype import Genotype, load, published
 from common.networks.network import check_genotype
+from common.networks.spaces import space_of
 from common.networks.trained import METHOD
 from common.run.cli import given
 from common.run.config import RunConfig, described
-from common.run.flags import Between, flag
+from common.run.flags import Between, CellName, flag
+from common.run.operations import load_file
 from common.training.schedules import Schedule
 from retraining import recipes
 from retraining.optimizer import check_optimizer
@@ -36,8 +38,8 @@ class TrainConfig(RunConfig):
     """Colour jitter strength for images read from disk: brightness, contrast, saturation; hue
     gets half."""
     optimizer: str = "sgd"
-    """Optimizer of the weights: sgd (the papers'; not Nesterov's), or one of timm's: nesterov,
-    adamw, lamb, lion ... Give its --learning-rate too: the recipe's is for SGD."""
+    """Optimizer of the weights: sgd (the papers'), nesterov (NAS-Bench-201's), or one of
+    timm's: adamw, lamb, lion ... Give its --learning-rate too: the recipe's is for SGD."""
     schedule: Schedule = "cosine"
     """Learning-rate schedule: cosine (DARTS), linear to 0 (PC-DARTS on ImageNet), or
     exponential, 0.97 per epoch (DARTS and GDAS on ImageNet)."""
@@ -77,8 +79,7 @@ class RetrainConfig(TrainConfig):
 
     unextended: ClassVar[str] = ""
 
-    genotype: str | None = None
-    """What to train: a published name, a genotype file, or a search's run folder."""
+    genotype: CellName = None
     recipe: recipes.Name | None = None
     """Whose training settings; by default those of the genotype's paper or method, else
     PC-DARTS'."""
@@ -94,6 +95,11 @@ class RetrainConfig(TrainConfig):
     held_out_share: Annotated[float, Between(0, 1, above=True, below=True)] = 0.5
     """Share of the training images that --held-out valid holds out: 0.5, the search's halves,
     or 0.1 as PC-DARTS' ranking."""
+
+    def least_cells(self) -> int:
+        """See `RunConfig.least_cells`; a run folder's were checked."""
+        known = self.genotype is not None and self.resume is None
+        return space_of(load(self.genotype)).least_cells if known else 1
 
     def check(self) -> None:
         super().check()
@@ -139,6 +145,8 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
     if unknown or given(argv, "--resume") is not None:
         return PRESETS  # `parse` lists the choices, or reads the run's config
+    if (operations := given(argv, "--operations")) is not None:  # for the genotype
+        load_file(operations)
     searched = {} if what is None or name or dataset else images_of_search(what)
     images = name or dataset or searched.get("dataset", "cifar10")
     if images == "digits" and recipe is None:

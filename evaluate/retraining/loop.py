@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,7 +19,6 @@ from common.data.batches import Augmentation, Batch
 from common.data.images import ImageFiles, Images
 from common.data.split import Split
 from common.distributed import average, seed_of
-from common.draw import pictures
 from common.errors import InputError
 from common.networks import fits
 from common.networks.genotype import Genotype, parse
@@ -35,7 +33,7 @@ from common.training.schedules import LearningRate
 from common.training.steps import descend
 from retraining.config import RetrainConfig, TrainConfig
 from retraining.optimizer import optimizer_of
-from retraining.pinned import genotype_of, pin_genotype
+from retraining.pinned import genotype_of, pin_genotype, with_operations
 
 
 def retrain(config: RetrainConfig) -> None:
@@ -85,6 +83,7 @@ def train(
         "dataset": config.dataset, **images.described(),
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
     }, config.accept_images)
+    genotype = with_operations(run, genotype, config.operations)
     pin_genotype(run, genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     network = build(
@@ -118,6 +117,8 @@ class Retrainer(ImageLoop):
         self, config: RetrainConfig, genotype: Genotype, network: Network, run: Run,
         images: Images, held_out: Images,
     ):
+        from timm.utils import ModelEmaV3
+
         accelerator = run.accelerator
         self.genotype, self.derived = genotype, network
         # Channels last: convolutions run twice as fast on a CPU.
@@ -219,6 +220,8 @@ class Retrainer(ImageLoop):
 
     def finish(self) -> None:
         """Draw pictures, write the result and print it."""
+        from common.draw import pictures
+
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             pictures.run(folder)

@@ -28,15 +28,15 @@ def optimizer_of(
     """The optimizer of this name; weight decay is on all weights alike.
 
     `sgd` has classical momentum, as in the papers; timm's own `sgd` is `nesterov` here. Momentum
-    is used by those that have one.
+    is used by those that have one. These two run fused.
 
     Raises:
         InputError: see `check_optimizer`.
     """
-    if name == "sgd":
+    if name in ("sgd", "nesterov"):
         return torch.optim.SGD(
             weights, learning_rate, momentum, weight_decay=weight_decay,
-            fused=weights[0].device.type in ("cpu", "cuda"),
+            nesterov=name == "nesterov", fused=weights[0].device.type in ("cpu", "cuda"),
         )
     from timm.optim import create_optimizer_v2  # slow to import
 

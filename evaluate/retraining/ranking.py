@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.data.images import Images
-from common.draw import pictures
 from common.errors import InputError, NotFinite
 from common.networks.genotype import Genotype, save
 from common.run.config import RunConfig
 from common.run.folder import Run
+from common.run.operations import recorded
 from retraining import loop
 from retraining.config import RetrainConfig, TrainConfig
 
@@ -80,6 +80,8 @@ def conclude(
     Raises:
         NotFinite: no genotype could be trained.
     """
+    from common.draw import pictures
+
     trained = [
         (cell, genotype)
         for cell, genotype in zip(cells, genotypes, strict=True)
@@ -91,6 +93,7 @@ def conclude(
     winner, genotype = ranked[0]
     best = Genotype(f"{run.method}-{config.dataset}-seed{config.seed}", genotype.cells, {
         "dataset": config.dataset, **genotype.provenance,  # with its own seed
+        **recorded(config.operations),
         "number": winner["number"], "of": len(cells), "commit": run.commit,
     })
     top1 = [cell["valid_top1"] for cell, _ in ranked]
@@ -106,6 +109,7 @@ def conclude(
         "valid_top1_std": std,
         "search_seconds": round(search_seconds, 1),
         "peak_memory_mib": max(cell["peak_memory_mib"] for cell, _ in ranked),
+        **{key: winner[key] for key in winner if key.startswith(("true_", "rank_"))},
         "failed": len(cells) - len(ranked),
         "cells": cells,
     })
@@ -115,4 +119,4 @@ def conclude(
     spread = "" if std is None else f", standard deviation {std:.2f}"
     failed = f" ({len(cells) - len(ranked)} failed)" if len(cells) > len(ranked) else ""
     run.say(f"mean {mean:.2f} %{spread}, of {len(ranked)} cells{failed}\n\n{best}\n")
-    run.say(f"run folder: {run.folder} (pictures of both cells and of the spread inside)")
+    run.say(f"run folder: {run.folder} (pictures of the cells and of the spread inside)")

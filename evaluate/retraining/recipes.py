@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.networks.genotype import FixedCell, Genotype
 from common.run.flags import PresetInt
 
-Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts"]
+Name = Literal["pc_darts", "gdas", "edas", "itnas", "pr_darts", "darts", "nasbench201"]
 Preset = Literal["cifar10", "cifar100", "svhn", "cinic10", "imagenet", "digits"]
 Settings = dict[str, Any]
 
@@ -23,7 +23,7 @@ CIFAR: Settings = {
     "epochs": 600, "batch_size": 96,
     "schedule": "cosine", "learning_rate": 0.025, "learning_rate_min": 0.0,
     "learning_rate_warmup": 0,
-    "momentum": 0.9, "weight_decay": 3e-4, "grad_clip": 5.0,
+    "momentum": 0.9, "optimizer": "sgd", "weight_decay": 3e-4, "grad_clip": 5.0,
     "drop_path": 0.2, "auxiliary_weight": 0.4, "label_smoothing": 0.0,
     "crop_padding": PresetInt(4), "flip": True, "cutout": PresetInt(16), "color_jitter": 0.0,
 }  # fmt: skip
@@ -41,6 +41,14 @@ IMAGENET_SMALL_BATCH: Settings = CIFAR | {
 IMAGENET_LARGE_BATCH: Settings = IMAGENET_SMALL_BATCH | {
     "batch_size": 1024,
     "schedule": "linear", "learning_rate": 0.5, "learning_rate_warmup": 5,
+}  # fmt: skip
+
+# NAS-Bench-201: 200 epochs of Nesterov's SGD, the same on CIFAR-10 and CIFAR-100.
+NASBENCH201: Settings = CIFAR | {
+    "channels": 16, "cells": 5,
+    "epochs": 200, "batch_size": 256,
+    "learning_rate": 0.1, "optimizer": "nesterov", "weight_decay": 5e-4, "grad_clip": 0.0,
+    "drop_path": 0.0, "auxiliary_weight": 0.0, "cutout": 0,
 }  # fmt: skip
 
 PC_DARTS_CIFAR = CIFAR | {"batch_size": 128, "drop_path": 0.3}
@@ -68,6 +76,7 @@ RECIPES: dict[str, dict[str, Settings]] = {
     },
     "pr_darts": {"cifar10": PR_DARTS_CIFAR, "cifar100": PR_DARTS_CIFAR},
     "darts": {"cifar10": CIFAR, "imagenet": IMAGENET_SMALL_BATCH},
+    "nasbench201": {"cifar10": NASBENCH201, "cifar100": NASBENCH201},
 }
 
 # GDAS' Table 2: with the fixed reduction cell, whose convolutions have eight groups.
@@ -129,6 +138,8 @@ def of_method(method: str, images: str | None = None) -> str:
 
 
 def of_genotype(genotype: Genotype, images: str | None = None) -> str:
-    """The recipe of the paper that a genotype comes from, see `of_method`."""
+    """The recipe of the paper that a genotype comes from, see `of_method`, or of its benchmark."""
+    if "cell" in genotype.cells:
+        return of_method("nasbench201", images)
     method = genotype.provenance.get("method")
     return of_method(method if isinstance(method, str) else genotype.name, images)

@@ -16,7 +16,6 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from common.distributed import average, seed_of
-from common.draw import pictures
 from common.errors import InputError
 from common.language.cell import RecurrentCell, recurrent_cell
 from common.language.loop import LanguageLoop, TextConfig, corpus, with_perplexity
@@ -43,7 +42,8 @@ class RNNTrainConfig(TextConfig):
     preset: Literal["ptb", "wikitext2", "text"] = "ptb"
     """ptb, wikitext2: the paper's recipes (4.3); text: minutes on two CPU cores, no download."""
     genotype: str | None = None
-    """A published name, a genotype file, a search's run folder, or `lstm`."""
+    """The cell: `lstm`, a published name, a run folder, a genotype file, FILE.py:NAME, or a
+    genotype's text (common/README.md, Cells)."""
     trigger: Annotated[int, Between(0, 10**6)] = 5
     """NT-ASGD patience, in epochs: averaging starts when the validation loss is above the lowest
     one before the last so many epochs."""
@@ -205,6 +205,8 @@ class LanguageTrainer(LanguageLoop):
 
         Reports the last epoch and the epoch of lowest validation loss, which papers report.
         """
+        from common.draw import pictures
+
         folder, epochs = self.run.folder, self.run.lines("metrics.jsonl")
         if self.accelerator.is_main_process:
             pictures.run(folder)
