@@ -104,7 +104,7 @@ def test_a_search(method, waits, command, tmp_path):
 def with_a_break(command, line, folder):
     """Run a command, press Ctrl-C after its first checkpoint, and resume it."""
     script, *flags = line.split()
-    interrupt_after(1, lambda: command(script, *flags, "--output", folder))
+    interrupt_after(2, lambda: command(script, *flags, "--output", folder))
     status, _, err = command(script, "--resume", folder)
     assert status == 0, err
 

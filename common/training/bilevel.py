@@ -39,6 +39,7 @@ from common.networks.table import Table, read_table
 from common.run.config import ConfigT, RunConfig, SearchConfig, SpaceFlags
 from common.run.flags import flag
 from common.run.folder import Run
+from common.run.operations import flag_words, recorded
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
@@ -149,7 +150,7 @@ class BilevelTrainer(ImageLoop):
     ):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
-        self.table = table_of(config)
+        self.known = table_of(config)
         self.generator, self.valid_at = torch.Generator(), (0, 0)
         network = prepare(accelerator, supernet)
         if config.compile:
@@ -314,7 +315,7 @@ class BilevelTrainer(ImageLoop):
             **self._cut_accuracies(CUTS, **given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.metrics(**given),
-            **(self.table.of(self.genotype()) if self.table else {}),
+            **(self.known.of(self.genotype()) if self.known else {}),
         }
         for kind, cell in self.supernet.derive().items():
             if dominated_by_skips(cell):
@@ -404,7 +405,7 @@ class BilevelTrainer(ImageLoop):
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
-            **config.provenance(), "epochs": config.epochs,
+            **config.provenance(), **recorded(config.operations), "epochs": config.epochs,
             "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)
@@ -460,6 +461,7 @@ class BilevelTrainer(ImageLoop):
         )
         count = len(self.split.train) + len(self.split.valid)
         command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
+        command += flag_words(config.operations)
         scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(
