@@ -102,7 +102,7 @@ def test_a_search(method, waits, command, tmp_path):
 
 
 def with_a_break(command, line, folder):
-    """Run a command, press Ctrl-C after its first epoch, and resume it."""
+    """Run a command, press Ctrl-C after its first checkpoint, and resume it."""
     script, *flags = line.split()
     interrupt_after(2, lambda: command(script, *flags, "--output", folder))
     status, _, err = command(script, "--resume", folder)
@@ -124,7 +124,7 @@ def test_a_search_in_cycles(waits, command, tmp_path, monkeypatch):
 
 TRAINING = f"""evaluate/train.py --preset digits {IMAGES} --epochs 2 --held-out valid
     --genotype gdas_frc --auxiliary-weight 0.4 --cutout 3 --flip --drop-path 0.5 --ema-decay 0.9
-    --accumulate 2 --label-smoothing 0.1"""
+    --accumulate 2 --label-smoothing 0.1 --checkpoint-steps 1"""
 
 
 def test_a_retraining(waits, command, tmp_path):
