@@ -72,7 +72,8 @@ class EDASConfig(SpaceFlags, SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates if isinstance(self.candidates, tuple) else None)
+        names = self.candidates if isinstance(self.candidates, tuple) else None
+        check_candidates(names, self.channels, self.operations)
         if self.decayed != "all" and not (self.arch_weight_decay and self.decay_epochs):
             raise InputError(
                 f"--decayed {self.decayed}: nothing decays; use --variant edas-inv, and "

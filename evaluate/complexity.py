@@ -19,7 +19,7 @@ from common.networks.complexity import Setting, complexity
 from common.networks.genotype import load
 from common.networks.macro import large
 from common.run.cli import read_flags
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, CellName, OperationsFile, check_bounds
 from published.cells import listing
 
 # key of the JSON form -> printed name
@@ -35,8 +35,8 @@ CONVENTIONS = {
 class Options:
     """Which network to count."""
 
-    genotype: str | None = None
-    """A published name, a genotype file, or a search's run folder."""
+    genotype: CellName = None
+    operations: OperationsFile = None
     list: bool = False
     """List every published cell with its counts, the paper's figures and its source."""
     dataset: Literal["cifar10", "cifar100", "imagenet", "folder"] = "cifar10"
@@ -116,6 +116,8 @@ def table(counts: dict[str, Any]) -> str:
     ]
     for key, convention in CONVENTIONS.items():
         lines.append(f"  {convention:<45}  {counts[key]:>15,}  {counts[key] / 1e6:>8.2f} M")
+    if counts["uncounted"]:
+        lines.append(f"  not counted: {', '.join(counts['uncounted'])}, products unknown")
     return "\n".join(lines)
 
 

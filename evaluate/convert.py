@@ -19,6 +19,7 @@ from common.errors import InputError, errors_are_messages
 from common.networks import formats
 from common.networks.genotype import json_text, load
 from common.run.cli import read_flags
+from common.run.flags import OperationsFile
 
 WRITERS = {
     "darts": formats.namedtuple_text,
@@ -34,10 +35,11 @@ class Options:
     """Which genotype to write in which form."""
 
     genotype: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CELL")]
-    """A published name, a genotype file, FILE:NAME, a search's run folder, or a genotype's text."""
+    """A published name, a run folder, a genotype file, FILE.py:NAME, or a genotype's text."""
     to: Literal["darts", "nasbench301", "naslib", "fairdarts", "nasbench201", "json"]
     """The form: DARTS' namedtuple, NAS-Bench-301's dictionary, NASLib's tuples, FairDARTS'
     namedtuple of triples, NAS-Bench-201's string, or our JSON."""
+    operations: OperationsFile = None
 
 
 def text(options: Options) -> str:

@@ -34,8 +34,9 @@ from common.files import write_whole
 from common.networks.trained import Trained, load_trained
 from common.run.cli import read_flags
 from common.run.description import commit
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, OperationsFile, check_bounds
 from common.run.memory import check_memory, of_network
+from common.run.operations import check_recorded
 from common.run.start import set_threads
 
 TOLERANCE = 1e-4  # of a logit
@@ -55,6 +56,7 @@ class Options:
     """Let the files take images of any height and width, not only the training images'."""
     batch_sizes: Annotated[tuple[int, ...], Between(most=2**20)] = (1, 8, 32)
     """Batch sizes at which the files are checked."""
+    operations: OperationsFile = None
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
 
@@ -67,6 +69,7 @@ def export(options: Options) -> None:
         SystemExit: 1, a format differs from the network; nothing was written.
     """
     check(options)
+    check_recorded(options.run, options.operations)
     from exporting import exported  # timm
 
     trained, largest = load_trained(options.run), max(options.batch_sizes)
@@ -118,8 +121,12 @@ def export(options: Options) -> None:
             ) from None
     if "timm" in options.formats:
         place = json.dumps(f"local-dir:{(options.run / 'timm').resolve()}")
+        own = "" if options.operations is None else (
+            "import common.networks.ops\n"
+            f"common.networks.ops.load_file({json.dumps(options.operations)})  # once, before it\n"
+        )  # fmt: skip
         print(
-            "\nimport timm, common.networks.timm_models\n"
+            f"\nimport timm, common.networks.timm_models\n{own}"
             f"network = timm.create_model({place}, pretrained=True)"
         )
 

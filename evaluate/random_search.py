@@ -15,6 +15,7 @@ from common.networks.small_images import fit_batch
 from common.networks.spaces import SPACES
 from common.run.cli import parse
 from common.run.folder import Run
+from common.run.operations import flag_words
 from common.run.start import start, training_images
 from common.training.bilevel import pin_split, split_of, table_of
 from retraining.loop import check_images
@@ -35,15 +36,18 @@ def search(config: RandomSearchConfig) -> None:
         train, valid = images.subset(split.train), images.subset(split.valid)
         space, table = SPACES[config.space], table_of(config)
         nodes = config.nodes - space.inputs
-        genotypes = [random_genotype(nodes, config.seed, k, space) for k in range(config.samples)]
+        genotypes = [
+            random_genotype(nodes, config.seed, k, space, config.candidates)
+            for k in range(config.samples)
+        ]
         cells = []
         for number, genotype in enumerate(genotypes):
             run.say(f"\ncell {number + 1} of {config.samples}")
             cell = train_briefly(config, run, genotype, number, train, valid)
             cells.append({**cell, **(table.of(genotype) if table else {})})
         conclude(config, run, genotypes, cells, seconds(cells))
-        command = shlex.join(["python", "evaluate/train.py", "--genotype", str(run.folder)])
-        run.say(f"next: {command}")
+        command = ["python", "evaluate/train.py", "--genotype", str(run.folder)]
+        run.say(f"next: {shlex.join([*command, *flag_words(config.operations)])}")
 
 
 if __name__ == "__main__":

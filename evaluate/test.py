@@ -36,8 +36,9 @@ from common.networks.trained import METHOD, Trained, load_trained
 from common.run.cli import read_flags
 from common.run.config import described, saved
 from common.run.description import commit
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, OperationsFile, check_bounds
 from common.run.memory import check_memory, of_network
+from common.run.operations import check_recorded
 from common.run.start import set_threads, test_images, workers
 from common.training.loop import prepare
 from retraining.config import RetrainConfig
@@ -59,6 +60,7 @@ class Options:
     """Batch size, over all processes together; by default the run's."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads per process; by default the usable cores, shared by the processes."""
+    operations: OperationsFile = None
     json: bool = False
     """Print JSON: test.json without the confusion matrix."""
 
@@ -70,6 +72,7 @@ def test(options: Options) -> None:
         InputError: no such run, an unfinished run, or no test images for it.
     """
     check_bounds(options)
+    check_recorded(options.run, options.operations)
     trained = load_trained(options.run)
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),

@@ -57,7 +57,7 @@ class GDASConfig(SpaceFlags, SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
         if self.reduction == "fixed" and self.space != "darts":
             raise InputError(
                 f"--reduction fixed: --space {self.space} has no reduction cells; leave one out"

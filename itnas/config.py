@@ -50,7 +50,7 @@ class ITNASConfig(SpaceFlags, SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
         if "none" in (self.candidates or ()):
             raise InputError(
                 f"--candidates {' '.join(self.candidates)}: Algorithm 1 could derive none, which "

@@ -66,12 +66,12 @@ class PCDARTSConfig(SpaceFlags, SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
         if self.channels % self.K:
             divisors = [k for k in range(1, self.channels + 1) if self.channels % k == 0]
             raise InputError(
                 f"--K {self.K}: must divide --channels {self.channels}, so one of {divisors}"
             )
+        check_candidates(self.candidates, self.channels // self.K, self.operations)
 
 
 PRESETS = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import InputError
+from common.networks.fits import check_own
 from common.networks.genotype import Op
 from common.run.config import SearchConfig
 from common.run.flags import Between
@@ -102,6 +103,7 @@ class PRDARTSConfig(SearchConfig):
                     f"--candidates '{op}': lies outside of --space {self.space}, which has "
                     f"{SPACES[self.space]} (Table II)"
                 )
+        check_own([op.name for op in first], self.channels, self.operations)
         check(self, first, SPACES[self.space])
         super().check()
         if self.stop_on_collapse != "off":

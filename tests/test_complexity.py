@@ -87,7 +87,7 @@ def test_each_layer_by_hand():
     )
     products = 256 * 27 + 128 * 2 + 40
     others = 2 * 256 + 256 + (8 * 4 + 8 + 8)
-    assert multiply_adds(network, (3, 8, 8)) == (products, products + others)
+    assert multiply_adds(network, (3, 8, 8)) == (products, products + others, ())
     assert parameters(network) == 108 + 8 + 16 + 45
 
 

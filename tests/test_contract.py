@@ -131,7 +131,10 @@ def check_one_pass(method, nets):
         states.append(net.state_dict())
     torch.testing.assert_close(*logits, rtol=1e-10, atol=1e-10)
     assert_same_state(*states)
-    assert any(value.abs().max() > 1e-6 for name, value in states[0].items() if "arch." in name)
+    largest = {k: g.abs().max().item() for k, g in states[0].items() if "arch." in k}
+    assert max(largest.values()) > 0
+    for name, size in largest.items():  # GDAS' are 1e-4 and less, as temperature 10 divides them
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=1e-10 * size)
     return states[0]
 
 
@@ -302,7 +305,7 @@ def test_a_search_from_start_to_end_and_killed_on_the_way(method, tmp_path, comm
     drawn = method in ALL_DRAWN
     status, out, err = command(script, *flags, "--output", whole, pictures=drawn)
     assert status == 0 and "normal cell" in out and "note:" not in out, err
-    interrupt_after(3, lambda: command(script, *flags, "--output", killed))
+    interrupt_after(4, lambda: command(script, *flags, "--output", killed))
     with open(killed / "architecture.jsonl", "a") as file:  # of an epoch that runs again
         file.write('{"epoch": 1, "weights": {}}\n')
     status, out, err = command(script, "--resume", killed)

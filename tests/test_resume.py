@@ -231,8 +231,16 @@ def test_two_processes_killed_within_an_epoch(tmp_path):
     assert json.loads((whole / "config.json").read_text())["processes"] == 2
 
 
-def test_a_search_on_imagenets_layout(tmp_path, command):
+def test_a_search_on_imagenets_layout(tmp_path, command, monkeypatch):
     """From within its last epoch, where a worker had read ahead; resumed without workers."""
+    save = Run.save_checkpoint
+
+    def keep(run, epoch, step, state):
+        save(run, epoch, step, state)
+        if (epoch, step) == (1, 2):
+            shutil.copytree(run.folder / "checkpoints", tmp_path / "kept")
+
+    monkeypatch.setattr(Run, "save_checkpoint", keep)
     make_imagenet_folder(tmp_path / "images", splits=("train",), count=24, size=(140, 130))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, _, err = command(
@@ -244,7 +252,8 @@ def test_a_search_on_imagenets_layout(tmp_path, command):
     assert status == 0, err
     shutil.copytree(whole, resumed)
     (resumed / "result.json").unlink()
-    (resumed / "checkpoints" / last_checkpoint(whole)[0]).unlink()
+    shutil.rmtree(resumed / "checkpoints")
+    shutil.copytree(tmp_path / "kept", resumed / "checkpoints")
     status, out, err = command(SEARCH, "--resume", resumed, "--workers", 0)
     assert status == 0 and "resuming at epoch 2, step 3" in out, err
     assert_same_search(whole, resumed)

@@ -42,7 +42,7 @@ class DARTSConfig(SpaceFlags, SearchConfig):
 
     def check(self) -> None:
         super().check()
-        check_candidates(self.candidates)
+        check_candidates(self.candidates, self.channels, self.operations)
         if self.order not in (1, 2):
             raise InputError(f"--order {self.order}: must be 1 or 2")
 

@@ -11,18 +11,24 @@ from pathlib import Path
 import tyro
 
 from common.errors import errors_are_messages
+from common.run.flags import OperationsFile
+from common.run.operations import load_file
 
 
-def draw(what: tyro.conf.Positional[str], output: Path | None = None) -> None:
+def draw(
+    what: tyro.conf.Positional[str], output: Path | None = None, operations: OperationsFile = None
+) -> None:
     """Draw the pictures of one thing.
 
     Args:
-        what: a run folder, a published name, a genotype file, FILE:NAME or a genotype's text.
+        what: a run folder, a published name, a genotype file, FILE.py:NAME or a genotype's text.
         output: folder for the cells, by default pictures/NAME here. A run's pictures go into its
             own folder.
     """
     from common.draw import pictures
 
+    if operations is not None:
+        load_file(Path(operations).expanduser())
     pictures.of(what, output)
 
 

@@ -25,7 +25,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
-from common.networks.genotype import RECURRENT_OPS, Cell, FixedCell, Op
+from common.networks.genotype import OWN_OPS, RECURRENT_OPS, Cell, FixedCell, Op
 
 FAMILIES = {
     "none": "#b0b5bb",
@@ -64,7 +64,9 @@ WIDE = 5.5  # cells of more inches are drawn one below the other
 
 
 def family(name: str) -> str:
-    """The key of `FAMILIES` that an operation belongs to, empty if none."""
+    """The key of `FAMILIES` that an operation belongs to, empty if none, as for a user's own."""
+    if name in OWN_OPS:  # whatever its name begins with
+        return ""
     return next((family for family in FAMILIES if name.startswith(family)), "")
 
 

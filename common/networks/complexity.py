@@ -9,25 +9,32 @@ The papers count differently:
   (Pools are 0.3 M or less, so the printed numbers do not show whether they count.)
 
 No convention known here gives DARTS' 574 M for its second-order cells.
+
+In operations of a user's own every product counts, also of matrices and other convolutions. An
+operator whose products are not known here is named in `uncounted`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.data.images import large
 from common.errors import InputError
-from common.networks.genotype import Cell, Genotype
+from common.networks.genotype import OWN_OPS, Cell, Genotype
 from common.networks.macro import check_size
-from common.networks.network import Network
+from common.networks.network import Network, weightless
 from common.networks.spaces import space_of
 
 
@@ -83,12 +90,17 @@ LANGUAGE_MODELS = {
 
 @dataclass(frozen=True)
 class Complexity:
-    """Counts of a network; multiply-adds are per image, without the auxiliary head."""
+    """Counts of a network; multiply-adds are per image, without the auxiliary head.
+
+    Attributes:
+        uncounted: operators of unknown products, which are not in the multiply-adds.
+    """
 
     params: int
     params_with_auxiliary: int
     multiply_adds: int
     multiply_adds_paper: int
+    uncounted: tuple[str, ...]
 
 
 def complexity(genotype: Genotype, setting: Setting) -> Complexity:
@@ -97,13 +109,13 @@ def complexity(genotype: Genotype, setting: Setting) -> Complexity:
     Raises:
         InputError: the genotype has no image network, or the network is too small.
     """
-    network = on_meta(genotype, setting, auxiliary=True)
+    network = to_count(genotype, setting, auxiliary=True)
     every, counted = parameters(network), multiply_adds(network, setting.shape)
     return Complexity(every - parameters(network.auxiliary), every, *counted)
 
 
-def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
-    """The network on the meta device, without weight values.
+def to_count(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) -> Network:
+    """The network, if possible without weight values (`weightless`).
 
     Raises:
         InputError: the genotype has no image network, or there would be no channels or no normal
@@ -115,7 +127,7 @@ def on_meta(genotype: Genotype, setting: Setting, *, auxiliary: bool = False) ->
             f"--cells {setting.cells}: must be at least 3; with reduction cells at a third and at "
             "two thirds, a smaller network has no normal cell"
         )
-    with torch.device("meta"):
+    with weightless(genotype):
         return Network(
             genotype, setting.channels, setting.cells, setting.classes,
             image_channels=setting.shape[0], large_images=setting.large_images,
@@ -139,18 +151,28 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def multiply_adds(network: nn.Module, shape: Sequence[int]) -> tuple[int, int]:
-    """Multiply-adds of one image [C, H, W] by both conventions.
+class MultiplyAdds(NamedTuple):
+    """Multiply-adds by both conventions, and the operators that are in neither."""
 
-    An empty batch on the CPU has shapes and costs nothing. An image on the meta device, where the
-    weights may be, would first load torch's compiler, for three seconds.
+    products: int
+    paper: int
+    uncounted: tuple[str, ...]
+
+
+def multiply_adds(network: nn.Module, shape: Sequence[int]) -> MultiplyAdds:
+    """Multiply-adds of one image [C, H, W].
+
+    An empty batch on the CPU has shapes and costs nothing; a user's operation gets an image. An
+    image on the meta device, where the weights may be, would first load torch's compiler, for three
+    seconds.
     """
     network.eval()
     with torch.no_grad(), CallCounter() as counter, WeightsOnCPU():
-        network(torch.empty(0, *shape, device="cpu"))
+        network(torch.zeros(1 if OWN_OPS else 0, *shape, device="cpu"))
     counts = counter.counts
     products = counts["product"]
-    return products, products + 2 * counts["norm"] + counts["relu"] + counts["pool"]
+    paper = products + 2 * counts["norm"] + counts["relu"] + counts["pool"]
+    return MultiplyAdds(products, paper, tuple(sorted(counter.uncounted)))
 
 
 class CallCounter(TorchFunctionMode):
@@ -158,6 +180,11 @@ class CallCounter(TorchFunctionMode):
 
     Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
+
+    Attributes:
+        counts: by kind.
+        uncounted: operators of a user's operations whose products are not known.
+        inside: whether a function runs that `counts` has.
     """
 
     kinds = {
@@ -165,6 +192,8 @@ class CallCounter(TorchFunctionMode):
         F.linear: "product",
         F.batch_norm: "norm",
         F.relu: "relu",
+        torch.relu: "relu",
+        Tensor.relu: "relu",
         F.max_pool2d: "pool",
         F.avg_pool2d: "pool",
         F.adaptive_avg_pool2d: "pool",
@@ -173,18 +202,66 @@ class CallCounter(TorchFunctionMode):
     def __init__(self):
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.uncounted: set[str] = set()
+        self.inside, self.below = False, contextlib.ExitStack()
+
+    def __enter__(self) -> CallCounter:
+        if OWN_OPS:  # others call no further products, and this takes time
+            self.below.enter_context(sdpa_kernel(SDPBackend.MATH))  # attention as its products
+            self.below.enter_context(OperatorCounter(self))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self.below.close()
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         """Call the function; count its output elements, times the products of each."""
-        result = func(*args, **(kwargs or {}))
-        kind = self.kinds.get(func)
+        kwargs, kind = kwargs or {}, self.kinds.get(func)
+        self.inside = kind == "product"
+        result = func(*args, **kwargs)
+        self.inside = False
         if kind:
             products = 1
-            if kind == "product":
-                products = args[1][0].numel()  # of an output element; weight [outputs, ...]
-            self.counts[kind] += result.shape[1:].numel() * products
+            if kind == "product":  # of an output element; weight [outputs, ...]
+                products = (args[1] if len(args) > 1 else kwargs["weight"])[0].numel()
+            elements = max(result.numel(), result.shape[1:].numel())  # of no image, or one
+            self.counts[kind] += elements * products
+        return result
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Adds the products of ATen operators to a `CallCounter`: a user may call any function."""
+
+    # name -> place of the first factor
+    matrices = {
+        "mm": 0, "bmm": 0, "mv": 0, "dot": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1, "addmv": 1,
+    }  # fmt: skip
+    unknown = re.compile("fft|dist|rnn|lstm|gru|attention|trilinear|linalg|conv|mm")
+
+    def __init__(self, counter: CallCounter):
+        super().__init__()
+        self.counter = counter
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        """Run the operator; count its products, or note that they are not known."""
+        result = func(*args, **(kwargs or {}))
+        if self.counter.inside:
+            return result
+        space, name = re.match(r"(\w+)::(\w+)", func.name()).groups()
+        if name in self.matrices:
+            one, other = args[self.matrices[name] :][:2]
+            self.counter.counts["product"] += one.numel() * (other.shape[1:] or [1])[-1]
+        elif name == "convolution":
+            x, weight, transposed = args[0], args[1], args[6]
+            each = x if transposed else result  # meets weight[0].numel() products
+            self.counter.counts["product"] += each.numel() * weight[0].numel()
+        elif space not in ("aten", "prim", "prims") or self.unknown.search(name):
+            self.counter.uncounted.add(f"{space}.{name}")
         return result
 
 

@@ -8,6 +8,7 @@ from common.data.images import ImageFiles, Images
 from common.errors import InputError
 from common.networks.genotype import IMAGE_OPS, OWN_OPS
 from common.networks.macro import check_size
+from common.networks.ops import try_own
 from common.run.config import RunConfig
 from common.run.flags import flag
 from common.run.memory import check_memory, of_network, of_padded
@@ -32,24 +33,46 @@ def check_images(config: RunConfig, images: Images | ImageFiles) -> None:
         check_memory(f"--crop-padding {padding}: {len(images)} padded images", needed)
 
 
-def check_candidates(names: Sequence[str] | None) -> None:
-    """Check the names of a search's candidates; None, the method's own, passes.
+def check_candidates(names: Sequence[str] | None, channels: int, operations: str | None) -> None:
+    """Check a search's candidates; None, the method's own, passes.
+
+    Args:
+        names: of `--candidates`.
+        channels: that enter them in the first cell.
+        operations: of `--operations`.
 
     Raises:
-        InputError: no operation but `none`, one is unknown, or one is named twice.
+        InputError: no operation but `none`, one is unknown, or one is named twice; or see
+            `check_own`.
     """
+    check_own(names or (), channels, operations)
     if names is None:
         return
     given, known = f"--candidates {' '.join(names)}", (*IMAGE_OPS, *OWN_OPS)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(
-            f"{given}: unknown operation {unknown[0]}; known: {', '.join(known)}"
+            f"{given}: unknown operation {unknown[0]}; known: {', '.join(known)}; "
+            "--operations FILE adds your own"
         )
     if len(set(names)) < len(names):
         raise InputError(f"{given}: names an operation twice")
     if set(names) <= {"none"}:
         raise InputError(f"{given}: name at least one operation other than none")
+
+
+def check_own(names: Sequence[str], channels: int, operations: str | None) -> None:
+    """Try the user's own operations among the candidates; arguments as in `check_candidates`.
+
+    Raises:
+        InputError: one cannot be built or run, or a file of operations has none of them.
+    """
+    if operations is not None and not OWN_OPS.keys() & set(names):
+        raise InputError(
+            f"--operations {operations}: no candidate is one of its operations; add --candidates "
+            f"with the names to choose among, {', '.join(OWN_OPS)} and others"
+        )
+    try_own(names, channels, search=True)
 
 
 def check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:

@@ -33,7 +33,7 @@ import json
 import os
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -42,6 +42,7 @@ from typing import Any
 from common.errors import InputError
 from common.files import write_whole
 from common.networks import formats
+from common.run.operations import OWN_OPS, in_words
 
 FORMAT, VERSION = "nas-genotype", 1
 
@@ -57,7 +58,6 @@ CANDIDATES = (
     "dil_conv_5x5",
 )
 IMAGE_OPS = (*CANDIDATES, "sep_conv_7x7", "nor_conv_1x1", "nor_conv_3x3")
-OWN_OPS: dict[str, Callable] = {}  # a user's image operations; `ops.register` adds them
 PARAMETRISED_OPS = ("sep_conv",)
 RECURRENT_OPS = ("none", "tanh", "relu", "sigmoid", "identity")
 FIXED_CELLS = ("gdas_frc",)
@@ -156,6 +156,11 @@ class Genotype:
     name: str
     cells: Mapping[str, Cell | FixedCell]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def own_operations(self) -> set[str]:
+        """Names of the user's operations in the cells."""
+        searched = [cell for cell in self.cells.values() if isinstance(cell, Cell)]
+        return OWN_OPS.keys() & {edge.op.name for cell in searched for edge in cell.edges}
 
     def to_json(self) -> dict[str, Any]:
         """The content of a genotype file."""
@@ -326,7 +331,16 @@ def _genotype_from_json(data: Any) -> Genotype:
     _expect(isinstance(provenance, dict), '"provenance" must be an object')
     for kind in cells:
         _expect(kind in KINDS, f'unknown kind of cell "{kind}"; known: {", ".join(KINDS)}')
-    return Genotype(name, {k: _cell_from_json(k, c) for k, c in cells.items()}, provenance)
+    try:
+        cells = {kind: _cell_from_json(kind, cell) for kind, cell in cells.items()}
+    except UnknownOperation as error:
+        record = provenance.get("operations")
+        whose = "an operation of your own" if record is None else f"those of {in_words(record)}"
+        raise InputError(
+            f"{error}. For {whose} add --operations FILE; in Python, "
+            "common.networks.ops.load_file(FILE)"
+        ) from None
+    return Genotype(name, cells, provenance)
 
 
 def _cell_from_json(kind: str, data: Any) -> Cell | FixedCell:
@@ -400,7 +414,8 @@ def _edge_from_json(kind: str, inputs: int, data: Any) -> Edge:
 def _op_from_json(kind: str, data: Any) -> Op:
     known = RECURRENT_OPS if kind == "recurrent" else (*IMAGE_OPS, *OWN_OPS)
     if isinstance(data, str):
-        _expect(data in known, f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
+        if data not in known:
+            raise UnknownOperation(f'{kind}: unknown operation "{data}"; known: {", ".join(known)}')
         return Op(data)
     _expect(
         isinstance(data, dict) and kind != "recurrent" and data.get("name") in PARAMETRISED_OPS,
@@ -419,6 +434,10 @@ def _op_from_json(kind: str, data: Any) -> Op:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+class UnknownOperation(InputError):
+    """An operation's name that is not known, as that of a user's operation may be."""
 
 
 def _expect(condition: bool, message: str) -> None:

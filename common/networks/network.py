@@ -211,6 +211,14 @@ def build(
     )
 
 
+def weightless(genotype: Genotype) -> torch.device:
+    """The device to build a network on whose weights do not matter: meta, where they take no time.
+
+    The CPU for operations of a user's own, which may need real tensors.
+    """
+    return torch.device("cpu" if genotype.own_operations() else "meta")
+
+
 def make_cell(cell: Cell | FixedCell, place: Place) -> nn.Module:
     """The module of a cell in its place."""
     fixed = isinstance(cell, FixedCell)
@@ -228,7 +236,8 @@ def check_genotype(genotype: Genotype, channels: int) -> None:
     """Refuse a genotype without an image network of these channels.
 
     Raises:
-        InputError: a cell is missing, or the groups of a fixed cell do not divide its channels.
+        InputError: a cell is missing, the groups of a fixed cell do not divide its channels, or an
+            operation of the user's own cannot be built or run.
     """
     kinds = space_of(genotype).kinds
     missing = [kind for kind in kinds if kind not in genotype.cells]
@@ -253,3 +262,4 @@ def check_genotype(genotype: Genotype, channels: int) -> None:
             f"--channels {channels}: the fixed reduction cell of {genotype.name} has {groups} "
             f"groups; take a multiple of {groups // 2}"
         )
+    ops.try_own(genotype.own_operations(), channels, search=False)

@@ -4,13 +4,14 @@ All map [B, C, H, W] to [B, C, ceil(H / stride), ceil(W / stride)]. Convolutions
 search, normalisations have no scale and shift (`affine=False`), and one follows each pool; in a
 derived network they have both, and pools have none (DARTS' code; not in the papers).
 
-`register` adds an operation of your own; every search and derived network runs it.
+`register` adds an operation of your own, `load_file` those of a file; every search and derived
+network runs them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.fx
@@ -20,6 +21,8 @@ from torch.nn import functional as F
 from common.errors import InputError
 from common.networks.genotype import IMAGE_OPS, OWN_OPS, PARAMETRISED_OPS, Op
 from common.networks.layout import breaks_a_strided_1x1
+from common.run.operations import file_of
+from common.run.operations import load_file as load_file  # beside `register`, for users
 
 # torch 2.6 does not tell export and compilation apart.
 is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
@@ -81,15 +84,29 @@ def build(op: Op, channels: int, stride: int, *, search: bool) -> nn.Module:
     if op.name not in SEPARABLE and (op.name not in PARAMETRISED_OPS or op.kernel is None):
         raise InputError(
             f"operation {op.name}: unknown; known: {', '.join((*IMAGE_OPS, *OWN_OPS))}; register "
-            "your own by common.networks.ops.register"
+            "your own by common.networks.ops.register, or --operations FILE"
         )
     kernel, dilation, expansions = SEPARABLE.get(op.name, (op.kernel, op.dilation, op.expansions))
     return SeparableConv(channels, stride, kernel, dilation, expansions, affine)
 
 
+def try_own(names: Iterable[str], channels: int, *, search: bool) -> None:
+    """Build those of the operations that a user registered, with both strides.
+
+    Raises:
+        InputError: see `build`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        for name in sorted(OWN_OPS.keys() & set(names)):
+            for stride in (1, 2):
+                build(Op(name), channels, stride, search=search)
+
+
 def _own(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
     """A registered operation, tried once on an odd and an even size."""
     wrong = f"operation {name} with {channels} channels and stride {stride}: "
+    if (file := file_of(name)) is not None:
+        wrong = f"--operations {file}: {wrong}"
     try:
         module = OWN_OPS[name](channels, stride, affine).eval()  # keeps running statistics
         for side in (7, 8):

@@ -7,13 +7,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, get_args
 
-import torch
-
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.files import digest, json_object
 from common.networks.genotype import Genotype, parse
-from common.networks.network import Network, build
+from common.networks.network import Network, build, weightless
 from common.run import checkpoint
 from common.run.config import config_digest, described
 
@@ -70,9 +68,10 @@ def load_trained(folder: str | Path) -> Trained:
         raise InputError(f"{folder}: its config.json lacks {error.args[0]}") from None
     state = _last_state(folder, epochs)
     _check_unchanged(folder, images, state)
-    with torch.device("meta"):  # without initialising weights
+    with weightless(genotype) as device:
         network = build(genotype, channels, cells, len(classes), shape, auxiliary > 0)
-    network = network.to_empty(device="cpu")
+    if device.type == "meta":  # a user's operation may hold tensors that are not saved
+        network = network.to_empty(device="cpu")
     network.set_drop_path(0.0)  # not in the checkpoint
     try:
         if parse(state["genotype"]).cells != genotype.cells:  # other pools have the same weights

@@ -16,17 +16,19 @@ from common.errors import InputError, is_main_process
 from common.run.config import ConfigT, LoopConfig, described, saved
 from common.run.flags import PresetInt, flag
 from common.run.help import boxes, flat
+from common.run.operations import check_recorded, load_file
 
 # Flags that name files or folders. A leading `~` is expanded; shells leave --output=~/runs alone.
 PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
-    "--weights", "--table", "--job-setup",
+    "--weights", "--operations", "--table", "--job-setup",
 }  # fmt: skip
 # Flags that a continued run may change. The images are compared by SHA-256, so their folder may
-# move. Other thread counts round differently, which `start` says.
+# move. Other thread counts round differently, which `start` says. The file of operations is
+# compared by SHA-256 too, and must be named each time.
 FREE = (
     "resume", "data_root", "workers", "accept_images", "threads", "extend_epochs", "log_with",
-    "checkpoint_steps",
+    "checkpoint_steps", "operations",
 )  # fmt: skip
 AnyConfig = TypeVar("AnyConfig")
 
@@ -54,6 +56,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
             run = saved(type(default), Path(folder), method)
         except InputError as error:
             raise InputError(f"{named} {error}") from None
+        check_recorded(Path(folder), given(argv, "--operations"))
         if named == "--output":
             asked = _new(read_flags(type(default), argv, description, default), argv)
             _check_same(asked, run, argv)
@@ -133,6 +136,8 @@ def read_flags(
 ) -> AnyConfig:
     """The dataclass that a command line fills; its help is grouped (`help.GROUPS`).
 
+    The file of --operations is run, so that its names are known.
+
     Args:
         kind: a flat dataclass, each field a flag.
         argv: the arguments without the program's name.
@@ -140,6 +145,7 @@ def read_flags(
         default: whose values are the flags' defaults, instead of the class' own.
 
     Raises:
+        InputError: see `load_file`.
         SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
     """
     nested = boxes(kind, MISSING_NONPROP if default is None else default)
@@ -150,6 +156,8 @@ def read_flags(
     for name, value in values.items():
         if flag(name) in PATHS and value is not None:
             values[name] = _home(value)
+    if values.get("operations") is not None:
+        load_file(values["operations"])
     return kind(**values)
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from common.data.datasets import Dataset
 from common.errors import InputError
 from common.files import digest, json_object
-from common.run.flags import Between, PresetInt, check_bounds
+from common.run.flags import Between, OperationsFile, PresetInt, check_bounds
 
 MOST_EDGES = 10_000  # in a supernet, over all cells; EDAS' 20 cells have 280
 
@@ -151,6 +151,7 @@ class RunConfig(LoopConfig):
     """Channels in the first cell; doubled at each reduction cell."""
     cells: Annotated[int, Between(1, 200)] = 8
     """Number of cells; those at one and two thirds are reduction cells."""
+    operations: OperationsFile = None
     learning_rate: float = 0.025
     """Initial learning rate of the weights (SGD)."""
     learning_rate_min: Annotated[float, Between(0, 1e38)] = 0.0
@@ -324,6 +325,8 @@ TOLD = {
 def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     """The config of a run folder; flags newer than the run get their defaults.
 
+    The file of --operations is not among them: only a command line names code to run.
+
     Raises:
         InputError: no run there, a run of another method, or a damaged config.json.
     """
@@ -334,7 +337,8 @@ def saved(kind: type[ConfigT], folder: Path, method: str) -> ConfigT:
     if missing:
         raise InputError(f"{folder}: its config.json lacks {', '.join(missing)}")
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind) if field.name in data]
+    kept = data.keys() - {"operations"}
+    names = [field.name for field in dataclasses.fields(kind) if field.name in kept]
     values = {name: data[name] for name in names}
     if not isinstance(values.get("log_with", []), list):  # an older version's: null, or one name
         values["log_with"] = [values["log_with"]] if values["log_with"] is not None else []

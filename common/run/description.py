@@ -18,6 +18,7 @@ from accelerate import Accelerator
 
 from common.run.cli import module_form
 from common.run.config import LoopConfig
+from common.run.operations import recorded
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "einops", "numpy", "scikit-learn")
 
@@ -30,6 +31,7 @@ def describe(
     return {
         "method": method,
         **fields,
+        **recorded(fields.get("operations")),
         "output": str(folder),
         "resume": None,
         "processes": accelerator.num_processes,

@@ -1,13 +1,24 @@
-"""Names and bounds of flags."""
+"""Names and bounds of flags, and flags that many commands share."""
 
 from __future__ import annotations
 
 import math
 import typing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from common.errors import InputError
+
+CellName = Annotated[str | None, tyro.conf.arg(
+    help="The cells: a published name, a run folder, a genotype file, FILE.py:NAME, or a "
+    "genotype's text, also DARTS' and other programs' (common/README.md, Cells)."
+)]  # fmt: skip
+OperationsFile = Annotated[str | None, tyro.conf.arg(
+    help="Run this Python file, which registers operations of your own (common/README.md, Your "
+    "own operation)."
+)]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, describ
 from common.run.description import describe, program
 from common.run.flags import flag
 from common.run.lock import Lock
+from common.run.operations import flag_words
 from common.run.trackers import log_results, start_trackers
 
 EPOCH_FILES = ("metrics.jsonl", "architecture.jsonl", "genotypes.jsonl")  # one line per epoch
@@ -57,6 +58,7 @@ class Run:
     Attributes:
         folder: its path.
         method: the method that made it.
+        operations: the file of `--operations`, which a resume must name again.
         commit: of the code that started it.
         accelerator: the processes of this run.
         config_digest: of config.json.
@@ -69,6 +71,7 @@ class Run:
 
     def __init__(self, folder: Path, method: str, accelerator: Accelerator):
         self.folder, self.method, self.accelerator = folder, method, accelerator
+        self.operations: str | None = None
         self.commit: str | None = None
         self.config_digest: str | None = None
         self.threads: int | None = None
@@ -105,6 +108,7 @@ class Run:
             raise InputError(answer[1])
         run = cls(Path(answer[0]), method, accelerator)
         run.lock = lock
+        run.operations = getattr(config, "operations", None)  # texts have none
         if config.resume is None:
             description = describe(config, method, run.folder, accelerator)
             run.write("config.json", description)
@@ -160,8 +164,9 @@ class Run:
         start, count = program(), self.accelerator.num_processes
         if count > 1:
             start = start.replace("python", f"torchrun --nproc-per-node {count}", 1)
-        threads = "" if self.threads is None else f" --threads {self.threads}"
-        return f"{start} --resume {shlex.quote(str(self.folder))}{threads}"
+        words = ["--resume", str(self.folder), *flag_words(self.operations)]
+        words += [] if self.threads is None else ["--threads", str(self.threads)]
+        return f"{start} {shlex.join(words)}"
 
     def result(self) -> dict[str, Any] | None:
         """Contents of result.json; None if the run is not finished or the file is damaged."""

@@ -27,7 +27,7 @@ GROUPS = {
                "learning_rate_warmup schedule momentum weight_decay grad_clip drop_path "
                "auxiliary_weight label_smoothing ema_decay bptt bptt_deviation slowness trigger "
                "dropout_output dropout_hidden dropout_input dropout_embedding dropout_word",
-    "Architecture": "space channels cells nodes candidates units",
+    "Architecture": "space channels cells nodes candidates operations units",
     "Execution": "jobs cluster sbatch job_setup",
 }  # fmt: skip
 FEW = 15  # flags that one box shows well
@@ -67,7 +67,7 @@ def _described(field: StructFieldSpec) -> tuple:
     text = field.helptext() if callable(field.helptext) else field.helptext
     text = " ".join((text or "").split())  # tyro would keep the source's line breaks
     hint = "" if field.default is None else None
-    shown = tyro.conf.arg(help=text, metavar=metavar(field.type), help_behavior_hint=hint)
+    shown = tyro.conf.arg(help=text or None, metavar=metavar(field.type), help_behavior_hint=hint)
     described = field.name, Annotated[field.type, shown]
     if field.default is MISSING_NONPROP:
         return described

@@ -39,6 +39,7 @@ from common.networks.table import Table, read_table
 from common.run.config import ConfigT, RunConfig, SearchConfig, SpaceFlags
 from common.run.flags import flag
 from common.run.folder import Run
+from common.run.operations import flag_words, recorded
 from common.run.start import start, training_images
 from common.supernet.measures import Measures, cuts
 from common.supernet.supernet import SuperNet
@@ -404,7 +405,7 @@ class BilevelTrainer(ImageLoop):
         name = f"{self.run.method}-{config.dataset}-seed{config.seed}"
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
-            **config.provenance(), "epochs": config.epochs,
+            **config.provenance(), **recorded(config.operations), "epochs": config.epochs,
             "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)
@@ -460,6 +461,7 @@ class BilevelTrainer(ImageLoop):
         )
         count = len(self.split.train) + len(self.split.valid)
         command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
+        command += flag_words(config.operations)
         scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(

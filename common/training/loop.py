@@ -251,7 +251,7 @@ class Loop:
             return  # nothing recorded yet
         means = torch.stack([meter.avg for meter in self.meters.values()])
         copied = torch.cuda.Event() if means.is_cuda else None
-        self.arriving = means.to("cpu", non_blocking=True), copied
+        self.arriving = means.to("cpu", non_blocking=means.is_cuda), copied
         if copied is not None:
             copied.record()
 

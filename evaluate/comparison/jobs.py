@@ -36,6 +36,7 @@ class Job:
         what: search, rank or train.
         spares: whether it can run when some, but not all, of `needs` failed.
         launcher: the command in place of this Python, as torchrun.
+        operations: the words of `--operations`, which a resume needs too.
         state: waiting, queued (on a cluster), running, done or failed.
         started: when it was started last, in seconds since the epoch.
         why: the reason of a failure.
@@ -52,6 +53,7 @@ class Job:
     what: str = "search"
     spares: bool = False
     launcher: Sequence[str] = ()
+    operations: Sequence[str] = ()
     state: str = "waiting"
     started: float = 0.0
     why: str = ""
@@ -132,7 +134,7 @@ class Job:
         return [*self._start(), "--resume", str(self.folder)]
 
     def _start(self) -> list[str]:
-        return [*(self.launcher or [sys.executable]), *self.script]
+        return [*(self.launcher or [sys.executable]), *self.script, *self.operations]
 
     def end(self, succeeded: bool, how: str, cut_short: bool = False) -> None:
         """Note how it ended.

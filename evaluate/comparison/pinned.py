@@ -33,7 +33,7 @@ def pin(folder: Path, asked: Mapping[str, Any]) -> None:
             "or remove this file if you know that they were the same"
         )
     for name, value in now.items():
-        if name not in before or before[name] != value:
+        if before.get(name) != value:  # None: a flag newer than the folder
             raise InputError(
                 f"{flag(name)} {value}: {folder} was begun with {before.get(name)}; name another "
                 "--output, or continue with the same flag"

@@ -22,16 +22,21 @@ def jobs_of(config: CompareConfig, folder: Path) -> list[Job]:
     """All searches and retrainings, seed by seed, so that an early report has complete seeds."""
     jobs = []
     training = [*words(config.retraining_flags()), *config.more_train_words()]
+    operations = config.operation_words()
 
     def add(name: str, label: str, script: Sequence[str], flags: Sequence[str], **more) -> Job:
-        jobs.append(Job(name, label, seed, script, flags, folder / "runs" / name, **more))
+        place = folder / "runs" / name
+        jobs.append(Job(name, label, seed, script, flags, place, operations=operations, **more))
         return jobs[-1]
 
     for seed in range(config.seeds):
         for name in config.names():
             method = METHODS[name]
             flags = search_flags(name, config.search_budget(), method.flags, config.hessian)
-            flags = words({**flags, **config.data_flags(True), **config.space_flags()})
+            flags = words({
+                **flags, **config.data_flags(True), **config.space_flags(),
+                **config.candidate_flags(),
+            })  # fmt: skip
             search = add(f"{name}-{seed}", name, method.script, flags)
             if config.space != "darts":
                 continue
@@ -44,7 +49,7 @@ def jobs_of(config: CompareConfig, folder: Path) -> list[Job]:
             file = folder / "cells" / f"{cell}.json"
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save(random_genotype(4, seed, number), file)
+                save(random_genotype(4, seed, number, config.candidates), file)
             flags = [*training, "--genotype", str(file)]
             add(f"{cell}.train", RANDOM, TRAIN, flags, what="train")
     return jobs

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from common.data.images import large
 from common.networks.complexity import multiply_adds
 from common.networks.genotype import Cell, FixedCell, Genotype, parse
-from common.networks.network import Network
+from common.networks.network import Network, weightless
 from common.networks.ops import POOLS
 from common.training.collapse import dominated_by_skips
 from comparison.run_folders import Result, RunFolder
@@ -173,18 +171,19 @@ def cell_counts(genotype: Genotype) -> dict[str, int]:
 def both_adds_of(run: RunFolder) -> tuple[int, int] | None:
     """Multiply-adds of a retrained network by both conventions of `common.networks.complexity`.
 
-    None where the run has no images.json.
+    None where the run has no images.json, or an operation cannot be counted.
     """
     config, images = run.config, run.read("images.json")
     if "shape" not in images:
         return None
     shape = tuple(images["shape"])  # [C, H, W]
-    with torch.device("meta"):
+    with weightless(run.genotype):
         network = Network(
             run.genotype, config["channels"], config["cells"], len(images["classes"]),
             image_channels=shape[0], large_images=large(shape),
         )
-    return multiply_adds(network, shape)
+    *both, uncounted = multiply_adds(network, shape)
+    return None if uncounted else tuple(both)
 
 
 def changes(search: RunFolder) -> float | None:

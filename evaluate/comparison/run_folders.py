@@ -245,9 +245,12 @@ def _labels(searches: Sequence[RunFolder]) -> list[str]:
 
 
 def differences(one: RunFolder, other: RunFolder) -> dict[str, str]:
-    """The settings in which two runs differ and must not, each with both values."""
+    """The settings in which two runs differ and must not, each with both values.
+
+    A file of operations is no such setting, but what the cells are made of.
+    """
     first, second = ({**NEWER, **run.config} for run in (one, other))
-    keys = sorted((first.keys() | second.keys()) - OF_A_RUN)
+    keys = sorted((first.keys() | second.keys()) - OF_A_RUN - {"operations"})
     return {
         key: f"{key} {first.get(key)} and {second.get(key)}"
         for key in keys if first.get(key) != second.get(key)

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 
 from common.data.datasets import Dataset
 from common.errors import InputError
+from common.networks.fits import check_candidates
 from common.networks.table import read_table
 from common.run.cli import given, parse
-from common.run.flags import Between, check_bounds
+from common.run.flags import Between, OperationsFile, check_bounds
+from common.run.operations import flag_words, recorded
 from comparison.budget import TRAIN, Budget, Flags, budget_of, words
 from comparison.execution import EXECUTION_FLAGS, Execution
 from comparison.methods import DARTS_ONLY, METHODS, known
@@ -67,6 +69,10 @@ class CompareConfig(Execution):
     """Epochs of each search (matched; by default digits 9, cifar10 50)."""
     search_batch_size: Annotated[int | None, Between(1, 2**20)] = None
     """Batch size of each search (matched; 32, 64)."""
+    candidates: tuple[str, ...] | None = None
+    """Operations that every search and random cell chooses among, by name; by default each
+    method's own."""
+    operations: OperationsFile = None
     search_channels: Annotated[int | None, Between(1, 4096)] = None
     """Channels in the supernet's first cell (matched; 16)."""
     search_cells: Annotated[int | None, Between(1, 200)] = None
@@ -90,6 +96,7 @@ class CompareConfig(Execution):
         self._check_space()
         self.check_execution()
         names = self.names()
+        check_candidates(self.candidates, self.search_budget().channels, self.operations)
         if self.output is None:
             raise InputError("--output: name the folder for runs and report")
         if self.seeds > MOST_SEEDS:
@@ -191,6 +198,13 @@ class CompareConfig(Execution):
         }
         return {flag: str(value) for flag, value in flags.items() if value is not None}
 
+    def candidate_flags(self) -> Flags:
+        """The flags of a search's candidates."""
+        return {} if self.candidates is None else {"--candidates": self.candidates}
+
+    def operation_words(self) -> list[str]:
+        """The file of operations, for all starts of all runs."""
+        return flag_words(self.operations and str(Path(self.operations).resolve()))
     def space_flags(self) -> Flags:
         """The flags of the search space."""
         if self.space == "darts":
@@ -208,4 +222,5 @@ class CompareConfig(Execution):
     def pinned(self) -> dict[str, Any]:
         """The flags that all starts of one comparison must share."""
         every = dataclasses.asdict(self)
+        every |= recorded(self.operations)  # the file may move
         return {name: value for name, value in every.items() if name not in MAY_CHANGE}

@@ -134,7 +134,7 @@ class _Images(Dataset):
         size, target = image.size[::-1], self.split.target(number)
         boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
         with torch.random.fork_rng(devices=[]):  # without workers, training draws from it too
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not a GPU's, which the step has seeded
             image, target = self.transform(image, {**target, "boxes": boxes})
         return image.as_subclass(Tensor), {
             "boxes": target["boxes"].as_subclass(Tensor), "labels": target["labels"],

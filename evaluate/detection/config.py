@@ -41,7 +41,7 @@ class DetectConfig(RunConfig):
     image_size: int = 320
     """Images are resized to a square of this side, a multiple of 32."""
     genotype: str | None = None
-    """The backbone: a published name, a genotype file or a run folder. By default the genotype of
+    """The backbone's cells, in any form that evaluate/train.py takes. By default those of
     --weights, or pc_darts_imagenet (Table 5)."""
     weights: str | None = None
     """Start from the network of this finished run of evaluate/train.py."""

@@ -16,9 +16,10 @@ from common.distributed import seed_of
 from common.errors import InputError
 from common.networks.complexity import CallCounter, multiply_adds, parameters
 from common.networks.genotype import Genotype, load
-from common.networks.network import Network
+from common.networks.network import Network, weightless
 from common.networks.trained import load_trained
 from common.run.folder import Run
+from common.run.operations import check_recorded
 from common.run.start import main_first, start
 from detection.average_precision import check_installed
 from detection.batches import TrainBatches
@@ -26,7 +27,7 @@ from detection.coco import read_split
 from detection.config import METHOD, DetectConfig
 from detection.loop import DetectorTrainer
 from detection.ssd import detector
-from retraining.pinned import pin_genotype
+from retraining.pinned import pin_genotype, with_operations
 
 
 def detect(config: DetectConfig) -> None:
@@ -54,6 +55,7 @@ def detect(config: DetectConfig) -> None:
         check_images([train.files[k] for k in batches.indices] + valid.files, accelerator)
     with Run.open(config, METHOD, accelerator) as run:
         run.pin_images("images.json", {"train_sha256": train.sha256, "valid_sha256": valid.sha256})
+        genotype = with_operations(run, genotype, config.operations)
         pin_genotype(run, genotype)
         size = counts(genotype, config, len(train.classes))
         run.say(in_words(size))
@@ -89,6 +91,7 @@ def backbone(config: DetectConfig) -> tuple[Genotype, Network]:
     network = Network(genotype, config.channels, config.cells, 1, large_images=True)
     begun = run is not None and any((run / "checkpoints").glob("*.pt"))
     if config.weights is not None and not begun:
+        check_recorded(Path(config.weights), config.operations)
         take_weights(network, genotype, config.weights)
     return genotype, network
 
@@ -117,16 +120,17 @@ def counts(genotype: Genotype, config: DetectConfig, classes: int) -> dict[str, 
 
     Table 5 counts the backbone as the ImageNet classifier that it was.
     """
-    with torch.device("meta"):
+    with weightless(genotype):
         network = Network(genotype, config.channels, config.cells, 1000, large_images=True)
-        backbone, _ = multiply_adds(network, (3, config.image_size, config.image_size))
+        shape = 3, config.image_size, config.image_size
+        backbone, _, uncounted = multiply_adds(network, shape)
         ssd = detector(network, classes, config.image_size).eval()
         image = torch.empty(1, 3, config.image_size, config.image_size)
         with torch.no_grad(), CallCounter() as counter:
             ssd.head(list(ssd.backbone(image).values()))
     return {
         "classes": classes, "params": parameters(ssd), "backbone_multiply_adds": backbone,
-        "multiply_adds": counter.counts["product"],
+        "multiply_adds": counter.counts["product"], "uncounted": list(uncounted),
     }  # fmt: skip
 
 
@@ -136,4 +140,5 @@ def in_words(size: dict[str, Any]) -> str:
     return (
         f"multiply-adds for one image: {backbone:,.0f} M in the backbone, {detector:,.0f} M in the "
         f"detector for {size['classes']} classes; {size['params']:,} parameters"
+        + (f"; not counted: {', '.join(size['uncounted'])}" if size["uncounted"] else "")
     )

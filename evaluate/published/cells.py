@@ -18,9 +18,9 @@ from common.networks import zoo
 from common.networks.complexity import (
     LANGUAGE_MODELS,
     complexity,
-    on_meta,
     parameters,
     recurrent_parameters,
+    to_count,
 )
 from common.networks.genotype import load, published
 from published.tables import FOLDER, table, where
@@ -60,7 +60,7 @@ def count(name: str, dataset: str) -> dict[str, Any]:
         return {"units": model.units, "params": recurrent_parameters(cell, model)}
     size = zoo.setting(name, dataset)
     if dataset != "imagenet":
-        counted = {"params": parameters(on_meta(genotype, size))}
+        counted = {"params": parameters(to_count(genotype, size))}
     else:
         counts = asdict(complexity(genotype, size))
         counted = {key: counts[key] for key in ("params", "multiply_adds", "multiply_adds_paper")}

@@ -17,7 +17,8 @@ from common.networks.spaces import space_of
 from common.networks.trained import METHOD
 from common.run.cli import given
 from common.run.config import RunConfig, described
-from common.run.flags import Between, flag
+from common.run.flags import Between, CellName, flag
+from common.run.operations import load_file
 from common.training.schedules import Schedule
 from retraining import recipes
 from retraining.optimizer import check_optimizer
@@ -78,8 +79,7 @@ class RetrainConfig(TrainConfig):
 
     unextended: ClassVar[str] = ""
 
-    genotype: str | None = None
-    """What to train: a published name, a genotype file, or a search's run folder."""
+    genotype: CellName = None
     recipe: recipes.Name | None = None
     """Whose training settings; by default those of the genotype's paper or method, else
     PC-DARTS'."""
@@ -145,6 +145,8 @@ def chosen_preset(argv: list[str]) -> dict[str, RetrainConfig]:
     unknown = not {name, dataset} <= known or recipe not in {*recipes.RECIPES, None}
     if unknown or given(argv, "--resume") is not None:
         return PRESETS  # `parse` lists the choices, or reads the run's config
+    if (operations := given(argv, "--operations")) is not None:  # for the genotype
+        load_file(operations)
     searched = {} if what is None or name or dataset else images_of_search(what)
     images = name or dataset or searched.get("dataset", "cifar10")
     if images == "digits" and recipe is None:

@@ -33,7 +33,7 @@ from common.training.schedules import LearningRate
 from common.training.steps import descend
 from retraining.config import RetrainConfig, TrainConfig
 from retraining.optimizer import optimizer_of
-from retraining.pinned import genotype_of, pin_genotype
+from retraining.pinned import genotype_of, pin_genotype, with_operations
 
 
 def retrain(config: RetrainConfig) -> None:
@@ -83,6 +83,7 @@ def train(
         "dataset": config.dataset, **images.described(),
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
     }, config.accept_images)
+    genotype = with_operations(run, genotype, config.operations)
     pin_genotype(run, genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     network = build(

@@ -15,6 +15,7 @@ from common.errors import InputError, NotFinite
 from common.networks.genotype import Genotype, save
 from common.run.config import RunConfig
 from common.run.folder import Run
+from common.run.operations import recorded
 from retraining import loop
 from retraining.config import RetrainConfig, TrainConfig
 
@@ -92,6 +93,7 @@ def conclude(
     winner, genotype = ranked[0]
     best = Genotype(f"{run.method}-{config.dataset}-seed{config.seed}", genotype.cells, {
         "dataset": config.dataset, **genotype.provenance,  # with its own seed
+        **recorded(config.operations),
         "number": winner["number"], "of": len(cells), "commit": run.commit,
     })
     top1 = [cell["valid_top1"] for cell, _ in ranked]

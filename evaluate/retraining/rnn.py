@@ -42,7 +42,8 @@ class RNNTrainConfig(TextConfig):
     preset: Literal["ptb", "wikitext2", "text"] = "ptb"
     """ptb, wikitext2: the paper's recipes (4.3); text: minutes on two CPU cores, no download."""
     genotype: str | None = None
-    """A published name, a genotype file, a search's run folder, or `lstm`."""
+    """The cell: `lstm`, a published name, a run folder, a genotype file, FILE.py:NAME, or a
+    genotype's text (common/README.md, Cells)."""
     trigger: Annotated[int, Between(0, 10**6)] = 5
     """NT-ASGD patience, in epochs: averaging starts when the validation loss is above the lowest
     one before the last so many epochs."""
