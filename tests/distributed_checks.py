@@ -279,7 +279,7 @@ def main(folder):
 
     # PR-DARTS' cycles: batches, pools and what new candidates inherit are the same on both.
     changing = make_cycles(accelerator, folder)
-    net, table, changing.bar = changing.supernet, changing.table, tqdm(disable=True)
+    net, table, changing.bar = changing.supernet, changing.columns, tqdm(disable=True)
     for cycle in table[:2]:
         everywhere_equal(accelerator, torch.tensor(changing.batch_size))
         for train, valid in changing.batches():
