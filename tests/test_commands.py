@@ -228,15 +228,15 @@ def test_a_long_output_name(command):
     assert_refused(result, "--output .*cannot be written")
 
 
-def test_weights_that_are_not_finite_leave_nothing_behind(tmp_path, command):
-    """The loss of the only step is finite; what it does to the weights is not."""
+def test_weights_that_are_not_finite_leave_no_results(tmp_path, command):
+    """The loss of the only step is finite; that of the validation, after a checkpoint, is not."""
     status, out, err = command(
         SEARCH, "--preset", "digits", "--epochs", 1, "--limit-images", 140, "--learning-rate", 1e38,
         "--output", tmp_path / "run",
     )  # fmt: skip
     assert status == 1 and "not finite" in err and "Traceback" not in err
     left = {p.name for p in (tmp_path / "run").iterdir()}
-    assert left <= {"config.json", "split.json"}
+    assert left <= {"config.json", "split.json", "checkpoints"}
 
 
 @pytest.mark.parametrize(

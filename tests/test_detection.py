@@ -110,6 +110,7 @@ def trained(tmp_path, monkeypatch):
     run, network = tmp_path / "trained", small()
     run.mkdir()
     save(load("pc_darts_imagenet"), run / "genotype.json")
+    (run / "config.json").write_text('{"method": "train"}')
     loaded = SimpleNamespace(network=network)
     monkeypatch.setattr(train_detector, "load_trained", lambda folder: loaded)
     return run, loaded

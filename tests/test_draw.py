@@ -270,6 +270,7 @@ def test_nodes_keep_their_places_in_all_snapshots(nodes):
 def test_the_notebook_page_runs_and_shows_pictures(tmp_path, monkeypatch):
     """Exactly the lines of common/README.md."""
     page = (ROOT / "common" / "README.md").read_text()
+    _, page = page.split("## In a notebook")
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs/mine").mkdir(parents=True)

@@ -40,7 +40,7 @@ def test_weights_train_on_training_batches_and_the_architecture_on_validation(
         monkeypatch.setattr(kind, "batches", lambda self, valid=True: iter([("train", "valid")]))
     monkeypatch.setattr(BilevelTrainer, "epochs", lambda self, until=None: iter([LAST]))
     monkeypatch.setattr(BilevelTrainer, "finish", lambda self, own_pictures, **found: None)
-    monkeypatch.setattr(CycleTrainer, "cycles", lambda self: iter(self.table[-1:]))
+    monkeypatch.setattr(CycleTrainer, "cycles", lambda self: iter(self.columns[-1:]))
     config = dataclasses.replace(
         method.config.PRESETS["digits"], channels=4, cells=3, nodes=4,
         output=str(tmp_path / "run"),

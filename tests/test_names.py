@@ -23,7 +23,7 @@ def test_labels_and_logs_in_a_comparisons_report(tmp_path):
     means |= {"accuracy": one, "search_seconds": one}
     rows = [Summary(name, means, {}, [name], []) for name in NAMES]
     left = [LeftOut(name, name) for name in NAMES]
-    about = {"date": "", "commit": "", "finished": [], "runs": {"machine": NAMES}}
+    about = {"date": "", "commit": "", "started": [], "finished": [], "runs": {"machine": NAMES}}
     text = page(
         Report(NAMES[0], NAMES[0], Plan(NAMES[0]), {}, [], rows, [], left, NAMES, about), tmp_path
     )

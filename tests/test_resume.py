@@ -217,6 +217,7 @@ def test_twenty_signals_at_random_moments(tmp_path, processes):
     assert_same_search(whole, folder)
 
 
+@pytest.mark.slow
 def test_two_processes_killed_within_an_epoch(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = launch(SEARCH, *TINY_SEARCH, "--output", whole, processes=2)

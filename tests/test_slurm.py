@@ -104,6 +104,7 @@ def kill(folder):
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_comparison_survives_a_stop_a_requeue_and_a_kill(
     cluster, faked, tmp_path, monkeypatch, capsys
 ):

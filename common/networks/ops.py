@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common.errors import InputError
 from common.networks.genotype import IMAGE_OPS, OWN_OPS, PARAMETRISED_OPS, Op
-from common.networks.layout import breaks_a_strided_1x1
+from common.networks.layout import breaks_a_strided_1x1, memory_format_of
 from common.run.operations import file_of
 from common.run.operations import load_file as load_file  # beside `register`, for users
 
@@ -230,7 +230,8 @@ def halves(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
 def halved(x: Tensor, weight: Tensor) -> Tensor:
     """A 1x1 convolution of stride 2, of sliced pixels where PyTorch's would corrupt memory."""
     if breaks_a_strided_1x1(x, weight.shape[1]):
-        return F.conv2d(x[:, :, ::2, ::2], weight)
+        x = x[:, :, ::2, ::2].contiguous(memory_format=memory_format_of(x))
+        return F.conv2d(x, weight)
     return F.conv2d(x, weight, stride=2)
 
 
