@@ -155,6 +155,7 @@ def test_command(runs):
         "params_with_auxiliary": counts.params_with_auxiliary,
         "multiply_adds": counts.multiply_adds,
         "multiply_adds_paper": counts.multiply_adds_paper,
+        "uncounted": [],
     }
 
 

@@ -49,7 +49,7 @@ def jobs_of(config: CompareConfig, folder: Path) -> list[Job]:
             file = folder / "cells" / f"{cell}.json"
             if not file.exists():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                save(random_genotype(4, seed, number, config.candidates), file)
+                save(random_genotype(4, seed, number, candidates=config.candidates), file)
             flags = [*training, "--genotype", str(file)]
             add(f"{cell}.train", RANDOM, TRAIN, flags, what="train")
     return jobs
