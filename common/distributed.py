@@ -1,4 +1,4 @@
-"""Several processes: seeds that are equal on all of them, and averages over them.
+"""Several processes: seeds that are equal on all of them, averages over them, one answer of all.
 
 Supernets do not use DDP: operations that did not run break its reducer, and `torch.autograd.grad`
 bypasses it. Averages are explicit instead, with one reduction for all tensors.
@@ -77,3 +77,36 @@ def set_gradients(
         if gradient is not None and gradient.stride() != parameter.stride():
             gradient = torch.empty_like(parameter).copy_(gradient)
         parameter.grad = gradient
+
+
+class Vote:
+    """Whether any process wants to stop, with the same answer on all of them.
+
+    A reduction of one number per call, which all processes make alike. On a GPU it is not waited
+    for: the answer is that of the call before.
+    """
+
+    def __init__(self, accelerator: Accelerator):
+        self.accelerator = accelerator
+        self.arriving: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def any(self, mine: bool, at_once: bool = False) -> bool:
+        """Whether `mine` was true on any process.
+
+        Args:
+            mine: the vote of this process.
+            at_once: wait for the answer to this call.
+        """
+        if self.accelerator.num_processes == 1:
+            return mine
+        device = self.accelerator.device
+        votes = self.accelerator.reduce(torch.full((1,), float(mine), device=device))
+        if at_once or not votes.is_cuda:
+            return votes.item() > 0
+        before, copied = self.arriving, torch.cuda.Event()
+        self.arriving = votes.to("cpu", non_blocking=True), copied
+        copied.record()
+        if before is None:
+            return False
+        before[1].synchronize()
+        return before[0].item() > 0

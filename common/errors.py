@@ -11,6 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+from common.preemption import REQUEUE, Preempted, launched, preemptible
+
 
 class InputError(ValueError):
     """Bad input: the message names the flag or file, and the fix."""
@@ -29,9 +31,31 @@ def errors_are_messages() -> Iterator[None]:
     """Turn errors that a user can fix into one message of the main process.
 
     Exit status: 2 after an `InputError`; 1 after a loss that is not finite, on a full disk or out
-    of memory; 130 after Ctrl-C; 141, without a message, on a closed pipe (`| head -1`). After
-    Ctrl-C and on a full disk the exception's own text is how to continue (see `Run`).
+    of memory; 75 after SIGTERM or SIGUSR1 (see `preemption`); 130 after Ctrl-C; 141, without a
+    message, on a closed pipe (`| head -1`). After a signal and on a full disk the exception's own
+    text is how to continue (see `Run`).
     """
+    with preemptible():
+        try:
+            with _errors_alone_are_messages():
+                yield
+        except Preempted as error:
+            message = f"\nended by {error}"
+            _repeat_below_launcher(message)
+            _leave(message, REQUEUE)
+        except KeyboardInterrupt as error:
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends a second one
+            try:
+                message = "\n" + "; ".join(["interrupted", *map(str, error.args)])
+                _repeat_below_launcher(message)
+                _leave(message, 130)
+            finally:
+                signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _errors_alone_are_messages() -> Iterator[None]:
+    """Without signals, which may come while an error is handled."""
     try:
         try:
             yield
@@ -57,14 +81,6 @@ def errors_are_messages() -> Iterator[None]:
         if error.errno != errno.ENOSPC:
             raise
         _leave(f"error: {error.strerror}", 1)
-    except KeyboardInterrupt as error:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun sends a second one
-        try:
-            message = "\n" + "; ".join(["interrupted", *map(str, error.args)])
-            _repeat_below_launcher(message)
-            _leave(message, 130)
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 NO_MEMORY = "a smaller batch or network needs less"
@@ -112,8 +128,7 @@ def _repeat_below_launcher(message: str) -> None:
     Ctrl-C reaches the launcher too, and no exit status of ours silences it. torchrun ends after its
     processes, so a shell waits for that, at most a minute.
     """
-    launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & set(os.environ)
-    if not launched or not is_main_process() or os.name != "posix":
+    if not launched() or not is_main_process() or os.name != "posix":
         return
     wait = "for _ in $(seq 600); do kill -0 $0 2>/dev/null || break; sleep 0.1; done"
     subprocess.Popen(

@@ -40,8 +40,8 @@ class CycleTrainer(BilevelTrainer):
         self, config: SearchConfig, supernet: PRDARTSSuperNet, run: Run, images: Images,
         split: Split,
     ):
-        self.table = cycles(config)
-        self.cycle = self.table[0]
+        self.columns = cycles(config)  # of Table I
+        self.cycle = self.columns[0]
         self.rule = BatchRule(
             config.batch_size, config.batch_step, config.batch_max, config.memory_threshold,
             run.accelerator.num_processes,
@@ -53,7 +53,7 @@ class CycleTrainer(BilevelTrainer):
 
     def cycles(self) -> Iterator[Cycle]:
         """The remaining cycles; a resumed search may be within the first, or at its end."""
-        yield from self.table[self.cycle.number - 1 :]
+        yield from self.columns[self.cycle.number - 1 :]
 
     def resize_batch(self) -> None:
         """On a GPU, every five steps: the largest batch that fits its memory (III-C)."""
@@ -63,7 +63,7 @@ class CycleTrainer(BilevelTrainer):
 
     def restart(self) -> None:
         """Start the next cycle on the rebuilt supernet, with new optimisers."""
-        self.cycle = self.table[self.cycle.number]
+        self.cycle = self.columns[self.cycle.number]
         self._renew_optimizers()
         self.measures = Measures(self.supernet)
         self._begin_cycle()
@@ -136,7 +136,7 @@ class CycleTrainer(BilevelTrainer):
             kind: [Pool.from_json(pool) for pool in pools]
             for kind, pools in state["pools"].items()
         })
-        self.cycle = self.table[state["cycle"] - 1]
+        self.cycle = self.columns[state["cycle"] - 1]
         self._renew_optimizers()
         super().load_state(state)
         self.set_batch_size(state["batch_size"])

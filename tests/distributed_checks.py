@@ -2,13 +2,15 @@
 
 import dataclasses
 import functools
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import tqdm
+from accelerate.utils import gather_object, tqdm
 from torch.nn import functional as F
 
 from builders import ROOT, drnas, make_detector_trainer, make_imagenet_folder, random_images
@@ -23,6 +25,7 @@ from common.language.small_language import small_text
 from common.language.text import Columns, Corpus
 from common.networks.genotype import load
 from common.networks.network import Network
+from common.preemption import Preempted, preemptible
 from common.run.config import SearchConfig
 from common.run.folder import Run
 from common.supernet.cell import Mix
@@ -65,11 +68,46 @@ def trainer_images():
     return random_images(80)
 
 
-def make(accelerator, folder, kind=PCDARTSSuperNet, **how):
+def make(accelerator, folder, kind=PCDARTSSuperNet, how=(), dtype=torch.float64, **changes):
     images = trainer_images()
-    supernet = kind(**how, channels=4, cells=3, nodes=2, classes=3).double()
-    run = Run(folder, "test", accelerator)
-    return BilevelTrainer(CONFIG, supernet, run, images, Split.halves(80, 0))
+    supernet = kind(**dict(how), channels=4, cells=3, nodes=2, classes=3).to(dtype)
+    if accelerator.is_main_process:
+        folder.mkdir(exist_ok=True)
+    accelerator.wait_for_everyone()
+    run, config = Run(folder, "test", accelerator), dataclasses.replace(CONFIG, **changes)
+    return BilevelTrainer(config, supernet, run, images, Split.halves(80, 0))
+
+
+def signalled(accelerator, folder, after=None):
+    """A short search, whose second process gets a signal in a step; it stopped, and its state."""
+    how = {"dtype": torch.float32, "resume": str(folder), "checkpoint_steps": 50}
+    trainer = make(accelerator, folder, **how)
+    stopped = None
+    with preemptible():
+        try:
+            for _ in trainer.epochs():
+                for train, valid in trainer.batches():
+                    trainer.arch_step(valid)
+                    trainer.weight_step(train)
+                    if trainer.global_step == after and accelerator.process_index == 1:
+                        os.kill(os.getpid(), signal.SIGUSR1)
+                trainer.validate()
+        except Preempted:
+            stopped = trainer.global_step
+    return stopped, trainer
+
+
+def preemption(accelerator, folder):
+    """One process is signalled; both stop after the same step, and go on to the same bits."""
+    whole = signalled(accelerator, folder / "whole")[1]
+    stops = [signalled(accelerator, folder / "stopped", after)[0] for after in (0, 1)]
+    _, resumed = signalled(accelerator, folder / "stopped")
+    assert stops == [1, 2] and gather_object(stops) == [1, 2, 1, 2]  # at the end of that step
+    (line,), (other,) = (t.run.lines("metrics.jsonl") for t in (whole, resumed))
+    assert all(line[name] == other[name] for name in ("train_loss", "valid_loss", "valid_top1"))
+    expected = whole.network.state_dict()  # with running statistics of all processes
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 def make_cycles(accelerator, folder):
@@ -158,7 +196,7 @@ def everywhere_equal(accelerator, tensor):
 def main(folder):
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
-    trainer = make(accelerator, folder, K=2)
+    trainer = make(accelerator, folder, how={"K": 2})
 
     # Averaged gradients are those of the whole batch (normalisations by running statistics).
     trainer.supernet.eval()
@@ -241,7 +279,7 @@ def main(folder):
 
     # PR-DARTS' cycles: batches, pools and what new candidates inherit are the same on both.
     changing = make_cycles(accelerator, folder)
-    net, table, changing.bar = changing.supernet, changing.table, tqdm(disable=True)
+    net, table, changing.bar = changing.supernet, changing.columns, tqdm(disable=True)
     for cycle in table[:2]:
         everywhere_equal(accelerator, torch.tensor(changing.batch_size))
         for train, valid in changing.batches():
@@ -306,6 +344,8 @@ def main(folder):
     assert shared[0]["top1"] == whole[0]["top1"]
     assert abs(shared[0]["loss"] - whole[0]["loss"]) < 1e-6
     assert torch.equal(2 * torch.tensor(shared[1]), torch.tensor(whole[1]))
+
+    preemption(accelerator, folder)
 
     # A detector: the weights stay equal, and each validation image is looked at once.
     if accelerator.is_main_process:

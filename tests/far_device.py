@@ -1,10 +1,10 @@
 """A pretended GPU: tensors that say they are on `cuda`, and hold true values on any machine.
 
-Whole steps run, with their branches for a GPU. Two things a GPU does differently are seen:
+Whole steps run, with their branches for a GPU. Two things that a GPU does differently show:
 
 * an operation on tensors of both devices raises;
-* whatever makes the CPU wait for a GPU is written down (`Rehearsal.waits`): a value that is read, a
-  copy that blocks, an index from the CPU, a mask as an index.
+* what makes the CPU wait for a GPU is listed in `Rehearsal.waits`: a value that is read, a blocking
+  copy, an index from the CPU, a mask as an index.
 
 PyTorch's C++ code sees the device `lazy`, on which autograd runs without hardware.
 """
@@ -121,7 +121,7 @@ def check_devices(func, args, tensors):
     if not near or len(near) == len(tensors) or func.overloadpacket in COPIES:
         return
     if func.overloadpacket in INDEXING and isinstance(args[0], Far):
-        near = [x for x in args[2:] if not isinstance(x, Far)]  # indices may be anywhere
+        near = [x for x in tensors_of(args[2:]) if not isinstance(x, Far)]  # indices may be near
     scalars = torch.Tag.pointwise in func.tags or func.overloadpacket in SCALARS
     if any(x.dim() > 0 or not scalars or x is args[0] for x in near):
         raise RuntimeError(f"{func}: not all tensors are on the same device")

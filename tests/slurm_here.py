@@ -2,7 +2,7 @@
 
     python tests/slurm_here.py FOLDER     runs until Ctrl-C; export SLURM_CONF=FOLDER/slurm.conf
 
-The daemons are children of this process and die with it, however it ends.
+The daemons and their jobs die with this process, however it ends.
 """
 
 import contextlib
@@ -17,7 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv", "unshare")
+# Each daemon has a PID namespace: whatever it has started, jobs too, dies with it, and it with us.
+OWN = "setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc".split()
 # The node claims more cores than there may be.
 CONF = """\
 ClusterName=test
@@ -45,14 +47,17 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 
 
 def missing():
-    """The programs that this machine lacks."""
+    """The programs, or rights, that are missing here."""
     paths = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
-    return [name for name in PROGRAMS if shutil.which(name, path=paths) is None]
+    absent = [name for name in PROGRAMS if shutil.which(name, path=paths) is None]
+    if not absent and subprocess.run([*OWN, "true"], capture_output=True).returncode != 0:
+        absent = ["the right to make a PID namespace"]
+    return absent
 
 
 @contextlib.contextmanager
 def running(folder=None):
-    """Start Slurm, wait for its node; at the end cancel all jobs and end the daemons.
+    """Start Slurm, wait for its node; at the end kill its daemons and all jobs.
 
     Yields:
         The path of slurm.conf, to be named by SLURM_CONF.
@@ -75,7 +80,7 @@ def running(folder=None):
     def start(*words):
         with open(folder / f"{words[0]}.log", "wb") as log:
             daemons.append(subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *words], env=environment, stdout=log, stderr=log
+                [*OWN, *words], env=environment, stdout=log, stderr=log
             ))  # fmt: skip
 
     try:
@@ -90,13 +95,8 @@ def running(folder=None):
         wait(lambda: ask(states, environment) == "idle", folder)
         yield conf
     finally:
-        ask(["scancel", f"--user={getpass.getuser()}"], environment)
-        jobs = ["squeue", "--noheader"]
-        with contextlib.suppress(TimeoutError):
-            wait(lambda: not ask(jobs, environment), folder)
-        for daemon in reversed(daemons):
-            daemon.terminate()
         for daemon in daemons:
+            daemon.kill()
             daemon.wait()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -120,7 +120,7 @@ def test_a_random_search_keeps_all_cells_and_resumes(tmp_path, command):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, out, err = command(RANDOM, *flags, "--output", whole)
     assert status == 0 and "of 3 cells" in out, err
-    interrupt_after(3, lambda: command(RANDOM, *flags, "--output", resumed))  # in the second cell
+    interrupt_after(4, lambda: command(RANDOM, *flags, "--output", resumed))  # in the second cell
     first = (resumed / "cells/000/result.json").stat().st_mtime_ns
     status, out, err = command(RANDOM, "--resume", resumed)
     assert status == 0, err

@@ -237,8 +237,11 @@ def test_another_budget_in_the_same_folder_is_refused(faked, tmp_path):
 
 
 def test_places_take_turns_on_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(executor.torch.cuda, "device_count", lambda: 2)
     assert executor.devices(None) == ["0", "1"] and executor.devices(3) == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-a1")  # a cluster's: no other may be used
+    assert executor.devices(3) == ["5", "GPU-a1", "5"]
     monkeypatch.setattr(executor.torch.cuda, "device_count", lambda: 0)
     assert executor.devices(None) == [None] and executor.devices(2) == [None, None]
 

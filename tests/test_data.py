@@ -5,6 +5,7 @@ import pickle
 import shutil
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,6 +276,29 @@ def test_failed_download_names_the_alternatives(tmp_path, no_network, dataset, c
             (tmp_path / name).write_text("corrupted")
     with pytest.raises(InputError, match=f"--dataset {dataset}: .* --data-root .*\n.*folder"):
         datasets.load_train(dataset, tmp_path)
+
+
+def test_downloaded_files_appear_whole(tmp_path):
+    """A second run that starts meanwhile sees none of them; files already there are used."""
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "archive.gz").write_text("archive")
+
+    def make(folder, download=False):
+        batch = Path(folder) / "batches" / "1"
+        if download:
+            assert (Path(folder) / "archive.gz").read_text() == "archive"
+            batch.parent.mkdir()
+            batch.write_text("half")
+            assert not (root / "batches").exists()
+            batch.write_text("whole")
+        if not batch.exists():
+            raise RuntimeError("missing")
+        return batch
+
+    assert datasets._downloaded("cifar10", root, make) == root / "batches" / "1"
+    assert (root / "batches/1").read_text() == "whole"
+    assert sorted(path.name for path in root.iterdir()) == ["archive.gz", "batches"]
 
 
 # ------------------------------------------------------------------------------------- all images

@@ -32,8 +32,9 @@ def test_a_killed_extension_ends_in_the_same_bits(tmp_path, command, words):
     assert rates[2:] == [learning_rate("cosine", rates[0], epoch, 4) for epoch in (2, 3)]
 
     save = Run.save_checkpoint
-    # Before the first new checkpoint, then within an epoch.
-    for killed_at, flags in (((2, 1), ["--extend-epochs", 2]), ((3, 2), [])):
+    # Before the first new checkpoint, then within an epoch; the same command goes on.
+    extend = (words[0], "--resume", killed, "--extend-epochs", 2)
+    for killed_at in ((2, 1), (3, 2)):
         def killing(run, epoch, step, state, killed_at=killed_at):
             if (epoch, step) == killed_at:
                 raise KeyboardInterrupt
@@ -41,9 +42,9 @@ def test_a_killed_extension_ends_in_the_same_bits(tmp_path, command, words):
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Run, "save_checkpoint", killing)
-            assert command(words[0], "--resume", killed, *flags)[0] == 130
+            assert command(*extend)[0] == 130
         assert not (killed / "result.json").exists()
-    assert command(words[0], "--resume", killed)[0] == 0
+    assert command(*extend)[0] == 0
     assert_same_run(killed, whole)
     assert command(words[0], "--resume", killed, "--extend-epochs", 1)[0] == 0  # and once more
 

@@ -146,7 +146,7 @@ def test_runs_that_begin_in_one_second_have_folders_of_their_own(
     assert len(set(folders)) == 3 == len(list((tmp_path / "runs").iterdir()))
     for folder in folders:
         assert json.loads((folder / "config.json").read_text())["output"] == str(folder)
-        assert {path.name for path in folder.iterdir()} == {"config.json"}
+        assert {path.name for path in folder.iterdir()} == {"config.json", "running.json"}
 
 
 def test_a_config_tells_the_whole_command_and_when_it_was_given(tmp_path, accelerator, monkeypatch):

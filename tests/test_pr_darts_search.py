@@ -43,9 +43,9 @@ def finished(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("saves", "where"), [
-    (2, "epoch 2, step 1"),  # between epochs of a cycle
-    (4, "epoch 3, step 1"),  # after a cycle, before its pools change
-    (6, "epoch 3, step 3"),  # within the first epoch of the next
+    (3, "epoch 2, step 1"),  # between epochs of a cycle
+    (6, "epoch 3, step 1"),  # after a cycle, before its pools change
+    (8, "epoch 3, step 3"),  # within the first epoch of the next
 ], ids=["within a cycle", "after a cycle", "within an epoch"])  # fmt: skip
 def test_resumed_it_ends_in_the_same_bits(
     finished, tmp_path, command, monkeypatch, saves, where

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import time
@@ -11,8 +12,10 @@ import psutil
 import pytest
 
 from builders import (
+    ROOT,
     SEARCH,
     TINY_SEARCH,
+    assert_refused,
     assert_same_run,
     last_checkpoint,
     launch,
@@ -22,6 +25,9 @@ from builders import (
 from common.errors import InputError, errors_are_messages
 from common.run.config import saved
 from common.run.folder import Run
+from common.run.lock import Lock
+from common.training import bilevel
+from common.training.bilevel import BilevelTrainer
 from pc_darts.config import METHOD, PCDARTSConfig
 
 
@@ -103,6 +109,33 @@ def test_a_finished_run_says_so(finished_search, command):
     assert before == {p: p.stat().st_mtime_ns for p in finished_search[0].rglob("*")}
 
 
+def test_output_continues_a_run_of_the_same_flags_and_no_other(finished_search, tmp_path, command):
+    folder = shutil.copytree(finished_search[0], tmp_path / "run")
+    same = [*TINY_SEARCH, "--output", folder]
+    harmless = ["--threads", 2, "--workers", 0, "--data-root", "x", "--checkpoint-steps", 9]
+    status, out, _ = command(SEARCH, *same, *harmless)
+    assert status == 0 and f"{folder} is finished" in out
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    for more, message in [
+        (["--epochs", 5, "--seed", 7], "holds a run of --seed 2, not 7; --epochs 4, not 5; repeat"),
+        (["--hessian"], "--no-hessian, not True"),
+        (["--batch-size", 32], "--batch-size 64, not 32"),
+        (["--cutout", 3], "--cutout 0, not 3"),
+    ]:
+        assert_refused(command(SEARCH, *same, *more), f"--output {folder}: .*{message}")
+    fewer = [word for word in TINY_SEARCH if word not in ("--channels", "8")]
+    assert_refused(command(SEARCH, *fewer, "--output", folder), "--channels 8, not 16")
+    assert_refused(
+        command("gdas/search.py", "--preset", "digits", "--output", folder),
+        "--output .*is a run of pc_darts, not of gdas",
+    )  # fmt: skip
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    (folder / "result.json").unlink()
+    left = {**Lock(folder).mine, "host": "node7", "pid": 1, "since": "noon"}
+    (folder / "running.json").write_text(json.dumps(left))
+    assert_refused(command(SEARCH, *same), "in use by process 1 on node7, since noon")
+
+
 def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_path):
     runs = [tmp_path / name for name in ("python", "accelerate")]
     for folder, launcher in zip(runs, (None, "accelerate"), strict=True):
@@ -112,6 +145,76 @@ def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_pa
         config = json.loads((folder / "config.json").read_text())
         assert config["threads"] == len(os.sched_getaffinity(0))  # as torch reports it
     assert_same_search(*runs)
+
+
+def signal_in(monkeypatch, owner, name, number=signal.SIGTERM, call=1):
+    """Send this process a signal at the start of a function's n-th call."""
+    original, calls = getattr(owner, name), []
+
+    def signalled(*arguments, **given):
+        calls.append(name)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **given)
+
+    monkeypatch.setattr(owner, name, signalled)
+
+
+def test_signals_at_every_kind_of_moment_lose_no_step(finished_search, tmp_path, command):
+    """One command line for the first start and each later one; status 75 asks for the next."""
+    folder = tmp_path / "run"
+    words = [*TINY_SEARCH, "--checkpoint-steps", 50, "--threads", 1, "--output", folder]
+    step, usr1 = (BilevelTrainer, "weight_step", signal.SIGTERM), signal.SIGUSR1
+    ended = f"to continue: python {ROOT / SEARCH} --resume {folder}"
+    moments = [  # where the signal comes, what is said then, and at the next start
+        ((bilevel, "training_images"), "ended by SIGTERM\n", "run folder:"),
+        ((bilevel, "pin_split", usr1), "ended by SIGUSR1\n", "unfinished; continuing"),
+        ((BilevelTrainer, "__init__"), f"SIGTERM; {ended}", "unfinished; continuing"),
+        (step, f"SIGTERM after epoch 1, step 1, all saved; {ended}", "at epoch 1, step 2"),
+        (step, f"SIGTERM after epoch 1, step 2, all saved; {ended}", "at epoch 1, step 3"),
+        ((BilevelTrainer, "held_out_metrics"), f"SIGTERM; {ended}", "at epoch 1, step 3"),
+        ((Run, "save_checkpoint", usr1, 2), f"SIGUSR1; {ended}", "at epoch 2, step 3"),
+        ((os, "replace", usr1, 3), f"SIGUSR1; {ended}", "at epoch 2, step 3"),
+        ((os, "fsync", usr1, 12), "SIGUSR1", "resuming at epoch"),
+        ((BilevelTrainer, "finish"), f"SIGTERM; {ended}", "at epoch 5, step 1"),
+        ((BilevelTrainer, "_say_next"), "SIGTERM", "is finished"),
+    ]
+    expected = ""
+    for moment, said, after in moments:
+        with pytest.MonkeyPatch.context() as patch:
+            signal_in(patch, *moment)
+            status, out, err = command(SEARCH, *words)
+        assert status == 75 and said in err, (moment, out + err)
+        assert expected in out and "Traceback" not in err, (moment, out)
+        assert not (folder / "running.json").exists() or "continue:" not in err
+        expected = after
+    status, out, _ = command(SEARCH, *words)
+    assert status == 0 and expected in out
+    assert_same_search(finished_search[0], folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [None, 2])
+def test_twenty_signals_at_random_moments(tmp_path, processes):
+    """Once it holds its folder, so that most come while it trains."""
+    whole, folder, draw = tmp_path / "whole", tmp_path / "run", random.Random(0)
+    words = [SEARCH, *TINY_SEARCH, "--epochs", 40, "--checkpoint-steps", 50, "--threads", 1]
+    process = launch(*words, "--output", whole, processes=processes)
+    output, _ = process.communicate(timeout=1200)
+    assert process.returncode == 0, output
+    for number in 10 * [signal.SIGTERM, signal.SIGTERM if processes else signal.SIGUSR1]:
+        process = launch(*words, "--output", folder, processes=processes)
+        while process.poll() is None and not (folder / "running.json").exists():
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 1.5))
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == (1 if processes else 75), output  # torchrun's own
+        assert not (folder / "running.json").exists() and "to continue" in output
+    process = launch(*words, "--output", folder, processes=processes)
+    output, _ = process.communicate(timeout=1200)
+    assert process.returncode == 0, output
+    assert_same_search(whole, folder)
 
 
 def test_two_processes_killed_within_an_epoch(tmp_path):
@@ -128,8 +231,16 @@ def test_two_processes_killed_within_an_epoch(tmp_path):
     assert json.loads((whole / "config.json").read_text())["processes"] == 2
 
 
-def test_a_search_on_imagenets_layout(tmp_path, command):
+def test_a_search_on_imagenets_layout(tmp_path, command, monkeypatch):
     """From within its last epoch, where a worker had read ahead; resumed without workers."""
+    save = Run.save_checkpoint
+
+    def keep(run, epoch, step, state):
+        save(run, epoch, step, state)
+        if (epoch, step) == (1, 2):
+            shutil.copytree(run.folder / "checkpoints", tmp_path / "kept")
+
+    monkeypatch.setattr(Run, "save_checkpoint", keep)
     make_imagenet_folder(tmp_path / "images", splits=("train",), count=24, size=(140, 130))
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     status, _, err = command(
@@ -141,7 +252,8 @@ def test_a_search_on_imagenets_layout(tmp_path, command):
     assert status == 0, err
     shutil.copytree(whole, resumed)
     (resumed / "result.json").unlink()
-    (resumed / "checkpoints" / last_checkpoint(whole)[0]).unlink()
+    shutil.rmtree(resumed / "checkpoints")
+    shutil.copytree(tmp_path / "kept", resumed / "checkpoints")
     status, out, err = command(SEARCH, "--resume", resumed, "--workers", 0)
     assert status == 0 and "resuming at epoch 2, step 3" in out, err
     assert_same_search(whole, resumed)

@@ -213,7 +213,7 @@ def test_resuming_within_an_epoch_gives_the_same_bits(
     assert status == 0 and f"{genotype}: test perplexity" in out, err
     result = json.loads((whole / "result.json").read_text())
     assert result["genotype"] == genotype and result["averaged_epochs"] == 1
-    interrupt_after(8, lambda: command(TRAIN, *flags, "--output", resumed))
+    interrupt_after(10, lambda: command(TRAIN, *flags, "--output", resumed))
     status, out, err = command(TRAIN, "--resume", resumed)
     assert status == 0 and "resuming at epoch 3" in out, err
     assert_same_run(whole, resumed)

@@ -190,7 +190,7 @@ def test_resuming_within_an_epoch_gives_the_same_bits(tmp_path, command, sample)
     assert status == 0 and "recurrent cell" in out, err
     assert f"next: python evaluate/train_rnn.py --genotype {whole}\n" in out
     assert chosen_preset(["--genotype", str(whole)])["ptb"].data_root == str(root)
-    interrupt_after(6, lambda: command(SEARCH, *flags, "--output", resumed))
+    interrupt_after(7, lambda: command(SEARCH, *flags, "--output", resumed))
     status, out, err = command(SEARCH, "--resume", resumed)
     assert status == 0 and "resuming at epoch 2" in out, err
     assert_same_run(whole, resumed)

@@ -91,8 +91,7 @@ def once(true, then):
     """Do something in another thread once something is true."""
 
     def act():
-        until = time.time() + 60
-        while not true() and time.time() < until:
+        while not true():
             time.sleep(0.05)
         then()
 

@@ -33,7 +33,6 @@ DENSE = {
     "pr_darts": lambda **shape: PRDARTSSuperNet(FIRST, **shape),
 }  # fmt: skip
 SAMPLED = {"gdas": GDASSuperNet, "edas": EDASSuperNet}
-READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__")
 
 
 def trainer_of(kind, folder, accelerator):
@@ -41,27 +40,6 @@ def trainer_of(kind, folder, accelerator):
     images = random_images(48)
     run = Run(folder, "t", accelerator)
     return BilevelTrainer(SEARCH_CONFIG, kind(**SMALL), run, images, Split.halves(48, 0))
-
-
-@pytest.mark.parametrize("method", DENSE)
-def test_a_step_of_a_dense_method_reads_nothing(method, tmp_path, accelerator, monkeypatch):
-    trainer = trainer_of(DENSE[method], tmp_path, accelerator)
-    next(trainer.epochs())
-    reads = []
-    for name in READS:
-        original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(
-            torch.Tensor, name,
-            lambda *a, name=name, original=original: reads.append(name) or original(*a),
-        )
-    for number, (train, valid) in enumerate(trainer.batches()):
-        if number == 1:  # the first makes the optimisers' state
-            reads.clear()
-        trainer.arch_step(valid)
-        trainer.weight_step(train)
-        if number == 1:
-            break
-    assert reads == []
 
 
 @pytest.fixture
@@ -87,7 +65,7 @@ def test_progress_shows_what_had_arrived_the_time_before(tmp_path, accelerator, 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("method", [*DENSE, *SAMPLED])
 def test_no_step_waits_for_the_gpu(method, tmp_path, long_steps):
-    """But for `common.supernet.to_cpu.read`, once a pass of GDAS and EDAS."""
+    """But for `common.supernet.to_cpu.read`; without a GPU see `test_rehearsal.py`."""
     trainer = trainer_of({**DENSE, **SAMPLED}[method], tmp_path, Accelerator())
     next(trainer.epochs())
     steps = trainer.batches()
@@ -99,16 +77,6 @@ def test_no_step_waits_for_the_gpu(method, tmp_path, long_steps):
             trainer.weight_step(train)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.parametrize("method", SAMPLED)
-def test_a_pass_of_a_sampled_method_reads_once(method, monkeypatch):
-    net = SAMPLED[method](**SMALL)
-    module, calls = f"{method}.supernet", []
-    original = sys.modules[module].read
-    monkeypatch.setattr(f"{module}.read", lambda values: calls.append(1) or original(values))
-    net.loss(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
-    assert calls == [1]
 
 
 # -------------------------------------------------------------------------------- fewer, faster

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -214,7 +215,7 @@ def _cifar(dataset: str, root: Path, train: bool) -> Images:
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if dataset == "cifar10" else CIFAR100
-    data = _downloaded(dataset, root, lambda **how: kind(root, train=train, **how))
+    data = _downloaded(dataset, root, functools.partial(kind, train=train))
     pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(data.targets), tuple(data.classes), *STATISTICS[dataset])
 
@@ -223,7 +224,7 @@ def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
     """Pixels and labels of splits of SVHN (format 2, 32x32), through torchvision."""
     from torchvision.datasets import SVHN
 
-    parts = [_downloaded("svhn", root, functools.partial(SVHN, root, name)) for name in splits]
+    parts = [_downloaded("svhn", root, functools.partial(SVHN, split=name)) for name in splits]
     pixels = torch.cat([torch.from_numpy(part.data) for part in parts])
     labels = torch.cat([torch.from_numpy(part.labels) for part in parts])
     return pixels.contiguous(), labels
@@ -232,14 +233,32 @@ def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
 def _downloaded(dataset: str, root: Path, make: Callable[..., Any]) -> Any:
     """A data set of torchvision, downloaded if its files are missing or corrupted.
 
+    Files appear whole: another run may need, or download, the same ones at the same time.
+
+    Args:
+        dataset: its name.
+        root: folder of its files.
+        make: the data set of a folder.
+
     Raises:
         InputError: the download failed.
     """
     try:
         try:
-            return make()
+            return make(root)
         except RuntimeError:  # missing or corrupted
-            return make(download=True)
+            root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as own:
+                for archive in root.iterdir():  # which the user may have put there
+                    if archive.is_file():
+                        (Path(own) / archive.name).symlink_to(archive.resolve())
+                make(own, download=True)
+                for file in sorted(Path(own).rglob("*")):
+                    if file.is_file() and not file.is_symlink():
+                        target = root / file.relative_to(own)
+                        target.parent.mkdir(exist_ok=True)
+                        os.replace(file, target)
+            return make(root)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = str(error).splitlines()[0]
         raise InputError(

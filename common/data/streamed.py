@@ -21,6 +21,7 @@ from common.data.image_folder import open_image
 from common.data.images import ImageFiles
 from common.distributed import generator_of, seed_of
 from common.errors import InputError, UnreadableFile
+from common.preemption import survive
 
 Request = tuple[int, int]  # index of an image, seed of its augmentation
 Position = tuple[int, int, int, int]  # epoch, start within it, step, batch size
@@ -77,7 +78,8 @@ class StreamedBatches(Stream):
     def _loader(self, wanted: Iterable[list[Request]], transform: v2.Transform) -> DataLoader:
         return DataLoader(
             _Reader(self.images, transform), batch_sampler=wanted, collate_fn=_together,
-            num_workers=self.images.workers, pin_memory=self.device.type == "cuda",
+            num_workers=self.images.workers, worker_init_fn=survive,
+            pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # keeps torch's own generator, which steps use, as it is
         )
 

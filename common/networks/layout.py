@@ -58,18 +58,15 @@ class _ToFormat(torch.autograd.Function):
 def breaks_a_strided_1x1(x: Tensor, channels: int) -> bool:
     """Whether PyTorch's strided 1x1 convolution could corrupt memory.
 
-    Its backward pass on a CPU writes out of bounds (torch 2.14, channels-last maps; seen with 8, 10
-    and 12 channels on maps of 56 and 64 pixels). True, with a margin, for all numbers of channels
-    that 16 does not divide, on maps larger than 32 x 32 pixels.
+    Its backward pass on a CPU writes out of bounds (torch 2.14, channels-last maps; seen with 2 to
+    6 channels on maps of 8 pixels, and with 8, 10 and 12 on maps of 56 and 64). True, with a
+    margin, for all numbers of channels that 16 does not divide.
 
     Args:
         x: [B, .., H, W].
         channels: input channels of the convolution.
     """
-    return (
-        channels % 16 != 0 and torch.is_grad_enabled() and x.device.type == "cpu"
-        and x.shape[-2] * x.shape[-1] > 32 * 32
-    )  # fmt: skip
+    return channels % 16 != 0 and torch.is_grad_enabled() and x.device.type == "cpu"
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import tyro
 from tyro.constructors import MISSING_NONPROP
 
 from common.errors import InputError, is_main_process
-from common.run.config import ConfigT, saved
+from common.run.config import ConfigT, LoopConfig, described, saved
 from common.run.flags import PresetInt, flag
 from common.run.help import boxes, flat
 from common.run.operations import check_recorded, load_file
@@ -22,11 +23,12 @@ PATHS = {
     "--data-root", "--output", "--resume", "--genotype", "--genotypes", "--runs", "--run",
     "--weights", "--operations", "--table", "--job-setup",
 }  # fmt: skip
-# Flags that --resume may change. The images are compared by SHA-256, so their folder may move.
-# Other thread counts round differently, which `start` says.
-# The file of operations is compared by SHA-256 too, and must be named each time.
+# Flags that a continued run may change. The images are compared by SHA-256, so their folder may
+# move. Other thread counts round differently, which `start` says. The file of operations is
+# compared by SHA-256 too, and must be named each time.
 FREE = (
-    "resume", "data_root", "workers", "accept_images", "threads", "extend_epochs", "operations",
+    "resume", "data_root", "workers", "accept_images", "threads", "extend_epochs", "log_with",
+    "checkpoint_steps", "operations",
 )  # fmt: skip
 AnyConfig = TypeVar("AnyConfig")
 
@@ -36,7 +38,7 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
 
     Args:
         presets: by name; the first is the default. Their class has a `preset` field.
-        method: whose runs `--resume` accepts.
+        method: whose runs `--resume` and `--output` continue.
         argv: the arguments without the program's name.
         description: the help's first lines.
 
@@ -44,39 +46,86 @@ def parse(presets: dict[str, ConfigT], method: str, argv: list[str], description
         InputError: the run cannot be resumed, or a flag contradicts it.
         SystemExit: 2, flags that do not parse; the main process prints why. 0 after --help.
     """
-    preset, resume = given(argv, "--preset"), given(argv, "--resume")
+    preset, folder, named = given(argv, "--preset"), given(argv, "--resume"), "--resume"
     default = presets.get(preset, next(iter(presets.values())))
-    if resume is not None:
+    output = given(argv, "--output")
+    if folder is None and output is not None and os.path.lexists(Path(output) / "config.json"):
+        folder, named = output, "--output"
+    if folder is not None:
         try:
-            default = saved(type(default), Path(resume), method)
+            run = saved(type(default), Path(folder), method)
         except InputError as error:
-            raise InputError(f"--resume {error}") from None
-        check_recorded(Path(resume), given(argv, "--operations"))
+            raise InputError(f"{named} {error}") from None
+        check_recorded(Path(folder), given(argv, "--operations"))
+        if named == "--output":
+            asked = _new(read_flags(type(default), argv, description, default), argv)
+            _check_same(asked, run, argv)
+            run = dataclasses.replace(run, output=output)
+        default = run
     config = read_flags(type(default), argv, description, default)
-    sizes = [name for name in ("cells", "nodes") if resume is None and hasattr(config, name)]
-    config = dataclasses.replace(config, **{
-        name: PresetInt(getattr(config, name)) for name in sizes if given(argv, flag(name)) is None
-    }).resolved()  # fmt: skip
-    for field in dataclasses.fields(config) if resume is not None else ():
+    config = _new(config, argv) if folder is None else config.resolved()
+    for field in dataclasses.fields(config) if folder is not None else ():
         was, now = getattr(default, field.name), getattr(config, field.name)
         if field.name not in FREE and was != now:
-            said = f"{flag(field.name)} {now}"
-            if isinstance(now, bool):
-                said = flag(field.name) if now else flag(f"no_{field.name}")
             raise InputError(
-                f"{said}: the run {resume} has {was}; leave the flag out, or start a new run "
-                "without --resume"
+                f"{_said(field.name, now)}: the run {folder} has {was}; leave the flag out, or "
+                "start a new run without --resume"
             )
     config = config.extended()
-    if resume is None and given(argv, "--batch-size") is None:
+    if folder is None and given(argv, "--batch-size") is None:
         config = dataclasses.replace(config, batch_size=PresetInt(config.batch_size))
     try:
         config.check()
     except TypeError:  # a value of the wrong type; only a damaged file has one
-        if resume is None:
+        if folder is None:
             raise
-        raise InputError(f"--resume {resume}: its config.json is damaged") from None
+        raise InputError(f"{named} {folder}: its config.json is damaged") from None
     return config
+
+
+def _new(config: ConfigT, argv: list[str]) -> ConfigT:
+    """The config of a new run; another space than a preset's changes sizes that were not typed."""
+    sizes = [name for name in ("cells", "nodes") if hasattr(config, name)]
+    untyped = [name for name in sizes if given(argv, flag(name)) is None]
+    sizes = {name: PresetInt(getattr(config, name)) for name in untyped}
+    return dataclasses.replace(config, **sizes).resolved()
+
+
+def _check_same(asked: LoopConfig, run: LoopConfig, argv: list[str]) -> None:
+    """Refuse to continue a run of other flags, which `--output` names.
+
+    Args:
+        asked: the config of the command as of a new run.
+        run: the config of the folder's run.
+        argv: the command's arguments.
+
+    Raises:
+        InputError: naming the flags, with both values.
+    """
+    description = described(Path(run.resume))
+    typed = [argv, shlex.split(description.get("command", ""))]
+    different = []
+    for field in dataclasses.fields(asked):
+        name, was, now = field.name, getattr(run, field.name), getattr(asked, field.name)
+        preset = name == "batch_size" or isinstance(now, PresetInt)  # fitted to the images
+        if preset and not any(given(words, flag(name)) for words in typed):
+            continue
+        if name == "epochs" and now in description.get("extended", {}).values():
+            continue
+        if name not in (*FREE, "output") and was != now:
+            different.append(f"{_said(name, was)}, not {now}")
+    if different:
+        raise InputError(
+            f"--output {run.resume}: holds a run of {'; '.join(different)}; repeat its flags, or "
+            "use another folder"
+        )
+
+
+def _said(name: str, value: Any) -> str:
+    """A flag with its value, as typed."""
+    if isinstance(value, bool):
+        return flag(name) if value else flag(f"no_{name}")
+    return f"{flag(name)} {value}"
 
 
 def read_flags(

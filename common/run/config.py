@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from common.data.datasets import Dataset
 from common.errors import InputError
-from common.files import digest
+from common.files import digest, json_object
 from common.run.flags import Between, OperationsFile, PresetInt, check_bounds
 
 MOST_EDGES = 10_000  # in a supernet, over all cells; EDAS' 20 cells have 280
@@ -33,9 +33,10 @@ class LoopConfig:
     data_root: str = "data"
     """Folder of the data."""
     output: str | None = None
-    """Run folder to create; by default a new one under runs/."""
+    """Run folder to create, or to continue if it holds a run of the same flags; by default a new
+    one under runs/."""
     resume: str | None = None
-    """Continue this run folder; takes no other flag but --threads and --extend-epochs."""
+    """Continue this run folder, without repeating its flags."""
     extend_epochs: Annotated[int | None, Between(1, 10**6)] = None
     """With --resume: train a finished run for so many more epochs. Schedules are recomputed for
     the new total."""
@@ -107,6 +108,10 @@ class LoopConfig:
         if self.unextended or self.resume is None:
             why = self.unextended or "add --resume RUN_FOLDER, of a finished run"
             raise InputError(f"--extend-epochs {self.extend_epochs}: {why}")
+        before = described(Path(self.resume)).get("extended", {}).values()
+        begun = max(before, default=None) == self.epochs - self.extend_epochs
+        if begun and json_object(Path(self.resume) / "result.json") is None:
+            return dataclasses.replace(self, extend_epochs=None)  # the same command, once more
         return dataclasses.replace(self, epochs=self.epochs + self.extend_epochs)
 
 
@@ -307,7 +312,8 @@ class SpaceFlags:
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 
-LEFT_BY_A_KILL = {".writable", "config.json.tmp"}  # in a folder whose run never started
+# In a folder whose run never started.
+LEFT_BY_A_KILL = {".writable", "config.json.tmp", "running.json"}
 # Keys of config.json that are not flags but determine results; keys that do not determine them.
 FOLLOWED = {"method", "mixed_precision", "processes", "commit"}
 TOLD = {

@@ -12,6 +12,7 @@
     test.json           written by evaluate/test.py
     export.json, network.onnx, network.pt2, timm/    written by evaluate/export.py
     checkpoints/        the newest two, with digests of the files they depend on
+    running.json        while a process writes here (`lock.py`)
     pictures/           cells, their evolution, curves, measures, architecture weights
     cells/, searches/   run folders within a run that ranks cells
 """
@@ -35,10 +36,12 @@ from accelerate.utils import broadcast_object_list
 
 from common.errors import InputError
 from common.files import digest, first_lines, json_lines, json_object, write_whole
+from common.preemption import Preempted
 from common.run import checkpoint
 from common.run.config import LEFT_BY_A_KILL, LoopConfig, config_digest, described, unknown, younger
 from common.run.description import describe, program
 from common.run.flags import flag
+from common.run.lock import Lock
 from common.run.operations import flag_words
 from common.run.trackers import log_results, start_trackers
 
@@ -76,6 +79,7 @@ class Run:
         self.used: Path | None = None
         self.stands_on: dict[str, Any] = {}
         self.waiting: dict[str, Any] | None = None  # the checkpoint, until the loop loads it
+        self.lock: Lock | None = None  # of the main process
 
     @classmethod
     def open(cls, config: LoopConfig, method: str, accelerator: Accelerator) -> Run:
@@ -86,11 +90,12 @@ class Run:
                 every process.
         """
         answer: list[Any] = [None, None]  # folder and error, from the main process to all
+        lock = None
         if accelerator.is_main_process:
             try:
                 answer[0] = str(config.resume or _new_folder(config, method))
-                (Path(answer[0]) / ".writable").touch()
-                (Path(answer[0]) / ".writable").unlink()
+                lock = Lock(Path(answer[0]))
+                lock.take()
             except InputError as error:
                 answer[1] = str(error)
             except OSError as error:
@@ -102,6 +107,7 @@ class Run:
         if answer[1] is not None:
             raise InputError(answer[1])
         run = cls(Path(answer[0]), method, accelerator)
+        run.lock = lock
         run.operations = getattr(config, "operations", None)  # texts have none
         if config.resume is None:
             description = describe(config, method, run.folder, accelerator)
@@ -112,6 +118,8 @@ class Run:
             run._check_description(config, description)
             if description.get("threads") not in (None, config.threads):
                 run.threads = config.threads
+            if config.extend_epochs is None:
+                run.say(f"{run.folder} holds this run, unfinished; continuing")
         run.commit, run.config_digest = description.get("commit"), config_digest(description)
         if config.resume is not None:
             run.waiting = run._newest()
@@ -140,6 +148,11 @@ class Run:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if error is None:
             self.close()
+            return
+        if self.lock is not None:
+            self.lock.release()
+        if isinstance(error, Preempted):
+            raise Preempted(f"{error}; to continue: {self.continuation()}") from error
         elif isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"to continue: {self.continuation()}") from error
         elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -164,6 +177,8 @@ class Run:
         self.accelerator.wait_for_everyone()
         if self.accelerator.trackers:
             log_results(self.accelerator, self.folder)
+        if self.lock is not None:
+            self.lock.release()
         self.accelerator.end_training()
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -310,6 +325,8 @@ class Run:
     def save_checkpoint(self, epoch: int, step: int, state: dict[str, Any]) -> None:
         """Save the state after `step` steps of `epoch`."""
         if self.accelerator.is_main_process:
+            if self.lock is not None:
+                self.lock.check()
             folder = self.folder / "checkpoints"
             folder.mkdir(exist_ok=True)
             lines = {name: first_lines(self.folder / name) for name in LINE_FILES}
@@ -405,10 +422,10 @@ def _new_folder(config: LoopConfig, method: str) -> Path:
         left = LEFT_BY_A_KILL
         if folder.exists() and (not folder.is_dir() or {p.name for p in folder.iterdir()} - left):
             raise InputError(
-                f"--output {folder}: not empty; use another folder, or continue its run with "
-                f"--resume {folder}"
+                f"--output {folder}: not empty, and holds no run to continue; use another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").unlink(missing_ok=True)
         return folder
     name = f"{method}-{config.dataset}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in itertools.count(1):  # another run may start in the same second

@@ -44,6 +44,8 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         project_dir="." if config.log_with else None,  # the run folder takes its place
     )
     config.check_precision(accelerator.mixed_precision)
+    if len(set(gather_object([config.resume]))) > 1:  # a network file system shows it late
+        raise InputError(f"--output {config.output}: only some processes see its run; start again")
     # After the accelerator, which may set its own number.
     config = dataclasses.replace(config, threads=set_threads(config.threads))
     if config.resume is not None:

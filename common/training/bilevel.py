@@ -150,7 +150,7 @@ class BilevelTrainer(ImageLoop):
     ):
         accelerator = run.accelerator
         self.supernet, self.split, self.measures = supernet, split, Measures(supernet)
-        self.table = table_of(config)
+        self.known = table_of(config)
         self.generator, self.valid_at = torch.Generator(), (0, 0)
         network = prepare(accelerator, supernet)
         if config.compile:
@@ -315,7 +315,7 @@ class BilevelTrainer(ImageLoop):
             **self._cut_accuracies(CUTS, **given), **self.measures.epoch(self.supernet),
             "hessian_eigenvalue": self._eigenvalue() if self.config.hessian else None,
             **self.supernet.metrics(**given),
-            **(self.table.of(self.genotype()) if self.table else {}),
+            **(self.known.of(self.genotype()) if self.known else {}),
         }
         for kind, cell in self.supernet.derive().items():
             if dominated_by_skips(cell):

@@ -1,8 +1,9 @@
 """The training loop: epochs, progress, metrics, checkpoints, resuming.
 
 All randomness is a function of the seed and the step (see `distributed.seed_of`), and checkpoints
-hold all other state, so a resumed run ends with the same bits as an uninterrupted one. Metrics and
-running statistics are averaged over the processes before they are saved or reported.
+hold all other state, so a resumed run ends with the same bits as an uninterrupted one, wherever its
+checkpoints were. Metrics and running statistics are averaged over the processes at the end of an
+epoch; checkpoints within it have those of each process.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from accelerate.utils import tqdm
 from torch import Tensor, nn
 
 from common.data.batches import Stream
-from common.distributed import average, seed_of
+from common.distributed import Vote, average, seed_of
 from common.errors import InputError, NotFinite
+from common.preemption import Preempted, asked, waiting
 from common.run.config import LoopConfig
 from common.run.folder import Run
 from common.run.trackers import log_metrics
@@ -75,11 +77,13 @@ class Loop:
         self.network, self.optimizer, self.train_batches = network, optimizer, stream
         self.optimizers, self.schedule = (optimizer, *optimizers), schedule
         self.epoch = self.step = self.global_step = self.seen = 0
+        self.started = time.perf_counter()  # of the epoch, less the seconds before a resume
         self.seconds = 0.0  # of the epoch so far, including before a resume
         self.peak_before = 0.0  # MiB, before the last reset of a GPU's peak
         self.meters = {name: AverageMeter() for name in self.quantities}
         self.first_bad_step = torch.full((), -1, device=self.accelerator.device)
         self.averaged = [network]  # networks with running statistics to average
+        self.vote = Vote(self.accelerator)
         self.bar = self.arriving = None
         self.estimated = False
         self.validated = False
@@ -141,26 +145,41 @@ class Loop:
             self.bar.close()
 
     def steps(self) -> Iterator[int]:
-        """Yield the remaining steps of the epoch, numbered from the start of the run."""
+        """Yield the remaining steps of the epoch, numbered from the start of the run.
+
+        Raises:
+            Preempted: a signal has asked to end; the step is done and in a checkpoint.
+        """
         self.network.train()
         shown = time.perf_counter()
         first, seen = shown, self.seen  # of the steps that `_estimate` times
-        while (items := self.next_items()) > 0:
-            torch.manual_seed(
-                seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
-            )
-            yield self.global_step
-            self.step, self.global_step = self.step + 1, self.global_step + 1
-            self.seen += items
-            if time.perf_counter() - shown > 0.5:
-                shown = time.perf_counter()
-                self._show()
-            self.bar.update(items)
-            if not self.estimated and time.perf_counter() - first > ESTIMATE_AFTER:
-                self._estimate((time.perf_counter() - first) / (self.seen - seen))
-            if self.step % self.config.checkpoint_steps == 0 and self.next_items() > 0:
-                self.seconds = time.perf_counter() - self.started
-                self._save()
+        with waiting():
+            while (items := self.next_items()) > 0:
+                torch.manual_seed(
+                    seed_of(self.config.seed, self.accelerator.process_index, self.global_step)
+                )
+                yield self.global_step
+                self.step, self.global_step = self.step + 1, self.global_step + 1
+                self.seen += items
+                if time.perf_counter() - shown > 0.5:
+                    shown = time.perf_counter()
+                    self._show()
+                self.bar.update(items)
+                if not self.estimated and time.perf_counter() - first > ESTIMATE_AFTER:
+                    self._estimate((time.perf_counter() - first) / (self.seen - seen))
+                self._save_within()
+
+    def _save_within(self) -> None:
+        """After a step, save a checkpoint when it is time, before a validation, and on a signal."""
+        over, why = self.next_items() == 0, asked()
+        stops = self.vote.any(why is not None, at_once=over)
+        if stops or over or self.step % self.config.checkpoint_steps == 0:
+            self.seconds = time.perf_counter() - self.started
+            self._save()
+        if stops:
+            self.accelerator.wait_for_everyone()  # until it is written
+            where = f"epoch {self.epoch + 1}, step {self.step}"
+            raise Preempted(f"{why or 'a signal to another process'} after {where}, all saved")
 
     def validate(self, **given: Any) -> None:
         """End an epoch: measure on held-out data, write and print the metrics.
@@ -168,7 +187,8 @@ class Loop:
         Args:
             **given: for `held_out_metrics`.
         """
-        self._synchronise()  # waits for the device
+        self._check_finite()  # waits for the device
+        self._average()
         trained = time.perf_counter() - self.started
         means = {name: float(meter.avg) for name, meter in self.meters.items()}
         metrics = {
@@ -231,7 +251,7 @@ class Loop:
             return  # nothing recorded yet
         means = torch.stack([meter.avg for meter in self.meters.values()])
         copied = torch.cuda.Event() if means.is_cuda else None
-        self.arriving = means.to("cpu", non_blocking=True), copied
+        self.arriving = means.to("cpu", non_blocking=means.is_cuda), copied
         if copied is not None:
             copied.record()
 
@@ -251,6 +271,7 @@ class Loop:
                 {"sum": meter.sum, "count": meter.count, "avg": meter.avg}
                 for meter in self.meters.values()
             ],
+            "of_each_process": self._of_each_process(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -273,6 +294,32 @@ class Loop:
             for key, value in values.items():
                 on_device = isinstance(value, Tensor)
                 setattr(meter, key, value.to(self.accelerator.device) if on_device else value)
+        if state.get("of_each_process") is not None:
+            self._take(state["of_each_process"][self.accelerator.process_index])
+
+    def _own(self) -> list[Tensor]:
+        """What differs between the processes within an epoch: running statistics and meters."""
+        buffers = [b for network in self.averaged for b in network.buffers()]
+        sums = [meter.sum for meter in self.meters.values()]
+        return [x for x in (*buffers, *sums) if isinstance(x, Tensor) and x.is_floating_point()]
+
+    @torch.no_grad()
+    def _of_each_process(self) -> Tensor | None:
+        """`_own` of all processes, [processes, numbers]; None if there is only one."""
+        own = self._own()
+        if self.accelerator.num_processes == 1 or not own:
+            return None
+        return self.accelerator.gather(torch.cat([x.flatten() for x in own])[None])
+
+    @torch.no_grad()
+    def _take(self, values: Tensor) -> None:
+        """The inverse of `_of_each_process`, of this process' row."""
+        own = self._own()
+        parts = values.split([x.numel() for x in own])
+        for x, part in zip(own, parts, strict=True):
+            x.copy_(part.view_as(x))
+        for meter in self.meters.values():
+            meter.avg = meter.sum / max(meter.count, 1)
 
     def _resume(self) -> None:
         state = self.run.load_checkpoint() if self.config.resume else None
@@ -312,11 +359,15 @@ class Loop:
         )
 
     def _save(self) -> None:
-        self._synchronise()
+        self._check_finite()
         self.run.save_checkpoint(self.epoch, self.step, self.state())
 
-    def _synchronise(self) -> None:
-        """Average statistics and meters over the processes; check that all is finite."""
+    def _check_finite(self) -> None:
+        """Check that losses and parameters are finite, on all processes.
+
+        Raises:
+            NotFinite: naming the step.
+        """
         bad = self.accelerator.gather(self.first_bad_step.reshape(1))
         bad = bad[bad >= 0]
         if len(bad) > 0:
@@ -330,6 +381,9 @@ class Loop:
             raise NotFinite(
                 f"a parameter was not finite after epoch {self.epoch + 1}, step {self.step}; {FIX}"
             )
+
+    def _average(self) -> None:
+        """Average running statistics and meters over the processes."""
         for network in self.averaged:
             average_statistics(self.accelerator, network)
         meters = list(self.meters.values())

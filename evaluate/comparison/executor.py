@@ -53,10 +53,15 @@ class Executor(Protocol):
 
 
 def devices(jobs: int | None) -> list[str | None]:
-    """One place per run at a time: its GPU, or None on a CPU. By default one place per GPU."""
+    """One place per run at a time: its GPU, or None on a CPU. By default one place per GPU.
+
+    A GPU has its name of `CUDA_VISIBLE_DEVICES`: this process may use no other.
+    """
     count = torch.cuda.device_count()
+    numbers = ",".join(map(str, range(count)))
+    names = (os.environ.get("CUDA_VISIBLE_DEVICES") or numbers).split(",")
     places = jobs or max(1, count)
-    return [str(place % count) if count else None for place in range(places)]
+    return [names[place % count].strip() if count else None for place in range(places)]
 
 
 def threads_each(asked: int | None, places: int) -> int:

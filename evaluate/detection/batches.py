@@ -18,6 +18,7 @@ from common.data.image_folder import open_image
 from common.data.streamed import Request, requests
 from common.distributed import generator_of
 from common.errors import InputError, UnreadableFile
+from common.preemption import survive
 from common.run.config import RunConfig
 from common.run.start import workers
 from detection.coco import Coco, Target
@@ -109,7 +110,7 @@ def read(
     """
     loader = DataLoader(
         _Images(split, transform), batch_sampler=plan, num_workers=workers, collate_fn=_together,
-        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=survive, pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # by default DataLoader draws from the global one
     )  # fmt: skip
     for batch in loader:
@@ -133,7 +134,7 @@ class _Images(Dataset):
         size, target = image.size[::-1], self.split.target(number)
         boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=size)
         with torch.random.fork_rng(devices=[]):  # without workers, training draws from it too
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not a GPU's, which the step has seeded
             image, target = self.transform(image, {**target, "boxes": boxes})
         return image.as_subclass(Tensor), {
             "boxes": target["boxes"].as_subclass(Tensor), "labels": target["labels"],
