@@ -101,10 +101,10 @@ def test_a_search(method, waits, command, tmp_path):
     assert waits == [[READ] * 2 * reads] * 2
 
 
-def with_a_break(command, line, folder):
-    """Run a command, press Ctrl-C after its first checkpoint, and resume it."""
+def with_a_break(command, line, folder, saves=2):
+    """Run a command, press Ctrl-C after a checkpoint (the second: of a whole epoch), resume it."""
     script, *flags = line.split()
-    interrupt_after(2, lambda: command(script, *flags, "--output", folder))
+    interrupt_after(saves, lambda: command(script, *flags, "--output", folder))
     status, _, err = command(script, "--resume", folder)
     assert status == 0, err
 
@@ -128,7 +128,7 @@ TRAINING = f"""evaluate/train.py --preset digits {IMAGES} --epochs 2 --held-out 
 
 
 def test_a_retraining(waits, command, tmp_path):
-    with_a_break(command, TRAINING, tmp_path / "run")
+    with_a_break(command, TRAINING, tmp_path / "run", saves=1)  # within an epoch
     assert waits == [[]] * 4
 
 

@@ -146,6 +146,7 @@ def test_the_arch_step_alone_adds_to_the_loss(tmp_path, accelerator, step):
             torch.testing.assert_close(b.grad - a.grad, 3 * old**2, rtol=1e-8, atol=1e-10)
     for a, b in zip(plain.weights, penalised.weights, strict=True):
         assert torch.equal(a, b)
+    assert plain.meters["loss"].avg == penalised.meters["loss"].avg  # of the weight step
 
 
 def test_a_joint_step_has_both_gradients_of_one_pass(tmp_path, accelerator, monkeypatch):
