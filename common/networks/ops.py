@@ -96,8 +96,9 @@ def try_own(names: Iterable[str], channels: int, *, search: bool) -> None:
     Raises:
         InputError: see `build`.
     """
-    with torch.random.fork_rng(devices=[]):
-        for name in sorted(OWN_OPS.keys() & set(names)):
+    own = sorted(OWN_OPS.keys() & set(names))
+    with torch.random.fork_rng(devices=[], enabled=bool(own)):
+        for name in own:
             for stride in (1, 2):
                 build(Op(name), channels, stride, search=search)
 
