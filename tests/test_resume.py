@@ -210,7 +210,8 @@ def test_twenty_signals_at_random_moments(tmp_path, processes):
         process.send_signal(number)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == (1 if processes else 75), output  # torchrun's own
-        assert not (folder / "running.json").exists() and "to continue" in output
+        assert not (folder / "running.json").exists()
+        assert "to continue" in output or "ended by" in output  # before the run is known
     process = launch(*words, "--output", folder, processes=processes)
     output, _ = process.communicate(timeout=1200)
     assert process.returncode == 0, output
