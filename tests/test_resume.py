@@ -136,6 +136,7 @@ def test_output_continues_a_run_of_the_same_flags_and_no_other(finished_search, 
     assert_refused(command(SEARCH, *same), "in use by process 1 on node7, since noon")
 
 
+@pytest.mark.slow
 def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_path):
     runs = [tmp_path / name for name in ("python", "accelerate")]
     for folder, launcher in zip(runs, (None, "accelerate"), strict=True):
