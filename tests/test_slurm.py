@@ -184,7 +184,7 @@ def test_jobs_that_slurm_ends_fail_with_its_words(cluster, tmp_path, monkeypatch
         executor.poll()
     assert 0 <= time.time() - sleep.started < 30
     (number,) = executor.jobs
-    slurm_here.wait(lambda: "set up" in sleep.log.read_text(), tmp_path)
+    slurm_here.wait(lambda: sleep.log.exists() and "set up" in sleep.log.read_text(), tmp_path)
     subprocess.run(["scancel", number], check=True)
     while not (ended := executor.poll()):
         time.sleep(0.05)
