@@ -410,13 +410,16 @@ def assert_complete(paper, output):
     assert (output / "table.svg").exists() == bool(item.readings)
 
 
-@pytest.mark.parametrize("paper", ["gdas", "edas", "pr_darts"])
+@pytest.mark.parametrize(
+    "paper", [pytest.param("gdas", marks=pytest.mark.slow), "edas", "pr_darts"]
+)
 def test_an_item_from_its_searches_to_its_table(paper, command, tmp_path):
     status, out, err = reproduce(command, paper, tmp_path)
     assert status == 0, err + out
     assert_complete(paper, tmp_path)
 
 
+@pytest.mark.slow
 def test_finished_runs_are_not_repeated_and_other_runs_are_refused(command, tmp_path):
     assert reproduce(command, "pc_darts", tmp_path)[0] == 0
     assert_complete("pc_darts", tmp_path)

@@ -64,6 +64,7 @@ def resume(folder, processes=None):
     return output
 
 
+@pytest.mark.slow
 def test_killed_twice_once_within_an_epoch(finished_search, tmp_path):
     folder = tmp_path / "run"
     process = launch(SEARCH, *TINY_SEARCH, "--threads", 1, "--output", folder)
@@ -268,7 +269,7 @@ def test_a_search_on_imagenets_layout(tmp_path, command, monkeypatch):
     assert last["arch.alpha_normal"].abs().max() > 6e-3  # moved, by Adam at 6e-3
 
 
-@pytest.mark.parametrize("launcher", [None, "accelerate"])
+@pytest.mark.parametrize("launcher", [None, pytest.param("accelerate", marks=pytest.mark.slow)])
 def test_ctrl_c_prints_how_to_continue(tmp_path, launcher):
     """No traceback of ours; below that of accelerate's launcher, the command stands again."""
     folder = tmp_path / "run"
