@@ -19,7 +19,8 @@ from common.distributed import generator_of
 from common.errors import errors_are_messages
 from common.run.cli import parse
 from common.supernet.supernet import shape
-from common.training.bilevel import BilevelTrainer, open_search
+from common.training.bilevel import BilevelTrainer
+from common.training.opening import open_search
 from edas.config import METHOD, PRESETS, EDASConfig
 from edas.supernet import EDASSuperNet
 

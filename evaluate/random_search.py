@@ -17,7 +17,7 @@ from common.run.cli import parse
 from common.run.folder import Run
 from common.run.operations import flag_words
 from common.run.start import start, training_images
-from common.training.bilevel import pin_split, split_of, table_of
+from common.training.opening import pin_split, split_of, table_of
 from retraining.loop import check_images
 from retraining.random_cells import METHOD, PRESETS, RandomSearchConfig, random_genotype
 from retraining.ranking import conclude, seconds, train_briefly

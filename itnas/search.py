@@ -13,7 +13,8 @@ from common.errors import errors_are_messages
 from common.run.cli import parse
 from common.supernet.gumbel import linear
 from common.supernet.supernet import shape
-from common.training.bilevel import BilevelTrainer, open_search
+from common.training.bilevel import BilevelTrainer
+from common.training.opening import open_search
 from itnas.config import METHOD, PRESETS, ITNASConfig
 from itnas.supernet import ITNASSuperNet
 

@@ -11,7 +11,8 @@ import sys
 from common.errors import errors_are_messages
 from common.run.cli import parse
 from common.supernet.supernet import shape
-from common.training.bilevel import BilevelTrainer, open_search
+from common.training.bilevel import BilevelTrainer
+from common.training.opening import open_search
 from pc_darts.config import METHOD, PRESETS, PCDARTSConfig
 from pc_darts.supernet import PCDARTSSuperNet
 

@@ -19,7 +19,7 @@ from common.distributed import generator_of, seed_of
 from common.errors import errors_are_messages
 from common.run.cli import parse
 from common.supernet.supernet import shape
-from common.training.bilevel import open_search
+from common.training.opening import open_search
 from pr_darts.config import METHOD, PRESETS, PRDARTSConfig, discoverable
 from pr_darts.cycles import Cycle
 from pr_darts.morphisms import SPACES

@@ -17,8 +17,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
+import fake_run
 from builders import ROOT, SEARCH, TINY_SEARCH, launch
 from common.draw import pictures as draw
+from comparison import planned
+from comparison.methods import METHODS
 from retraining.config import PRESETS
 from retraining.loop import retrain
 
@@ -36,6 +39,16 @@ def fresh_processes():
 @pytest.fixture
 def accelerator():
     return Accelerator(cpu=True)
+
+
+@pytest.fixture
+def faked(monkeypatch):
+    """A comparison whose searches and retrainings train nothing."""
+    fake = (fake_run.__file__,)
+    for name, method in METHODS.items():
+        monkeypatch.setitem(METHODS, name, replace(method, script=fake))
+    monkeypatch.setattr(planned, "TRAIN", fake)
+    monkeypatch.setattr(sys, "argv", ["evaluate/compare.py"])
 
 
 @pytest.fixture

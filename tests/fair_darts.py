@@ -10,7 +10,8 @@ from common.run.cli import parse
 from common.run.config import SearchConfig
 from common.supernet.cell import Mix
 from common.supernet.supernet import SuperNet, shape
-from common.training.bilevel import BilevelTrainer, open_search
+from common.training.bilevel import BilevelTrainer
+from common.training.opening import open_search
 
 import torch  # isort: skip
 

@@ -23,7 +23,7 @@ from common.data.images import Images
 from common.data.split import Split
 from common.errors import InputError, NotFinite
 from common.supernet.supernet import SuperNet
-from common.training import bilevel
+from common.training import opening
 from common.training.bilevel import BilevelTrainer
 from common.training.hessian import dominant_eigenvalue
 from gdas.supernet import GDASSuperNet
@@ -244,10 +244,10 @@ def opened(folder, monkeypatch, batch_size, **changes):
     images = Images(
         torch.zeros(40, 1, 8, 8, dtype=torch.uint8), torch.arange(40) % 2, ("a", "b"), (0.5,), (1,)
     )
-    monkeypatch.setattr(bilevel, "training_images", lambda *_: images)
+    monkeypatch.setattr(opening, "training_images", lambda *_: images)
     changes = {"batch_size": batch_size, "output": str(folder), **changes}
     config = dataclasses.replace(SEARCH_CONFIG, **changes)
-    return bilevel.open_search(config, "m")[3]
+    return opening.open_search(config, "m")[3]
 
 
 @pytest.mark.parametrize(("shares", "parts"), [((None, None), (20, 20)), ((0.6, 0.2), (24, 8))])

@@ -7,33 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 import fake_run
 from common.errors import InputError
-from comparison import conduct, executor, methods, planned, running
+from comparison import conduct, executor, planned, running
 from comparison.conduct import compare
 from comparison.executor import LocalExecutor
 from comparison.jobs import Job
-from comparison.methods import METHODS
 from comparison.progress import View
 from comparison.settings import CompareConfig
 
 COMPARE = "evaluate/compare.py"
-FAKE = (str(Path(fake_run.__file__)),)
-
-
-@pytest.fixture
-def faked(monkeypatch):
-    """Searches and retrainings that train nothing."""
-    for name, method in METHODS.items():
-        fake = methods.Method(FAKE, method.method, method.flags, method.printed)
-        monkeypatch.setitem(METHODS, name, fake)
-    monkeypatch.setattr(planned, "TRAIN", FAKE)
-    monkeypatch.setattr(sys, "argv", [COMPARE])
 
 
 def config(folder, **changes):

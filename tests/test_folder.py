@@ -21,9 +21,9 @@ from common.errors import InputError
 from common.run import description
 from common.run.config import RunConfig, SearchConfig
 from common.run.folder import Run
-from common.training import bilevel
-from common.training.bilevel import open_search
+from common.training import opening
 from common.training.loop import prepare
+from common.training.opening import open_search
 from retraining import loop
 
 BEGAN = {
@@ -67,9 +67,9 @@ def test_a_search_of_changed_images_asks_for_the_flag(tmp_path, monkeypatch):
         dataset="digits", batch_size=8, nodes=4, cells=3, channels=4, threads=1,
         output=str(tmp_path / "run"),
     )  # fmt: skip
-    monkeypatch.setattr(bilevel, "training_images", lambda *_: like_images(0))
+    monkeypatch.setattr(opening, "training_images", lambda *_: like_images(0))
     _, _, _, split = open_search(config, "m")
-    monkeypatch.setattr(bilevel, "training_images", lambda *_: like_images(1))
+    monkeypatch.setattr(opening, "training_images", lambda *_: like_images(1))
     resumed = dataclasses.replace(config, resume=config.output)
     with pytest.raises(InputError, match=r"split\.json"):
         open_search(resumed, "m")

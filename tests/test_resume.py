@@ -26,7 +26,7 @@ from common.errors import InputError, errors_are_messages
 from common.run.config import saved
 from common.run.folder import Run
 from common.run.lock import Lock
-from common.training import bilevel
+from common.training import opening
 from common.training.bilevel import BilevelTrainer
 from pc_darts.config import METHOD, PCDARTSConfig
 
@@ -169,8 +169,8 @@ def test_signals_at_every_kind_of_moment_lose_no_step(finished_search, tmp_path,
     step, usr1 = (BilevelTrainer, "weight_step", signal.SIGTERM), signal.SIGUSR1
     ended = f"to continue: python {ROOT / SEARCH} --resume {folder}"
     moments = [  # where the signal comes, what is said then, and at the next start
-        ((bilevel, "training_images"), "ended by SIGTERM\n", "run folder:"),
-        ((bilevel, "pin_split", usr1), "ended by SIGUSR1\n", "unfinished; continuing"),
+        ((opening, "training_images"), "ended by SIGTERM\n", "run folder:"),
+        ((opening, "pin_split", usr1), "ended by SIGUSR1\n", "unfinished; continuing"),
         ((BilevelTrainer, "__init__"), f"SIGTERM; {ended}", "unfinished; continuing"),
         (step, f"SIGTERM after epoch 1, step 1, all saved; {ended}", "at epoch 1, step 2"),
         (step, f"SIGTERM after epoch 1, step 2, all saved; {ended}", "at epoch 1, step 3"),

@@ -8,23 +8,18 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-import fake_run
 import slurm_here
 from builders import ROOT, assert_same_run
 from common.errors import InputError
-from comparison import methods, planned, slurm
+from comparison import slurm
 from comparison.conduct import compare
 from comparison.jobs import Job
-from comparison.methods import METHODS
 from comparison.settings import CompareConfig
 from comparison.slurm import SlurmExecutor
-
-FAKE = (str(Path(fake_run.__file__)),)
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +37,6 @@ def cluster(daemons, monkeypatch):
     monkeypatch.setattr(slurm, "INTERVAL", 0.2)
     monkeypatch.setattr(slurm, "PATIENCE", 2)
     monkeypatch.setattr(sys, "argv", ["evaluate/compare.py"])
-
-
-@pytest.fixture
-def faked(monkeypatch):
-    """Searches and retrainings that train nothing."""
-    for name, method in METHODS.items():
-        fake = methods.Method(FAKE, method.method, method.flags, method.printed)
-        monkeypatch.setitem(METHODS, name, fake)
-    monkeypatch.setattr(planned, "TRAIN", FAKE)
 
 
 def config(folder, **changes):

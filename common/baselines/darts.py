@@ -20,7 +20,8 @@ from common.networks.fits import check_candidates
 from common.run.cli import parse
 from common.run.config import SearchConfig, SpaceFlags
 from common.supernet.supernet import SuperNet, shape
-from common.training.bilevel import BilevelTrainer, open_search
+from common.training.bilevel import BilevelTrainer
+from common.training.opening import open_search
 
 METHOD = "darts"
 
