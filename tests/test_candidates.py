@@ -37,7 +37,8 @@ def operations(folder):
 
 
 @pytest.mark.parametrize("method", [name for name in SEARCHES if name != "pr_darts"])
-def test_a_search_has_the_candidates_asked_for(method, tmp_path):
+def test_a_search_has_the_candidates_asked_for(method, tmp_path, monkeypatch):
+    monkeypatch.setattr("common.draw.pictures.save_figure", lambda figure, path: None)  # slow
     names = ["sep_conv_7x7", "avg_pool_3x3"]
     folder = searched(method, tmp_path / "run", "--candidates", *names)
     (line,) = map(json.loads, (folder / "architecture.jsonl").open())

@@ -189,7 +189,7 @@ def test_own_operations_run_as_the_equations_say(method, own):
 
 @pytest.mark.parametrize("method", OF_PAPERS)
 def test_iterations_with_own_operations_agree(method, own, tmp_path, accelerator):
-    check_iterations(method, pair(method, own), tmp_path, accelerator)
+    check_iterations(method, pair(method, own), tmp_path, accelerator, 3)
 
 
 @pytest.mark.parametrize("method", FORMS)
@@ -204,14 +204,14 @@ def test_both_steps_run_in_bf16(method):
     assert any(g is not None and g.abs().max() > 0 for g in gradients)
 
 
-def check_iterations(method, nets, tmp_path, accelerator):
-    """Ten steps on alpha and ten on the weights end alike."""
+def check_iterations(method, nets, tmp_path, accelerator, number):
+    """So many steps on alpha and as many on the weights end alike."""
     train, valid = batches()
     states = []
     given = {"sampled": (3,)} if method == "edas" else {}
     for net, kind in zip(nets, (BilevelTrainer, EquationTrainer), strict=True):
         trainer = make_search_trainer(tmp_path, accelerator, net, trainer=kind)
-        for trainer.global_step in range(10):
+        for trainer.global_step in range(number):
             trainer.arch_step(valid, **given)
             trainer.weight_step(train, **given)
         states.append(net.state_dict())
@@ -220,7 +220,7 @@ def check_iterations(method, nets, tmp_path, accelerator):
 
 @pytest.mark.parametrize("method", FORMS)
 def test_ten_iterations_agree(method, tmp_path, accelerator):
-    check_iterations(method, pair(method), tmp_path, accelerator)
+    check_iterations(method, pair(method), tmp_path, accelerator, 10)
 
 
 # ------------------------------------------------------------------------------------- its runs

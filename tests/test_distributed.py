@@ -33,6 +33,7 @@ def test_seeds_depend_on_the_whole_key():
     assert seed_of(2, "split") == seed_of(2, "split") < 2**63
 
 
+@pytest.mark.slow
 def test_a_message_appears_once(tmp_path):
     flags = [*TINY_SEARCH, "--batch-size", 63, "--output", tmp_path / "run"]
     process = launch(SEARCH, *flags, processes=2)
@@ -51,6 +52,7 @@ def test_missing_data_is_reported_once_and_by_none_with_a_traceback(tmp_path):
     assert "rank1" not in output
 
 
+@pytest.mark.slow
 def test_an_unknown_flag_is_reported_once(tmp_path):
     process = launch(SEARCH, "--no-such-flag", 1, processes=2)
     output, _ = process.communicate(timeout=200)

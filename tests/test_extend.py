@@ -11,7 +11,7 @@ from common.training.schedules import learning_rate
 SMALL = "--preset digits --limit-images 128 --batch-size 16 --channels 4 --cells 3 --epochs 2"
 SMALL += " --threads 1 --checkpoint-steps 1"
 TRAIN = ("evaluate/train.py", *SMALL.split(), "--genotype", "darts_v1", "--learning-rate", 0.1)
-RUNS = {"search": (SEARCH, *SMALL.split(), "--warmup-epochs", 1), "retraining": TRAIN}
+RUNS = {"search": (SEARCH, *SMALL.split(), "--warmup-epochs", 1, "--nodes", 4), "retraining": TRAIN}
 
 
 @pytest.mark.parametrize("words", RUNS.values(), ids=RUNS)

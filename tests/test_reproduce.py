@@ -411,7 +411,8 @@ def assert_complete(paper, output):
 
 
 @pytest.mark.parametrize(
-    "paper", [pytest.param("gdas", marks=pytest.mark.slow), "edas", "pr_darts"]
+    "paper",
+    ["edas", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gdas", "pr_darts"))],
 )
 def test_an_item_from_its_searches_to_its_table(paper, command, tmp_path):
     status, out, err = reproduce(command, paper, tmp_path)
@@ -432,8 +433,8 @@ def test_finished_runs_are_not_repeated_and_other_runs_are_refused(command, tmp_
     assert_refused(other, "holds pc_darts table1, not pr_darts table2")
 
 
-def test_a_stopped_item_ends_its_runs_and_continues(command, tmp_path):
-    """A launcher's child ends with it."""
+def stopped(command, folder):
+    """A reproduction that is stopped while its launchers' children sleep: these, and its end."""
     asleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     launcher = [sys.executable, "-c", f"import subprocess; subprocess.run({asleep})"]
     mine, children = psutil.Process(), []
@@ -444,9 +445,20 @@ def test_a_stopped_item_ends_its_runs_and_continues(command, tmp_path):
         os.kill(mine.pid, signal.SIGTERM)
 
     threading.Thread(target=stop, daemon=True).start()
-    status, _, _ = reproduce(command, "itnas", tmp_path, f"--launcher={shlex.join(launcher)}")
+    status, _, _ = reproduce(command, "itnas", folder, f"--launcher={shlex.join(launcher)}")
+    return status, children
+
+
+def test_a_stopped_item_ends_its_runs(command, tmp_path):
+    """A launcher's child ends with it."""
+    status, children = stopped(command, tmp_path)
     assert status == 130 and "* cells: not run." in (tmp_path / "table.md").read_text()
     assert not any(child.is_running() for child in children)
+
+
+@pytest.mark.slow
+def test_a_stopped_item_continues(command, tmp_path):
+    stopped(command, tmp_path)
     assert reproduce(command, "itnas", tmp_path)[0] == 0
     assert_complete("itnas", tmp_path)
 

@@ -90,7 +90,9 @@ def test_a_damaged_checkpoint_costs_no_more_than_the_steps_since_the_one_before(
     assert_same_search(finished_search[0], folder)
 
 
-@pytest.mark.parametrize("left", [("config.json",), ("config.json", "split.json")])
+@pytest.mark.parametrize(
+    "left", [pytest.param(("config.json",), marks=pytest.mark.slow), ("config.json", "split.json")]
+)
 def test_a_run_without_checkpoint_starts_from_its_first_step(
     finished_search, tmp_path, command, left
 ):

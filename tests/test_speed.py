@@ -145,6 +145,7 @@ class Few(PCDARTSSuperNet):
     candidates = ("none", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
 
 
+@pytest.mark.slow
 def test_a_compiled_supernet_is_one_graph_a_step_and_computes_the_same(tmp_path, accelerator):
     counters = pytest.importorskip("torch._dynamo.utils").counters
     states = []

@@ -125,7 +125,8 @@ def round_places(figure: Figure) -> None:
 
     The layout's last bits differ from process to process, and SVG ids are hashes of all bits.
     """
-    figure.draw_without_rendering()
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
     figure.set_layout_engine("none")
     for part in figure.subfigs:
         box = part.bbox_relative

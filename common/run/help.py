@@ -49,9 +49,15 @@ def boxes(kind: type, default: Any) -> type:
         group: [fields.pop(name) for name in names.split() if name in fields]
         for group, names in groups.items()
     }
-    nested = [(g, dataclasses.make_dataclass(g, found)) for g, found in grouped.items() if found]
-    own = [*fields.values(), *nested]
-    return dataclasses.make_dataclass(kind.__name__, own, kw_only=True)
+    nested = [(group, _made(group, found)) for group, found in grouped.items() if found]
+    return _made(kind.__name__, [*fields.values(), *nested])
+
+
+def _made(name: str, fields: list[tuple]) -> type:
+    """A dataclass of these fields."""
+    made = dataclasses.make_dataclass(name, fields, kw_only=True)
+    made.__module__ = "builtins"  # no source file, where tyro would search for docstrings: slow
+    return made
 
 
 def flat(flags: Any) -> dict[str, Any]:
