@@ -21,7 +21,7 @@ class FairConfig(SearchConfig):
     """FairDARTS in DARTS' space."""
 
     preset: Literal["digits"] = "digits"
-    """digits: a few minutes on two CPU cores."""
+    """digits: a small supernet."""
 
 
 PRESETS = {

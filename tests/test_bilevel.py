@@ -250,6 +250,11 @@ def opened(folder, monkeypatch, batch_size, **changes):
     return opening.open_search(config, "m")[3]
 
 
+def test_shared_images_train_weights_and_architecture(tmp_path, monkeypatch):
+    split = opened(tmp_path / "run", monkeypatch, 40, split="shared")
+    assert split.images == 40 and torch.equal(split.train, split.valid)
+
+
 @pytest.mark.parametrize(("shares", "parts"), [((None, None), (20, 20)), ((0.6, 0.2), (24, 8))])
 def test_the_smaller_part_has_at_least_one_batch(tmp_path, monkeypatch, shares, parts):
     changes = dict(zip(("train_share", "valid_share"), shares, strict=True))

@@ -96,6 +96,10 @@ BAD_SEARCHES = {
         lambda d: ["--dataset", "folder", "--image-size", 3], "--image-size 3: must be 4 or more"
     ),
     "workers": (lambda d: ["--workers", -1], "--workers -1: must be 0"),
+    "shared shares": (
+        lambda d: ["--split", "shared", "--train-share", 0.5, "--valid-share", 0.5],
+        "--split shared, --train-share: .* drop one",
+    ),
     "one share": (lambda d: ["--train-share", 0.1], "--train-share, --valid-share: give both"),
     "shares": (
         lambda d: ["--train-share", 0.6, "--valid-share", 0.5],

@@ -25,7 +25,7 @@ from builders import (
 )
 from common.draw.cell import cells_figure
 from common.draw.search import architecture_figure, measures_figure
-from common.files import json_lines
+from common.files import json_lines, json_object
 from common.networks.genotype import OWN_OPS, FixedCell, Op, load
 from common.networks.network import Network
 from common.networks.ops import register
@@ -293,6 +293,20 @@ RECORDED = {  # what else a method's run records
     "itnas": transitions_of_itnas,
     "fair_darts": gates_of_fair_darts,
 }  # fmt: skip
+
+
+def test_a_search_of_one_level(tmp_path, command):
+    """DrNAS with both gradients of each batch, which all images are drawn for."""
+    before, _, after = drnas()[0].partition(" " * 16 + "trainer.arch_step(valid)\n")
+    file = tmp_path / "one_level.py"
+    file.write_text(before + after.replace("weight_step", "joint_step"))
+    status, _, err = command(file, *TINY, "--split", "shared", "--output", tmp_path / "run")
+    assert status == 0, err
+    split, genotype = json_object(tmp_path / "run" / "split.json"), load(tmp_path / "run")
+    assert split["train"] == split["valid"] == list(range(128))
+    assert genotype.provenance["images"] == 128
+    first, last = json_lines(tmp_path / "run" / "architecture.jsonl")
+    assert first["parameters"] != last["parameters"]
 
 
 @pytest.mark.parametrize("method", RUNS)

@@ -1,5 +1,6 @@
 """Two processes on a CPU."""
 
+import pytest
 import torch
 
 from builders import ROOT, SEARCH, TINY_SEARCH, launch

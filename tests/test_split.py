@@ -32,6 +32,12 @@ def test_parts_are_disjoint_and_a_random_choice_by_seed(make, sizes):
     assert make(0).to_json() == split.to_json() != make(1).to_json()
 
 
+def test_shared_images_are_in_both_parts():
+    split = Split.shared(5)
+    assert split.train.tolist() == split.valid.tolist() == [0, 1, 2, 3, 4]
+    assert split.images == 5 and Split.halves(5, 0).images == 4
+
+
 @pytest.mark.parametrize("count", [100, 101])
 def test_a_held_out_half_is_the_half_of_a_search(count):
     """So a retraining can train on the images that trained the search's weights."""

@@ -1,4 +1,4 @@
-"""Split images in two: one part trains the weights, the other the architecture (or validates)."""
+"""Two parts of the images: one trains the weights, the other the architecture (or validates)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from common.errors import InputError
 
 @dataclass(frozen=True)
 class Split:
-    """Two disjoint parts of a data set.
+    """Two parts of a data set, disjoint unless they are shared.
 
     Attributes:
         train: int64 indices; they train the weights.
@@ -35,6 +35,16 @@ class Split:
         """
         order = torch.randperm(count, generator=generator_of(seed, "split"))
         return cls(order[: count // 2].clone(), order[count // 2 : 2 * (count // 2)].clone())
+
+    @classmethod
+    def shared(cls, count: int) -> Split:
+        """All images in both parts, as one-level searches train weights and architecture."""
+        return cls(torch.arange(count), torch.arange(count))
+
+    @property
+    def images(self) -> int:
+        """The number of different images in the parts."""
+        return len(torch.cat((self.train, self.valid)).unique())
 
     @classmethod
     def per_class(

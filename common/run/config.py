@@ -200,6 +200,9 @@ class SearchConfig(RunConfig):
     """L2 penalty of the architecture parameters, added to the gradient."""
     arch_grad_clip: Annotated[float, Between(0, 1e9)] = 0.0
     """Clip the norm of the architecture gradient; 0: off."""
+    split: Literal["halves", "shared"] = "halves"
+    """halves: one half of the training images for the weights, the other for the architecture;
+    shared: all images for both, so that validation measures images that were trained on."""
     train_share: Annotated[float | None, Between(0, 1)] = None
     """Share of each class's training images for the weights; by default one half."""
     valid_share: Annotated[float | None, Between(0, 1)] = None
@@ -241,6 +244,8 @@ class SearchConfig(RunConfig):
         shares = self.train_share, self.valid_share
         if (shares[0] is None) != (shares[1] is None):
             raise InputError("--train-share, --valid-share: give both or neither")
+        if shares[0] is not None and self.split == "shared":
+            raise InputError("--split shared, --train-share: all images are shared; drop one")
         if shares[0] is not None and sum(shares) > 1:
             raise InputError(
                 f"--train-share {shares[0]}, --valid-share {shares[1]}: their sum must be at most 1"

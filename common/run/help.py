@@ -21,8 +21,8 @@ GROUPS = {
     "Run": "output resume extend_epochs seed threads checkpoint_steps log_with compile",
     "Data": "dataset data_root image_size limit_images table held_out held_out_share test_split "
             "crop_padding flip cutout color_jitter workers accept_images",
-    "Search": "train_share valid_share arch_learning_rate arch_beta1 arch_beta2 arch_weight_decay "
-              "arch_grad_clip cut_accuracy cut_steps hessian stop_on_collapse",
+    "Search": "split train_share valid_share arch_learning_rate arch_beta1 arch_beta2 "
+              "arch_weight_decay arch_grad_clip cut_accuracy cut_steps hessian stop_on_collapse",
     "Weights": "epochs batch_size accumulate optimizer learning_rate learning_rate_min "
                "learning_rate_warmup schedule momentum weight_decay grad_clip drop_path "
                "auxiliary_weight label_smoothing ema_decay bptt bptt_deviation slowness trigger "

@@ -335,7 +335,7 @@ class BilevelTrainer(ImageLoop):
         provenance = {
             "method": self.run.method, "dataset": config.dataset, "seed": config.seed,
             **config.provenance(), **recorded(config.operations), "epochs": config.epochs,
-            "images": len(self.split.train) + len(self.split.valid), "commit": self.run.commit,
+            "images": self.split.images, "commit": self.run.commit,
         }
         return Genotype(name, self.supernet.derive(), provenance)
 
@@ -388,14 +388,13 @@ class BilevelTrainer(ImageLoop):
             genotype, config.channels, config.cells, self.supernet.classifier.out_features,
             images, labels,
         )
-        count = len(self.split.train) + len(self.split.valid)
         command = ["python", "evaluate/train.py", "--genotype", str(self.run.folder)]
         command += flag_words(config.operations)
         scale = f"--channels {config.channels} --cells {config.cells} --epochs {SHORT}"
         paper = " --preset cifar10" if config.dataset == "digits" else ""
         self.run.say(
             f"next: {shlex.join(command)} {scale}\n"
-            f"      (about {in_words(each * count * SHORT)} here, plus start-up)\n"
+            f"      (about {in_words(each * self.split.images * SHORT)} here, plus start-up)\n"
             f"or, by the paper's recipe: {shlex.join(command)}{paper}"
         )
 

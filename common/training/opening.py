@@ -59,11 +59,13 @@ def table_of(config: RunConfig) -> Table | None:
 
 
 def split_of(config: RunConfig, images: Images) -> Split:
-    """Split the training images between weights and architecture.
+    """The training images of the weights and those of the architecture.
 
     Raises:
         InputError: see `Split.per_class`.
     """
+    if isinstance(config, SearchConfig) and config.split == "shared":
+        return Split.shared(len(images))
     if isinstance(config, SearchConfig) and config.train_share is not None:
         return Split.per_class(images, (config.train_share, config.valid_share), config.seed)
     return Split.halves(len(images), config.seed)
