@@ -18,18 +18,13 @@ import torch  # isort: skip
 
 @dataclass(frozen=True)
 class FairConfig(SearchConfig):
-    """FairDARTS in DARTS' space."""
-
     preset: Literal["digits"] = "digits"
     """digits: a small supernet."""
 
 
-PRESETS = {
-    "digits": FairConfig(
-        dataset="digits", epochs=6, channels=8, cells=4, crop_padding=1, flip=False,
-        learning_rate=0.1, arch_learning_rate=0.1, arch_weight_decay=0.0, cut_accuracy="batch",
-    ),
-}  # fmt: skip
+DIGITS = FairConfig(
+    dataset="digits", channels=8, cells=4, crop_padding=1, flip=False, arch_learning_rate=0.1
+)
 
 
 class FairSuperNet(SuperNet):
@@ -50,18 +45,16 @@ class FairSuperNet(SuperNet):
     @torch.no_grad()
     def derive(self):
         """Gates above the threshold, at most two edges a node; of an edge its largest gate."""
-        cells = {}
+        cells, nodes = {}, tuple(range(2, 2 + self.nodes))
         for kind in self.kinds:
-            gate, column = self.mix(kind).op.cpu().max(-1)
-            edges = []
-            for node in range(2, 2 + self.nodes):
-                rows = [row for row, (_, j) in enumerate(self.edges) if j == node]
-                rows = sorted(rows, key=lambda row: -gate[row].item())[:2]
-                edges += [
-                    Edge(self.edges[row][0], node, Op(self.candidates[column[row]]))
-                    for row in rows if gate[row] > self.threshold
-                ]
-            cells[kind] = Cell(2, tuple(edges), tuple(range(2, 2 + self.nodes)))
+            gates, columns = self.mix(kind).op.cpu().max(-1)
+            every = sorted(zip(gates.tolist(), columns.tolist(), self.edges, strict=True))[::-1]
+            edges = [
+                Edge(edge[0], node, Op(self.candidates[column])) for node in nodes
+                for gate, column, edge in [one for one in every if one[2][1] == node][:2]
+                if gate > self.threshold
+            ]
+            cells[kind] = Cell(2, tuple(edges), nodes)
         return cells
 
 
@@ -80,4 +73,4 @@ def search(config):
 
 if __name__ == "__main__":
     with errors_are_messages():
-        search(parse(PRESETS, "fair_darts", sys.argv[1:], __doc__))
+        search(parse({"digits": DIGITS}, "fair_darts", sys.argv[1:], __doc__))

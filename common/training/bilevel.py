@@ -171,7 +171,7 @@ class BilevelTrainer(ImageLoop):
         """A step of both optimizers from one pass: single-level search, by `arch_loss`.
 
         Args:
-            batch: of training images; validation images then only measure.
+            batch: of training images; with `--split shared` of all.
             **given: see `SuperNet.mixes`.
         """
         of, count = self.supernet.arch_loss, len(self.weights)
