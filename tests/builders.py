@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -135,6 +136,19 @@ def assert_refused(result, message, output=None):
     assert "Traceback" not in err and len(err.strip().splitlines()) <= 12
     assert re.search(message, err), err
     assert output is None or not output.exists()
+
+
+def signal_in(monkeypatch, owner, name, number=signal.SIGTERM, call=1):
+    """Send this process a signal at the start of a function's n-th call."""
+    original, calls = getattr(owner, name), []
+
+    def signalled(*arguments, **given):
+        calls.append(name)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*arguments, **given)
+
+    monkeypatch.setattr(owner, name, signalled)
 
 
 def interrupt_after(saves, start):

@@ -21,6 +21,7 @@ from builders import (
     launch,
     make_imagenet_folder,
     metrics_of,
+    signal_in,
 )
 from common.errors import InputError, errors_are_messages
 from common.run.config import saved
@@ -149,19 +150,6 @@ def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_pa
         config = json.loads((folder / "config.json").read_text())
         assert config["threads"] == len(os.sched_getaffinity(0))  # as torch reports it
     assert_same_search(*runs)
-
-
-def signal_in(monkeypatch, owner, name, number=signal.SIGTERM, call=1):
-    """Send this process a signal at the start of a function's n-th call."""
-    original, calls = getattr(owner, name), []
-
-    def signalled(*arguments, **given):
-        calls.append(name)
-        if len(calls) == call:
-            os.kill(os.getpid(), number)
-        return original(*arguments, **given)
-
-    monkeypatch.setattr(owner, name, signalled)
 
 
 def test_signals_at_every_kind_of_moment_lose_no_step(finished_search, tmp_path, command):

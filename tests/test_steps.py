@@ -1,6 +1,7 @@
 """What every step of a loop is given: the network's mode, its draws, gradients of all processes."""
 
 import dataclasses
+import signal
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from builders import (
     make_recurrent_trainer,
     make_retrainer,
     make_search_trainer,
+    signal_in,
     snapshot,
     spread,
 )
@@ -328,16 +330,25 @@ BEGUN = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def flags_of(tmp_path):
+    """The flags of a script of `BEGUN`, with what they need in place."""
+    def of(script):
+        if script != "evaluate/detect.py":
+            return BEGUN[script]
+        pytest.importorskip("pycocotools")
+        make_coco(tmp_path / "coco", train=16, valid=2)
+        return [*BEGUN[script], "--data-root", tmp_path / "coco"]
+
+    return of
+
+
 @pytest.mark.parametrize("script", BEGUN)
 def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
-    script, tmp_path, command, monkeypatch
+    script, flags_of, tmp_path, command, monkeypatch
 ):
     """And an architecture's noise; for many trainings in one run see `test_training.py`."""
-    networks, flags = [], BEGUN[script]
-    if script == "evaluate/detect.py":
-        pytest.importorskip("pycocotools")
-        make_coco(tmp_path / "coco", train=8, valid=2)
-        flags = [*flags, "--data-root", tmp_path / "coco"]
+    networks, flags = [], flags_of(script)
 
     def stop(loop, until=None):
         networks.append(torch.cat([p.detach().flatten() for p in loop.network.parameters()]))
@@ -350,3 +361,24 @@ def test_initial_weights_are_the_seeds_whatever_was_drawn_before(
         status, _, err = command(script, *flags, "--seed", seed, "--output", output)
         assert status == 0, err
     assert torch.equal(networks[0], networks[1]) and not torch.equal(networks[1], networks[2])
+
+
+# ------------------------------------------------------------------------------------- its signals
+
+
+@pytest.mark.parametrize("script", [
+    name for name in BEGUN if not name.startswith(("gdas/search", "edas", "itnas", "common"))
+])  # fmt: skip  # one of the image searches: their loop is one
+def test_a_signal_ends_every_command_after_the_step_and_its_line_goes_on(
+    script, flags_of, tmp_path, command
+):
+    line = [script, *flags_of(script), "--output", tmp_path / "run"]
+    expected = ""
+    for number, step in ((signal.SIGTERM, 1), (signal.SIGUSR1, 2)):
+        with pytest.MonkeyPatch.context() as patch:
+            signal_in(patch, Loop, "_save_within", number)
+            status, out, err = command(*line)
+        assert status == 75, out + err
+        assert f"{number.name} after epoch 1, step {step}, all saved; to continue: " in err
+        assert expected in out
+        expected = "resuming at epoch 1, step 2"
