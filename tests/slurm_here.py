@@ -20,7 +20,7 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "setpriv", "unshare")
 # Each daemon has a PID namespace: whatever it has started, jobs too, dies with it, and it with us.
 OWN = "setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount-proc".split()
-# The node claims more cores than there may be.
+# The node claims more cores and memory than there may be.
 CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -30,7 +30,11 @@ AuthInfo=socket={folder}/munge.socket
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=2000
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherParams=OverMemoryKill
+JobAcctGatherFrequency=task=1
 ReturnToService=2
 SlurmUser={user}
 SlurmdUser={user}
@@ -41,7 +45,7 @@ SlurmdSpoolDir={folder}/spool
 StateSaveLocation={folder}/state
 SchedulerParameters=sched_interval=1,sched_min_interval=10000
 KillWait=5
-NodeName={host} NodeAddr=127.0.0.1 Port={node} CPUs=8 RealMemory=1000 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 Port={node} CPUs=8 RealMemory=16000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 

@@ -56,8 +56,12 @@ def queue():
 
 
 def requeue(number):
-    """Slurm starts a requeued job after two minutes, this one at once."""
     subprocess.run(["scontrol", "requeue", number], check=True)
+    again(number)
+
+
+def again(number):
+    """Slurm starts a requeued job after two minutes, this one at once."""
     state = ["squeue", "--noheader", "--format=%T", "--jobs", number]
     while slurm_here.ask(state) != "PENDING":
         time.sleep(0.1)
@@ -188,6 +192,51 @@ def test_jobs_that_slurm_ends_fail_with_its_words(cluster, tmp_path, monkeypatch
         time.sleep(0.05)
     assert ended == [sleep]
     assert "Slurm no longer lists job 999999" in sleep.why.splitlines()[-1]
+
+
+def ended(executor):
+    """The job that ends first."""
+    while not (jobs := executor.poll()):
+        time.sleep(0.1)
+    return jobs[0]
+
+
+def test_a_job_that_takes_too_much_memory_fails_with_slurms_words(cluster, tmp_path):
+    hungry = ("-c", "import time; taken = bytearray(300 * 2**20); time.sleep(60)")
+    executor = SlurmExecutor(1, None, "--mem 100M", None)
+    executor.submit(Job("hungry", "x", 0, hungry, (), tmp_path / "hungry"))
+    job = ended(executor)
+    assert job.state == "failed" and "Exceeded job memory limit" in job.why
+
+
+def test_a_node_that_fails_costs_the_time_since_the_last_checkpoint(cluster, tmp_path):
+    """Slurm starts the job again, and it is the same job."""
+    program = (
+        "import pathlib, sys, time; sys.argv = sys.argv[-1:]; folder = pathlib.Path(sys.argv[0]);"
+        "begun = folder.exists(); folder.mkdir(exist_ok=True); print('begun', flush=True);"
+        "time.sleep(0 if begun else 60); (folder / 'result.json').write_text('{}')"
+    )
+    job = Job("node", "x", 0, ("-c", program), (), tmp_path / "node")
+    executor = SlurmExecutor(1, None, "", None)
+    executor.submit(job)
+    (number,) = executor.jobs
+    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    node = slurm_here.ask(["sinfo", "--noheader", "--format=%N"]).strip()
+    down = ["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"]
+    subprocess.run(down, check=True)
+    again(number)
+    assert ended(executor) == job and job.state == "done", job.why
+    assert "NODE FAILURE" in job.log.read_text() and "start 2" in job.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_job_that_ignores_its_time_limit_fails_with_slurms_word(cluster, tmp_path):
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(300)"
+    executor = SlurmExecutor(1, None, "--time 1", None)
+    executor.submit(Job("deaf", "x", 0, ("-c", deaf), (), tmp_path / "deaf"))
+    job = ended(executor)
+    assert job.state == "failed" and job.why.endswith("ended as TIMEOUT")
+    assert "DUE TO TIME LIMIT" in job.why
 
 
 def test_a_job_near_its_time_limit_requeues_itself(cluster, tmp_path):
