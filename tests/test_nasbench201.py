@@ -17,7 +17,7 @@ from common.draw.cell import cells_figure
 from common.errors import InputError
 from common.networks.complexity import Setting, complexity
 from common.networks.formats import topology_text
-from common.networks.genotype import json_text, load, parse
+from common.networks.genotype import json_text, load, parse, save
 from common.networks.nasbench201 import NASBENCH201
 from common.networks.network import Network
 from common.networks.table import HEADER, read_table
@@ -25,8 +25,8 @@ from common.run.cli import parse as parse_flags
 from common.supernet.equation_form import EquationSuperNet
 from common.supernet.measures import cuts
 from common.supernet.supernet import SuperNet
-from comparison.conduct import report_known
-from comparison.planned import jobs_of, searches_of_jobs
+from comparison.conduct import report_jobs
+from comparison.planned import jobs_of
 from comparison.settings import CompareConfig
 from edas import config as edas
 from edas.equation_form import EquationEDAS
@@ -307,7 +307,9 @@ def test_the_recipe_is_the_benchmarks():
 # ---------------------------------------------------------------------------------- the comparison
 
 
-def test_a_comparison_shows_true_accuracies_beside_those_of_all_cells(table, tmp_path, capsys):
+def test_a_comparison_shows_true_accuracies_beside_those_of_all_cells(
+    table, tmp_path, capfd, command
+):
     """Of run folders as searches write them; the last one has not finished."""
     config = CompareConfig(
         ("darts", "random"), output=str(tmp_path), seeds=2, preset="digits", search_epochs=2,
@@ -322,18 +324,20 @@ def test_a_comparison_shows_true_accuracies_beside_those_of_all_cells(table, tmp
     known, last = read_table(str(table)), {}
     for n, job in enumerate(jobs[:-1]):
         job.folder.mkdir(parents=True)
-        lines = [known.of(random_genotype(3, n, k, NASBENCH201)) for k in range(2)]
-        last.setdefault(job.label, []).append(lines[-1]["true_cifar10"])
-        about = {"method": "darts" if job.label == "darts" else "random_search", "seed": job.seed}
+        cells = [random_genotype(3, n, k, NASBENCH201) for k in range(2)]
+        last.setdefault(job.label, []).append(known.of(cells[-1])["true_cifar10"])
+        method = "darts" if job.label == "darts" else "random_search"
+        about = {"method": method, "seed": job.seed, "space": "nasbench201", "dataset": "digits"}
         (job.folder / "config.json").write_text(json.dumps(about))
-        result = {"search_seconds": 5.0, **(lines[-1] if job.label == "random" else {})}
-        (job.folder / "result.json").write_text(json.dumps(result))
+        (job.folder / "result.json").write_text(json.dumps({"search_seconds": 5.0}))
+        save(cells[-1], job.folder / "genotype.json")
         if job.label == "darts":
-            lines = [json.dumps({"epoch": e, **line}) + "\n" for e, line in enumerate(lines, 1)]
-            (job.folder / "metrics.jsonl").write_text("".join(lines))
-    report_known(config, searches_of_jobs(jobs), tmp_path)
+            lines = [{"epoch": e, "genotype": cell.to_json()} for e, cell in enumerate(cells, 1)]
+            text = "".join(f"{json.dumps(line)}\n" for line in lines)
+            (job.folder / "genotypes.jsonl").write_text(text)
+    report_jobs(config, jobs, tmp_path)
     page = (tmp_path / "true_accuracy.md").read_text()
-    assert page in capsys.readouterr().out
+    assert page in capfd.readouterr().out
     cells = [line.split(" | ") for line in page.splitlines() if " | " in line]
     rows = {label: values for label, *values in cells}
     mean, sd = statistics.fmean(last["darts"]), statistics.stdev(last["darts"])
@@ -347,6 +351,15 @@ def test_a_comparison_shows_true_accuracies_beside_those_of_all_cells(table, tmp
     lines = (tmp_path / "true_accuracy.csv").read_text().splitlines()
     assert len(lines) == 1 + 4 + 2 + 1  # darts' epochs and ends, random's end
     assert (tmp_path / "true_accuracy.svg").is_file()
+
+    runs = ["--runs", str(tmp_path), "--output", str(tmp_path / "again")]
+    known = ["--space", "nasbench201", "--table", str(table)]
+    assert command("evaluate/compare.py", *runs, *known)[0] == 0
+    table_of = [line for line in page.splitlines() if line.startswith("| ")]
+    again = (tmp_path / "again" / "true_accuracy.md").read_text()
+    assert [line for line in again.splitlines() if line.startswith("| ")] == table_of
+    refused = command("evaluate/compare.py", *runs)
+    assert_refused(refused, "searched in the space nasbench201, not darts; .* --table FILE")
 
 
 @pytest.mark.parametrize(("flags", "message"), [

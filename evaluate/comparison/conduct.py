@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import shlex
 import sys
@@ -71,18 +72,30 @@ def read(config: CompareConfig) -> None:
         raise InputError(
             f"--runs {' '.join(config.runs)}: no folder of a finished search among them{reasons}"
         )
+    for one in results:
+        if (space := one.search.config.get("space", "darts")) != config.space:
+            told = f"--space {space}" + (" --table FILE" if space != "darts" else "")
+            raise InputError(
+                f"--runs {one.search.folder}: searched in the space {space}, not {config.space}; "
+                f"compare such runs with {told}, and no others"
+            )
     budget = (
         "Existing run folders. The searches' flags, which change their presets, are below; all "
         "settings of a run are in its config.json, the papers' in the README of each method."
     )
     folder = Path(config.output).resolve() if config.output else None
-    report(Plan(budget, flags_given(results)), results, random, left, folder)
+    plan = Plan(budget, flags_given(results))
+    if config.space == "darts":
+        report(plan, results, random, left, folder)
+    else:
+        known = [dataclasses.replace(one, failure="") for one in results]  # none is retrained
+        report_known(plan, known, left, config.table, folder)
 
 
 def report_jobs(config: CompareConfig, jobs: Sequence[Job], folder: Path) -> None:
     """Report what the jobs of a comparison have finished so far."""
     if config.space != "darts":
-        report_known(config, searches_of_jobs(jobs), folder)
+        report_known(plan_of(config), searches_of_jobs(jobs), [], config.table, folder)
         return
     results, random = results_of_jobs(jobs)
     left = [
@@ -126,23 +139,29 @@ def report(
         print(f"{folder}: comparison.json, comparison.csv, comparison.md, report.html")
 
 
-def report_known(config: CompareConfig, results: Sequence[Result], folder: Path) -> None:
-    """Print and write the report of searches whose cells' accuracies are known.
+def report_known(
+    plan: Plan, results: Sequence[Result], left: Sequence[LeftOut], table: str,
+    folder: Path | None,
+) -> None:  # fmt: skip
+    """Print the report of searches whose cells' accuracies are known, and write it.
 
     Raises:
         InputError: the runs cannot be compared.
     """
     from comparison import true_accuracy
 
-    plan = plan_of(config)
     command = shlex.join(["python", "evaluate/compare.py", *sys.argv[1:]])
     texts = [f"`{command}`", plan.budget, *plan.changes, *check(results, [])]
-    on = config.dataset if config.dataset in DATASETS else "cifar10"
     measured = [Measured(result, {}) for result in results if not result.failure]
-    made = true_accuracy.known(results, read_table(config.table), on, texts, provenance(measured))
+    searched = {one.result.search.config.get("dataset") for one in measured}
+    on = next((name for name in DATASETS if searched == {name}), "cifar10")
+    about = provenance(measured)
+    made = true_accuracy.known(results, left, read_table(table), on, texts, about)
     print(f"\n{true_accuracy.markdown(made)}")
-    true_accuracy.write(made, folder)
-    print(f"{folder}: true_accuracy.md, .json, .csv and .svg")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        true_accuracy.write(made, folder)
+        print(f"{folder}: true_accuracy.md, .json, .csv and .svg")
 
 
 def plan_of(config: CompareConfig) -> Plan:

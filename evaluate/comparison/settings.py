@@ -90,10 +90,10 @@ class CompareConfig(Execution):
         Raises:
             InputError: naming the flag.
         """
+        self._check_space()
         if self.runs:
             return
         check_bounds(self)
-        self._check_space()
         self.check_execution()
         names = self.names()
         check_candidates(self.candidates, self.search_budget().channels, self.operations)

@@ -24,6 +24,7 @@ from common.draw.cell import INK, QUIET, STYLE
 from common.draw.pictures import save_figure
 from common.draw.search import epoch_axis
 from common.files import write_whole
+from common.networks.genotype import parse
 from common.networks.table import DATASETS, Table
 from comparison.charts import looks
 from comparison.paired import pairs, preamble, sentence
@@ -78,13 +79,14 @@ class Known:
 
 
 def known(
-    results: Sequence[Result], table: Table, on: str, texts: Sequence[str],
-    provenance: Mapping[str, Any],
+    results: Sequence[Result], left: Sequence[LeftOut], table: Table, on: str,
+    texts: Sequence[str], provenance: Mapping[str, Any],
 ) -> Known:
     """Collect the report of finished and unfinished searches.
 
     Args:
         results: searches; one with a failure is left out.
+        left: what else is left out.
         table: of all cells.
         on: whose accuracies are drawn and tested.
         texts: what was run.
@@ -92,27 +94,30 @@ def known(
     """
     done = [result for result in results if not result.failure]
     labels = dict.fromkeys(result.label for result in done)
-    rows = [_row(label, [r for r in done if r.label == label], on) for label in labels]
+    rows = [_row(label, [r for r in done if r.label == label], table, on) for label in labels]
     rows.sort(key=lambda row: -row.of[f"true_{on}"].mean)
     tested = pairs({row.label: row.of[f"true_{on}"].values for row in rows})
     space = {
         name: (statistics.fmean(column), statistics.pstdev(column), column[-1])
         for name, column in table.sorted.items()
     }
-    left = [LeftOut(f"{r.label}, seed {r.seed}", r.failure) for r in results if r.failure]
-    said = [*texts, preamble(tested), *map(sentence, tested)]
-    return Known(on, rows, table.sorted[on], space, said, left, provenance)
+    failed = [LeftOut(f"{r.label}, seed {r.seed}", r.failure) for r in results if r.failure]
+    said = [*texts, preamble(tested), "\n".join(f"* {sentence(pair)}" for pair in tested)]
+    return Known(on, rows, table.sorted[on], space, said, [*failed, *left], provenance)
 
 
-def _row(label: str, own: Sequence[Result], on: str) -> Row:
+def _row(label: str, own: Sequence[Result], table: Table, on: str) -> Row:
     last, curves = {}, {}
     for result in own:
-        lines, found = result.search.lines("metrics.jsonl"), result.search.result
-        last[result.seed] = {**(lines[-1] if lines else {}), **found}
-        curves[result.seed] = {line["epoch"]: line[f"true_{on}"] for line in lines}
+        seconds = result.search.result["search_seconds"]
+        last[result.seed] = {**table.of(result.search.genotype), "search_seconds": seconds}
+        curves[result.seed] = {
+            line["epoch"]: table.of(parse(json.dumps(line["genotype"])))[f"true_{on}"]
+            for line in result.search.lines("genotypes.jsonl")
+        }
     names = [f"{what}_{name}" for what in ("true", "rank") for name in DATASETS]
     of = {
-        name: mean_of({seed: line.get(name) for seed, line in last.items()})
+        name: mean_of({seed: line[name] for seed, line in last.items()})
         for name in (*names, "search_seconds")
     }
     epochs = sorted({epoch for curve in curves.values() for epoch in curve})
