@@ -70,10 +70,12 @@ class EDASConfig(SpaceFlags, SearchConfig):
             candidates = list(candidates)
         return {"variant": self.variant, "candidates": candidates}
 
+    def operation_names(self) -> tuple[str, ...] | None:
+        return self.candidates if isinstance(self.candidates, tuple) else None
+
     def check(self) -> None:
         super().check()
-        names = self.candidates if isinstance(self.candidates, tuple) else None
-        check_candidates(names, self.channels, self.operations)
+        check_candidates(self.operation_names(), self.channels, self.operations)
         if self.decayed != "all" and not (self.arch_weight_decay and self.decay_epochs):
             raise InputError(
                 f"--decayed {self.decayed}: nothing decays; use --variant edas-inv, and "

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import InputError
 from common.networks.fits import check_own
-from common.networks.genotype import Op
+from common.networks.genotype import OWN_OPS, Op
 from common.run.config import SearchConfig
 from common.run.flags import Between
 from pr_darts.cycles import check
@@ -76,6 +76,11 @@ class PRDARTSConfig(SearchConfig):
             InputError: an operation is unknown.
         """
         return [candidate(name) for name in self.candidates]
+
+    def operation_names(self) -> tuple[str, ...] | None:
+        """Only a user's own; `check` knows the others, which are named with their sizes."""
+        own = tuple(op.name for op in self.first() if op.name in OWN_OPS)
+        return own or None
 
     def least_size(self) -> tuple[float, float]:
         """See `SearchConfig.least_size`; what the candidates are is free but for a convolution."""

@@ -250,6 +250,13 @@ def opened(folder, monkeypatch, batch_size, **changes):
     return opening.open_search(config, "m")[3]
 
 
+@pytest.mark.parametrize("names", [("skip_connect", "skip_connect"), ("none",), ("no_such_op",)])
+def test_candidates_of_a_method_of_ones_own_are_checked_first(tmp_path, monkeypatch, names):
+    with pytest.raises(InputError, match=f"--candidates {' '.join(names)}: "):
+        opened(tmp_path / "run", monkeypatch, 4, candidates=names)
+    assert not (tmp_path / "run").exists()
+
+
 def test_shared_images_train_weights_and_architecture(tmp_path, monkeypatch):
     split = opened(tmp_path / "run", monkeypatch, 40, split="shared")
     assert split.images == 40 and torch.equal(split.train, split.valid)

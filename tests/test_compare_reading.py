@@ -212,6 +212,25 @@ def test_unfair_comparisons_are_refused(read, tmp_path, what):
     assert not (tmp_path / "report" / "comparison.json").exists()
 
 
+def test_runs_from_before_a_flag_are_those_of_its_default(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80)
+    pair(tmp_path, "b", "darts", 1, 81)
+    file = tmp_path / "runs" / "b" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "split": "halves"}))
+    assert [row["label"] for row in read()["rows"]] == ["darts"]
+
+
+def test_one_level_searches_and_other_operations_are_noted(read, tmp_path):
+    pair(tmp_path, "a", "darts", 0, 80, recipe={"operations": {"file": "o.py", "sha256": "1"}})
+    pair(tmp_path, "b", "gdas", 0, 81, split="all images",
+         recipe={"operations": {"file": "o.py", "sha256": "2"}})  # fmt: skip
+    file = tmp_path / "runs" / "b" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "split": "shared"}))
+    notes = " ".join(read()["notes"])
+    assert "gdas searched with --split shared" in notes
+    assert "Retrainings have 2 different files of operations." in notes
+
+
 def test_allowed_differences_are_noted(read, tmp_path):
     pair(tmp_path, "a", "darts", 0, 80, commit="111111111")
     pair(tmp_path, "b", "gdas", 0, 81, device="gpu", recipe={"threads": 4})
@@ -262,7 +281,7 @@ def test_cells_dominated_by_skips_give_a_warning(read, tmp_path):
 
 
 def test_pr_darts_reports_its_discovered_operations(read, tmp_path):
-    pair(tmp_path, "a", "pr_darts", 0, 80)
+    pair(tmp_path, "a", "pr_darts", 0, 80, space="dl")  # a space of its own, in DARTS'
     file = tmp_path / "runs" / "a" / "result.json"
     own = {"discovered": {"normal": 15}, "discoverable": 35}
     file.write_text(json.dumps({**json.loads(file.read_text()), **own}))

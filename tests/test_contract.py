@@ -304,7 +304,7 @@ def test_a_search_of_one_level(tmp_path, command):
     assert status == 0, err
     split, genotype = json_object(tmp_path / "run" / "split.json"), load(tmp_path / "run")
     assert split["train"] == split["valid"] == list(range(128))
-    assert genotype.provenance["images"] == 128
+    assert genotype.provenance["images"] == 128 and genotype.provenance["split"] == "shared"
     first, last = json_lines(tmp_path / "run" / "architecture.jsonl")
     assert first["parameters"] != last["parameters"]
 

@@ -446,6 +446,7 @@ NODE = f"{EDGE}, ('none', 1)"
     (NASBENCH301.replace('normal_5": "2_3"', 'normal_5": "2"'), "inputs_node_normal_5"),
     (NASBENCH301.replace("inputs_node_reduce_4", "x"), "inputs_node_reduce_4"),
     (NASBENCH301.replace("edge_normal_12", "x"), "edge_normal_12"),
+    (NASBENCH301.replace("edge_normal_12", "edge_normal_99"), "edge_normal_99 is an edge of no"),
     (NASBENCH301.replace('"skip_connect"', '"hop"'), "hop"),
     ("Genotype(normal=" + "[" * 150 + "]" * 150 + ", normal_concat=[2])", "edge|normal"),
     ("Genotype(normal=" + "-" * 5000 + "1, normal_concat=[2])", "Genotype"),
@@ -497,6 +498,8 @@ SINGLE = replace(DRNAS["normal"], edges=DRNAS["normal"].edges[1:])
        "sep_conv_7x7") for form in ("naslib", "nasbench301")),
     *((form, load("gdas_rnn").cells, "no normal cell") for form in ("naslib", "nasbench301")),
     ("nasbench301", {"normal": DOUBLED}, "two edges from state 0"),
+    *((form, {"recurrent": load("gdas_rnn").cells["recurrent"], **DRNAS}, "cell beside the")
+      for form in WRITERS),
 ])  # fmt: skip
 def test_what_a_form_cannot_express_is_refused_by_name(form, change, named):
     cells = change if "recurrent" in change else {**DRNAS, **change}

@@ -43,6 +43,13 @@ def test_cut_to_cell_keeps_the_cells_operations_and_edges():
     assert cut.edge.tolist() == [1, 1, 0, 1, 1]  # a removed edge has no bypass either
 
 
+def test_an_edge_may_keep_several_operations():
+    """Each with weight 1."""
+    cell = Cell(2, (*CELL.edges, Edge(0, 2, Op("skip_connect"))), (2, 3))
+    cut = cut_to_cell(Mix(torch.rand(5, 8)), cell, EDGES, CANDIDATES)
+    assert cut.op[0].sum() == 2 and cut.edge.tolist() == [1, 1, 0, 1, 1]
+
+
 def test_kept_edge_weights_keep_their_ratios_and_their_sum():
     edge = torch.tensor([0.4, 0.6, 0.5, 0.2, 0.3])
     cut = cut_to_cell(Mix(torch.rand(5, 8), edge), CELL, EDGES, CANDIDATES)

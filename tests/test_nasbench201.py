@@ -362,6 +362,13 @@ def test_a_comparison_shows_true_accuracies_beside_those_of_all_cells(
     assert_refused(refused, "searched in the space nasbench201, not darts; .* --table FILE")
 
 
+def test_a_cell_of_other_operations_has_no_known_accuracy(table):
+    genotype = load(CELL)
+    cell = parse(json_text(genotype).replace("nor_conv_1x1", "sep_conv_3x3"))
+    with pytest.raises(InputError, match="--table: has no cell .*sep_conv_3x3"):
+        read_table(str(table)).of(cell)
+
+
 @pytest.mark.parametrize(("flags", "message"), [
     ({"space": "nasbench201"}, "--space nasbench201: add --table"),
     ({"table": "t.csv"}, "--table t.csv: only for --space nasbench201"),

@@ -20,6 +20,7 @@ from common.networks import timm_models  # noqa: F401  registers derived_nas
 from common.networks.complexity import SETTINGS, complexity, multiply_adds
 from common.networks.genotype import Cell, Edge, Genotype, Op, load
 from common.networks.ops import OWN_OPS, load_file, register
+from common.run.operations import recorded
 from comparison.planned import jobs_of
 from comparison.run_folders import found, results_of
 from comparison.settings import CompareConfig
@@ -66,6 +67,13 @@ def fresh(command):
 def written(path, text):
     path.write_text(text)
     return path
+
+
+def test_an_edited_file_changes_nothing_of_a_run_that_goes_on(tmp_path):
+    file = written(tmp_path / "my_ops.py", FILE)
+    record, builder = load_file(file), OWN_OPS[NAME]
+    file.write_text(f"{FILE}\nraise ValueError\n")
+    assert recorded(str(file)) == {"operations": record} and OWN_OPS[NAME] is builder
 
 
 def test_the_readmes_file_from_search_to_export(fresh, tmp_path, monkeypatch):

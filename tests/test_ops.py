@@ -222,6 +222,11 @@ def test_avoiding_strided_1x1_convolutions_changes_no_result(channels, size):
 # ------------------------------------------------------------------------------- own operations
 
 
+class View(nn.Module):
+    def forward(self, x):
+        return x.view(len(x), -1).view(x.shape)  # not of channels-last maps
+
+
 class InPlace(nn.Module):
     def forward(self, x):
         return x.relu_()
@@ -236,6 +241,8 @@ class InPlace(nn.Module):
     ("groups", lambda c, s, affine: nn.Conv2d(c, c, 1, s, groups=3), "groups with .*ValueError"),
     ("missing", lambda c, s, affine: None, "missing with .*AttributeError"),
     ("relu", lambda c, s, affine: InPlace(), "relu with .* changes its input; use inplace=False"),
+    ("drop", lambda c, s, affine: nn.Dropout2d(0.2, inplace=True), "drop with .* changes its inp"),
+    ("view", lambda c, s, affine: View(), "view with .*RuntimeError: view size"),
 ])  # fmt: skip
 def test_an_operation_that_cannot_run_is_an_error_that_names_it(
     name, builder, message, monkeypatch

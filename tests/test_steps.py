@@ -151,6 +151,23 @@ def test_the_arch_step_alone_adds_to_the_loss(tmp_path, accelerator, step):
     assert plain.meters["loss"].avg == penalised.meters["loss"].avg  # of the weight step
 
 
+class Idle(SuperNet):
+    """A parameter that its loss does not depend on, as an own operation may have."""
+
+    def __init__(self, **shape):
+        super().__init__(**shape)
+        self.idle = nn.Parameter(torch.ones(3))
+
+
+def test_second_order_takes_a_weight_without_a_gradient(tmp_path, accelerator):
+    trainers = [
+        after(tmp_path, accelerator, kind, lambda trainer, train, valid:
+              trainer.unrolled_arch_step(train, valid))[0] for kind in (SuperNet, Idle)
+    ]  # fmt: skip
+    for a, b in zip(*(trainer.arch for trainer in trainers), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-12)
+
+
 def test_a_joint_step_has_both_gradients_of_one_pass(tmp_path, accelerator, monkeypatch):
     alone = [
         after(tmp_path, accelerator, Penalised, lambda trainer, train, _, verb=verb: getattr(

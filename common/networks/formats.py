@@ -289,6 +289,8 @@ def _numbered(data: Mapping[str, Any], word: str) -> Content:
         if not re.fullmatch("[0-9]_[0-9]", str(inputs)) or not 0 <= sources[0] < sources[1] < node:
             raise InputError(f'{key} is {inputs!r}; give two smaller states, as "0_{node - 1}"')
         wanted |= {f"{PREFIX}edge_{word}_{first + source}": (node, source) for source in sources}
+    if further := [key for key in data if f"edge_{word}_" in str(key) and key not in wanted]:
+        raise InputError(f"{further[0]} is an edge of no node; see {PREFIX}inputs_node_{word}_...")
     for key in wanted:
         if not isinstance(data.get(key), str):
             raise InputError(f"{key} must name an operation, as its node has this edge")
@@ -340,8 +342,8 @@ def topology_text(cells: Mapping[str, Content]) -> str:
     """
     if "cell" not in cells:
         raise InputError(f"there is no cell of NAS-Bench-201 ({', '.join(cells)} only)")
-    edges = {(edge["from"], edge["to"]): edge["op"] for edge in cells["cell"]["edges"]}
-    last = max(target for _, target in edges)
+    edges = {(edge["from"], edge["to"]): edge["op"] for edge in _edges("cell", cells)}
+    last = max(cells["cell"]["output"])
     wanted = [[(source, target) for source in range(target)] for target in range(1, last + 1)]
     if len(cells["cell"]["edges"]) != len(edges) or set(edges) != set(sum(wanted, [])):
         raise InputError("the cell does not have one edge between all states")
@@ -423,6 +425,9 @@ def _edges(kind: str, cells: Mapping[str, Content]) -> list[Content]:
     """The edges of a searched cell that concatenates its nodes, operations by their names."""
     if kind not in cells:
         raise InputError(f"there is no {kind} cell ({', '.join(cells)} only)")
+    together = ("normal", "reduction") if kind in ("normal", "reduction") else (kind,)
+    if further := sorted(cells.keys() - set(together)):
+        raise InputError(f"there is a {further[0]} cell beside the {kind} one")
     cell = cells[kind]
     if "fixed" in cell:
         raise InputError(f"the {kind} cell is a fixed one ({cell['fixed']})")

@@ -10,6 +10,8 @@ network runs them.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import re
 from collections.abc import Callable, Iterable
 
@@ -104,23 +106,27 @@ def try_own(names: Iterable[str], channels: int, *, search: bool) -> None:
 
 
 def _own(name: str, channels: int, stride: int, affine: bool) -> nn.Module:
-    """A registered operation, tried once on an odd and an even size."""
+    """A registered operation, tried once on odd and even sizes, in both modes and formats."""
     wrong = f"operation {name} with {channels} channels and stride {stride}: "
     if (file := file_of(name)) is not None:
         wrong = f"--operations {file}: {wrong}"
     try:
-        module = OWN_OPS[name](channels, stride, affine).eval()  # keeps running statistics
-        for side in (7, 8):
-            x = torch.zeros(2, channels, side, side)
-            version, end = x._version, -(-side // stride)
-            with torch.no_grad():
-                y = module(x)
-            if y.shape != (2, channels, end, end):
-                raise InputError(
-                    f"{wrong}maps {[*x.shape]} to {[*y.shape]}; must give {[2, channels, end, end]}"
-                )
-            if x._version != version:
-                raise InputError(f"{wrong}changes its input; use inplace=False")
+        module = OWN_OPS[name](channels, stride, affine)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            for side, training in itertools.product((7, 8), (False, True)):
+                tried = copy.deepcopy(module).train(training)  # the module keeps its statistics
+                x = torch.zeros(2, channels, side, side)
+                if training:
+                    x = x.to(memory_format=torch.channels_last)
+                version, end = x._version, -(-side // stride)
+                y = tried(x)
+                if y.shape != (2, channels, end, end):
+                    raise InputError(
+                        f"{wrong}maps {[*x.shape]} to {[*y.shape]}; "
+                        f"must give {[2, channels, end, end]}"
+                    )
+                if x._version != version:
+                    raise InputError(f"{wrong}changes its input; use inplace=False")
     except InputError:
         raise
     except Exception as error:

@@ -43,9 +43,15 @@ class Table:
         return {name: sorted(column) for name, column in zip(DATASETS, columns, strict=True)}
 
     def of(self, genotype: Genotype) -> dict[str, float]:
-        """`true_<data set>`, percent, and `rank_<data set>`, 1 the best, of a genotype's cell."""
-        found = {}
-        top1 = self.top1[topology_text(genotype.to_json()["cells"])]
+        """`true_<data set>`, percent, and `rank_<data set>`, 1 the best, of a genotype's cell.
+
+        Raises:
+            InputError: it is none of the table's.
+        """
+        found, cell = {}, topology_text(genotype.to_json()["cells"])
+        if cell not in self.top1:
+            raise InputError(f"--table: has no cell {cell}")
+        top1 = self.top1[cell]
         for name, value in zip(DATASETS, top1, strict=True):
             better = len(self.top1) - bisect_right(self.sorted[name], value)
             found |= {f"true_{name}": value, f"rank_{name}": better + 1}

@@ -245,7 +245,10 @@ class SearchConfig(RunConfig):
         if (shares[0] is None) != (shares[1] is None):
             raise InputError("--train-share, --valid-share: give both or neither")
         if shares[0] is not None and self.split == "shared":
-            raise InputError("--split shared, --train-share: all images are shared; drop one")
+            raise InputError(
+                "--split shared: all images are shared, but there is a --train-share (of the "
+                "preset, if you gave none); use another preset, or leave the shares out"
+            )
         if shares[0] is not None and sum(shares) > 1:
             raise InputError(
                 f"--train-share {shares[0]}, --valid-share {shares[1]}: their sum must be at most 1"
@@ -268,9 +271,14 @@ class SearchConfig(RunConfig):
         edges = (self.nodes - 2) * (self.nodes + 1) / 2
         return (15 if self.static else 2.5) * edges, 8 * edges
 
+    def operation_names(self) -> tuple[str, ...] | None:
+        """`--candidates`, where these are names of operations; None: the method's own."""
+        return self.candidates
+
     def provenance(self) -> dict[str, Any]:
         """Settings that a genotype's provenance records."""
-        return {} if self.candidates is None else {"candidates": list(self.candidates)}
+        names = {} if self.candidates is None else {"candidates": list(self.candidates)}
+        return names if self.split == "halves" else {**names, "split": self.split}
 
 
 @dataclass(frozen=True)

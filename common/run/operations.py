@@ -18,6 +18,7 @@ from common.run.config import described
 
 OWN_OPS: dict[str, Callable] = {}  # name -> builder; `common.networks.ops.register` adds them
 _RUN: dict[str, tuple[str, Mapping[str, Callable]]] = {}  # SHA-256 -> a file's path, its OWN_OPS
+_RECORDS: dict[str, dict[str, str]] = {}  # path -> the record of what was run last
 
 
 def load_file(path: str | Path) -> dict[str, str]:
@@ -33,6 +34,7 @@ def load_file(path: str | Path) -> dict[str, str]:
             taken.
     """
     record, content = _read(path)
+    _RECORDS[str(path)] = record
     if record["sha256"] in _RUN and _RUN[record["sha256"]][1].items() <= OWN_OPS.items():
         return record
     before = dict(OWN_OPS)
@@ -67,8 +69,11 @@ def file_of(name: str) -> str | None:
 
 
 def recorded(path: str | None) -> dict[str, Any]:
-    """The entry of config.json and of a provenance for `--operations`; empty without the flag."""
-    return {} if path is None else {"operations": load_file(path)}
+    """The entry of config.json and of a provenance for `--operations`; empty without the flag.
+
+    It is of the content that was run, even if the file has been edited since.
+    """
+    return {} if path is None else {"operations": _RECORDS.get(path) or load_file(path)}
 
 
 def flag_words(path: str | None) -> list[str]:

@@ -43,7 +43,7 @@ def cut_to_cell(
     op = torch.zeros_like(mix.op)
     for edge in cell.edges:
         op[edges.index((edge.source, edge.target)), candidates.index(str(edge.op))] = 1
-    weight = op.sum(1)
+    weight = (op.sum(1) > 0).to(op)  # of an edge, which may have several operations
     if mix.edge is not None:
         targets = torch.tensor([j for _, j in edges], device=op.device)
         into = F.one_hot(targets).to(op)  # [edges, nodes]

@@ -156,7 +156,7 @@ class BilevelTrainer(ImageLoop):
         ) -> list[Tensor]:
             loss, _, values = self._gradients(of, batch, parameters, "arch", given)
             self.watch(loss)
-            return values
+            return _zero_where_none(parameters, values)
 
         supernet = self.supernet
         with kept_statistics(supernet):

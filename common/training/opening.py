@@ -5,7 +5,7 @@ from __future__ import annotations
 from common.data.images import Images
 from common.data.split import Split
 from common.errors import InputError
-from common.networks.fits import check_images
+from common.networks.fits import check_candidates, check_images
 from common.networks.nasbench201 import NASBENCH201
 from common.networks.small_images import fit_batch, fit_to_images
 from common.networks.table import Table, read_table
@@ -21,6 +21,7 @@ def open_search(config: ConfigT, method: str) -> tuple[ConfigT, Run, Images, Spl
     Raises:
         InputError: bad flags, data or folder; nothing has been written.
     """
+    check_candidates(config.operation_names(), config.channels, config.operations)
     config, accelerator = start(config)
     images = training_images(config, accelerator)
     config = fit_to_images(config, images, accelerator)

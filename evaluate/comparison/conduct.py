@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError
+from common.networks.spaces import space_of
 from common.networks.table import DATASETS, read_table
 from comparison.budget import changed, words
 from comparison.fairness import check
@@ -73,7 +74,7 @@ def read(config: CompareConfig) -> None:
             f"--runs {' '.join(config.runs)}: no folder of a finished search among them{reasons}"
         )
     for one in results:
-        if (space := one.search.config.get("space", "darts")) != config.space:
+        if (space := space_of(one.search.genotype).name) != config.space:
             told = f"--space {space}" + (" --table FILE" if space != "darts" else "")
             raise InputError(
                 f"--runs {one.search.folder}: searched in the space {space}, not {config.space}; "

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from common.errors import InputError
 from common.run.config import RunConfig, SearchConfig
+from common.run.operations import digest_of
+from comparison.methods import name_of
 from comparison.run_folders import Result, RunFolder, differences
 
 
@@ -44,7 +46,9 @@ def check(results: Sequence[Result], random: Sequence[RunFolder]) -> list[str]:
         searched = [run for run in searches if run.seed == seed]
         trained = [run for run in trainings if run.seed == seed]
         _equal_digest(searched, "split.json", "images_sha256", "searched other images")
-        _equal_digest(searched, "split.json", "sha256", "searched another split into halves")
+        for kind in ("halves", "shared"):
+            alike = [run for run in searched if run.config.get("split", "halves") == kind]
+            _equal_digest(alike, "split.json", "sha256", "searched another split of the images")
         _equal_digest(trained, "images.json", "train_sha256", "was retrained on other images")
     _equal_digest(trainings, "images.json", "test_sha256", "was tested on other images")
     shared = {f.name for kind in (RunConfig, SearchConfig) for f in dataclasses.fields(kind)}
@@ -52,8 +56,8 @@ def check(results: Sequence[Result], random: Sequence[RunFolder]) -> list[str]:
     for name in dict.fromkeys(result.label.split()[0] for result in results):
         own = [r.search for r in results if r.label.split()[0] == name and r.search]
         _equal_settings(own, f"are searches of {name}", shared)
-    return [*_machines("Searches", searches), *_machines("Retrainings", trainings),
-            *_missing(results)]  # fmt: skip
+    return [*_splits(searches), *_machines("Searches", searches),
+            *_machines("Retrainings", trainings), *_missing(results)]  # fmt: skip
 
 
 def _equal_settings(
@@ -79,7 +83,19 @@ def _equal_digest(runs: Sequence[RunFolder], file: str, key: str, what: str) -> 
             )
 
 
+def _splits(searches: Sequence[RunFolder]) -> Iterator[str]:
+    shared = {name_of(run.config) for run in searches if run.config.get("split") == "shared"}
+    if shared and len(shared) < len({name_of(run.config) for run in searches}):
+        yield (
+            f"{', '.join(sorted(shared))} searched with --split shared, weights and architecture "
+            "on all images; the others on one half each."
+        )
+
+
 def _machines(what: str, runs: Sequence[RunFolder]) -> Iterator[str]:
+    files = {digest_of(run.config["operations"]) for run in runs if run.config.get("operations")}
+    if len(files) > 1:
+        yield f"{what} have {len(files)} different files of operations."
     for key, name in (
         ("commit", "commits of the code"), ("device", "devices"), ("machine", "machines"),
         ("threads", "numbers of threads"), ("mixed_precision", "precisions"),

@@ -14,6 +14,7 @@ from common.errors import InputError
 from common.files import json_lines
 from common.networks.genotype import Genotype, load
 from common.run.config import TOLD
+from common.run.operations import digest_of
 from comparison.jobs import tail, wall_seconds
 from comparison.methods import name_of
 from retraining.loop import METHOD as RETRAIN
@@ -24,7 +25,7 @@ OF_A_RUN = TOLD - {"extended"} | {
     "seed", "genotype", "commit", "threads", "checkpoint_steps", "log_with", "hessian",
     "cut_accuracy",
 }  # fmt: skip
-NEWER = {"optimizer": "sgd"}  # settings that older runs have without saying so
+NEWER = {"optimizer": "sgd", "split": "halves"}  # settings that older runs have without saying so
 
 
 @dataclass(frozen=True)
@@ -237,11 +238,19 @@ def _labels(searches: Sequence[RunFolder]) -> list[str]:
     names = [name_of(run.config) for run in searches]
     labels = []
     for run, name in zip(searches, names, strict=True):
-        same = [s.config for s, n in zip(searches, names, strict=True) if n == name]
-        keys = sorted(set(run.config) - OF_A_RUN)
-        told = [key for key in keys if len({str(config.get(key)) for config in same}) > 1]
-        labels.append(" ".join([name, *(f"{key}={run.config[key]}" for key in told)]))
+        same = [_settings(s) for s, n in zip(searches, names, strict=True) if n == name]
+        own = _settings(run)
+        told = [key for key in own if len({str(one.get(key)) for one in same}) > 1]
+        labels.append(" ".join([name, *(f"{key}={own[key]}" for key in told)]))
     return labels
+
+
+def _settings(run: RunFolder) -> dict[str, Any]:
+    """What makes a method's variant, sorted; a file of operations by its name and SHA-256."""
+    config = {**NEWER, **run.config}
+    if digest := digest_of(config.get("operations")):
+        config["operations"] = f"{config['operations'].get('file')}:{digest[:8]}"
+    return {key: config[key] for key in sorted(set(config) - OF_A_RUN)}
 
 
 def differences(one: RunFolder, other: RunFolder) -> dict[str, str]:

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from common.draw.cell import INK, QUIET, STYLE
 from common.draw.pictures import save_figure
 from common.draw.search import epoch_axis
+from common.errors import InputError
 from common.files import write_whole
 from common.networks.genotype import parse
 from common.networks.table import DATASETS, Table
@@ -109,12 +110,16 @@ def known(
 def _row(label: str, own: Sequence[Result], table: Table, on: str) -> Row:
     last, curves = {}, {}
     for result in own:
-        seconds = result.search.result["search_seconds"]
-        last[result.seed] = {**table.of(result.search.genotype), "search_seconds": seconds}
-        curves[result.seed] = {
-            line["epoch"]: table.of(parse(json.dumps(line["genotype"])))[f"true_{on}"]
-            for line in result.search.lines("genotypes.jsonl")
-        }
+        search = result.search
+        try:
+            last[result.seed] = table.of(search.genotype)
+            curves[result.seed] = {
+                line["epoch"]: table.of(parse(json.dumps(line["genotype"])))[f"true_{on}"]
+                for line in search.lines("genotypes.jsonl")
+            }
+        except InputError as error:
+            raise InputError(f"{search.folder}: {error}; leave this run out") from None
+        last[result.seed]["search_seconds"] = search.result["search_seconds"]
     names = [f"{what}_{name}" for what in ("true", "rank") for name in DATASETS]
     of = {
         name: mean_of({seed: line[name] for seed, line in last.items()})

@@ -84,6 +84,8 @@ def train(
         "train_sha256": images.sha256(), f"{config.held_out}_sha256": held_out.sha256(),
     }, config.accept_images)
     genotype = with_operations(run, genotype, config.operations)
+    if config.held_out == "valid" and genotype.provenance.get("split") == "shared":
+        run.say(f"warning: the search of {genotype.name} trained on these held-out images, too")
     pin_genotype(run, genotype)
     torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     network = build(
