@@ -4,8 +4,8 @@
     watch -n 30 python evaluate/watch.py FOLDER      again and again
 
 Reads files only, so any machine that sees them will do. `running` is a run whose process touched
-running.json within ten minutes; `failed` one whose log ends with an error; `stopped` any other
-that has not finished; `queued` one that waits for a cluster.
+running.json within four minutes; `queued` one that waits for a cluster, or that Slurm will start
+again; `failed` one whose log ends with an error; `stopped` any other that has not finished.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from common.errors import InputError, errors_are_messages
 from common.files import json_object
 from common.run.cli import read_flags
 from common.run.config import described
+from common.run.lock import STALE
 from comparison.jobs import epochs, tail
 from comparison.methods import name_of
 from comparison.progress import duration
 
-LEFT = 600  # seconds without a sign of life, after which a run has stopped
-ERROR = re.compile(r"(?!.*REQUEUE).*(\berror:|\w(Error|Exception)\b|\bKilled\b)")
+ERROR = re.compile(r"\berror:|\w(Error|Exception)\b|\bKilled\b")
+AGAIN = re.compile("DUE TO (JOB REQUEUE|PREEMPTION|NODE FAILURE)")  # Slurm's last words
 ORDER = ("running", "queued", "failed", "stopped", "damaged", "finished")
 
 
@@ -106,23 +107,25 @@ def watch(options: Options) -> None:
 
 
 def runs_below(root: Path) -> Iterator[Path]:
-    """Run folders, sorted, without those inside another run; and those of queued jobs."""
+    """Run folders, sorted, without those inside another run; and those of jobs that have none."""
     for place, folders, files in os.walk(root):
         if "config.json" in files:
             yield Path(place)
             folders.clear()
             continue
-        queued = {name.removesuffix(".sbatch") for name in files if name.endswith(".sbatch")}
-        yield from (Path(place) / name for name in sorted(queued - set(folders)))
+        jobs = {Path(name).stem for name in files if name.endswith((".sbatch", ".time", ".pid"))}
+        yield from (Path(place) / name for name in sorted(jobs - set(folders)))
         folders.sort()
 
 
 def row_of(folder: Path, root: Path) -> Row:
     """A run, as its files show it; a damaged one says what is wrong."""
     row = Row(str(folder.relative_to(root)), "queued")
-    log = tail(folder.with_name(folder.name + ".log"), 1)
+    said = "".join(tail(folder.with_name(folder.name + ".log"), 1))
+    failed = ERROR.search(said) is not None and AGAIN.search(said) is None
     try:
         if not (folder / "config.json").exists():
+            row.state, row.note = ("failed", said) if failed else ("queued", "")
             return row
         row.state = "damaged"  # until it has been read
         config = described(folder)
@@ -132,13 +135,13 @@ def row_of(folder: Path, root: Path) -> Row:
         row.top1 = last.get("test_top1", last.get("valid_top1"))
         if json_object(folder / "result.json") is not None:
             row.state = "finished"
-        elif _touched_within(folder / "running.json", LEFT):
+        elif _touched_within(folder / "running.json", STALE):
             row.state = "running"
             spent = sum(line["seconds"] for line in lines)
             row.seconds_left = spent / len(lines) * (row.epochs - len(lines)) if lines else None
         else:
-            row.state = "failed" if log and ERROR.match(log[0]) else "stopped"
-            row.note = log[0] if log else ""
+            row.state = "failed" if failed else "queued" if AGAIN.search(said) else "stopped"
+            row.note = said
     except (InputError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
         row.state, row.note = "damaged", str(error) or type(error).__name__
     return row

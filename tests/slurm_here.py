@@ -66,9 +66,12 @@ def running(folder=None):
     Yields:
         The path of slurm.conf, to be named by SLURM_CONF.
     """
-    folder = folder or Path(tempfile.mkdtemp(prefix="slurm"))  # sockets' paths must be short
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="slurm"))  # sockets' paths must be short
+    else:
+        folder.mkdir()  # it is removed at the end, so it must not exist
     for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)

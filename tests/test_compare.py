@@ -79,7 +79,7 @@ def test_after_a_stop_finished_runs_are_kept_and_others_resumed(faked, tmp_path,
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=terminate).start()
-    with pytest.raises(SystemExit, match="130"):
+    with pytest.raises(SystemExit, match="75"):
         compare(config(tmp_path))
     first = starts(tmp_path)
     done = {path.parent.name for path in tmp_path.glob("runs/*/result.json")}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import psutil
@@ -52,6 +53,32 @@ def test_a_lock_counts_while_its_process_lives(tmp_path, left, monkeypatch, chan
     assert {path.name for path in tmp_path.iterdir()} == {"running.json"}
 
 
+def test_a_lock_of_another_host_is_waited_for(tmp_path, left, monkeypatch, capsys):
+    """Refused at its next touch; taken over, and only once, when none comes."""
+    monkeypatch.setattr("common.run.lock.PAUSE", 0.01)
+    left(host="another")
+    touch = threading.Timer(0.2, os.utime, [tmp_path / "running.json"])
+    touch.start()
+    with pytest.raises(InputError, match="in use by process .* on another"):
+        Lock(tmp_path).take()
+    touch.join()
+    assert "waiting up to 240 seconds for a sign of life" in capsys.readouterr().out
+    left(host="another", ago=STALE - 0.2)
+    lock = Lock(tmp_path)
+    lock.take()
+    assert json.loads(lock.path.read_text()) == lock.mine
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_left_lock_that_another_process_took_meanwhile_is_kept(tmp_path, left):
+    left()
+    taken = (tmp_path / "running.json").read_bytes()
+    Lock(tmp_path)._put_aside(b"what was left before")
+    assert (tmp_path / "running.json").read_bytes() == taken
+    assert [path.name for path in tmp_path.iterdir()] == ["running.json"]
+
+
 def test_a_lock_that_is_not_written_yet(tmp_path):
     assert in_use(tmp_path) is None
     (tmp_path / "running.json").touch()
@@ -83,4 +110,7 @@ def test_a_run_is_refused_while_another_writes_it(tmp_path, accelerator, left):
     with pytest.raises(InputError, match="another, .* has taken this run over"), run:
         left(host="another")
         run.save_checkpoint(0, 2, {})
+    for late in (lambda: run.append("metrics.jsonl", {}), lambda: run.write("genotype.json", {})):
+        with pytest.raises(InputError, match="has taken this run over"):
+            late()
     assert in_use(tmp_path) is not None  # the other's stays

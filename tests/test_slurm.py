@@ -109,7 +109,7 @@ def test_a_comparison_survives_a_stop_a_requeue_and_a_kill(
         return all(path.exists() for path in (*ended, *(at / "asked" for at in slow)))
 
     once(ready, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit, match="130"):
+    with pytest.raises(SystemExit, match="75"):
         compare(config(there))
     left = queue()
     assert set(left) == {"pc_darts-1", "darts-1"}
@@ -209,8 +209,11 @@ def test_a_job_that_takes_too_much_memory_fails_with_slurms_words(cluster, tmp_p
     assert job.state == "failed" and "Exceeded job memory limit" in job.why
 
 
-def test_a_node_that_fails_costs_the_time_since_the_last_checkpoint(cluster, tmp_path):
+def test_a_node_that_fails_costs_the_time_since_the_last_checkpoint(
+    cluster, tmp_path, monkeypatch
+):
     """Slurm starts the job again, and it is the same job."""
+    monkeypatch.setattr(slurm, "PATIENCE", 30)  # it looks ended for a moment
     program = (
         "import pathlib, sys, time; sys.argv = sys.argv[-1:]; folder = pathlib.Path(sys.argv[0]);"
         "begun = folder.exists(); folder.mkdir(exist_ok=True); print('begun', flush=True);"
@@ -239,11 +242,51 @@ def test_a_job_that_ignores_its_time_limit_fails_with_slurms_word(cluster, tmp_p
     assert "DUE TO TIME LIMIT" in job.why
 
 
+def test_a_signal_to_the_batch_shell_alone_reaches_the_run(cluster, tmp_path):
+    """As most clusters signal: only what Slurm itself has started."""
+    program = (
+        "import signal, sys, time; print('begun', flush=True)\n"
+        "def save(*_):\n    print('saved', flush=True)\n    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\ntime.sleep(60)"
+    )
+    job = Job("alone", "x", 0, ("-c", program), (), tmp_path / "alone")
+    executor = SlurmExecutor(1, None, "", None)
+    executor.submit(job)
+    (number,) = executor.jobs
+    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    subprocess.run(["scancel", "--batch", "--signal=TERM", number], check=True)
+    assert ended(executor).state == "failed" and "saved" in job.log.read_text()
+
+
+def test_a_job_that_was_accepted_though_sbatch_failed_is_not_submitted_again(cluster, tmp_path):
+    sleep = Job("twice", "x", 0, ("-c", "import time; time.sleep(60)"), (), tmp_path / "twice")
+    executor = SlurmExecutor(1, None, "", None)
+    executor.submit(sleep)
+    (number,), executor.jobs, executor.refused = executor.jobs, {}, time.time()
+    executor.submit(sleep)
+    assert [*executor.jobs] == [number] and [*queue()].count("twice") == 1
+    subprocess.run(["scancel", number], check=True)
+
+
+def test_a_time_limit_before_the_first_checkpoint_ends_the_job(cluster, tmp_path):
+    program = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); "
+        "print('begun', flush=True); time.sleep(60)"
+    )
+    job = Job("short", "x", 0, ("-c", program), (), tmp_path / "short")
+    executor = SlurmExecutor(1, None, "", None)
+    executor.submit(job)
+    (number,) = executor.jobs
+    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
+    assert ended(executor).state == "failed" and "give --sbatch more --time" in job.why
+
+
 def test_a_job_near_its_time_limit_requeues_itself(cluster, tmp_path):
     """USR1 as Slurm sends it, to the script; the program gets TERM. Not after an error."""
     program = (
-        "import signal, sys, time; print('begun', flush=True); "
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); time.sleep(60)"
+        "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); "
+        "os.makedirs(sys.argv[-1] + '/checkpoints/1'); print('begun', flush=True); time.sleep(60)"
     )
     job = Job("near", "x", 0, ("-c", program), (), tmp_path / "near")
     executor = SlurmExecutor(1, None, "", None)

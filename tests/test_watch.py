@@ -33,6 +33,8 @@ def test_each_run_has_its_state(command, tmp_path):
     fake_run.begin(logged(runs / "requeued", requeued), "darts", 1)
     fake_run.begin(runs / "text", "gdas_rnn", 1, epochs=300)
     (runs / "queued.sbatch").write_text("#!/bin/bash\n")
+    logged(runs / "refused", "error: --channels 1: must be 2 or more")
+    (runs / "refused.time").write_text("2.0")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "config.json").write_text("{")
     fake_run.search(tmp_path / "lines")
@@ -49,14 +51,15 @@ def test_each_run_has_its_state(command, tmp_path):
         "keys damaged 'epochs'",
         f"lines damaged {tmp_path}/lines/metrics.jsonl: damaged (line 1 is not a JSON object)",
         "one/runs/queued queued",
+        "one/runs/refused failed error: --channels 1: must be 2 or more",
         "one/runs/failed failed darts 1 0/3 error: out of memory: a smaller",
         "one/runs/finished finished darts 3 3/3 52.00",
         "one/runs/killed failed darts 1 0/3 job: line 13: 1411 Killed python",
-        f"one/runs/requeued stopped darts 1 0/3 {requeued}",
+        f"one/runs/requeued queued darts 1 0/3 {requeued}",
         "one/runs/running running retrain 0 2/4 71.00 3 min",
         "one/runs/silent stopped darts 0 0/3",
         "one/runs/text stopped gdas_rnn 1 0/300",
-        "1 running, 1 queued, 2 failed, 3 stopped, 3 damaged, 1 finished",
+        "1 running, 2 queued, 3 failed, 2 stopped, 3 damaged, 1 finished",
     ]
     status, out, _ = command(WATCH, tmp_path, "--json")
     assert status == 0

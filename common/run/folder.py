@@ -32,7 +32,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from common.errors import InputError
 from common.files import digest, first_lines, json_lines, json_object, write_whole
@@ -184,6 +184,7 @@ class Run:
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run atomically."""
         if self.accelerator.is_main_process:
+            self._check_lock()
             indent = None if name == "split.json" else 2
             text = json.dumps(content, indent=indent, allow_nan=False)
             write_whole(self.folder / name, (text + "\n").encode())
@@ -270,6 +271,7 @@ class Run:
     def append(self, name: str, line: dict[str, Any]) -> None:
         """Append a line to an epoch file."""
         if self.accelerator.is_main_process:
+            self._check_lock()
             with open(self.folder / name, "a") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
                 file.flush()
@@ -325,8 +327,7 @@ class Run:
     def save_checkpoint(self, epoch: int, step: int, state: dict[str, Any]) -> None:
         """Save the state after `step` steps of `epoch`."""
         if self.accelerator.is_main_process:
-            if self.lock is not None:
-                self.lock.check()
+            self._check_lock()
             folder = self.folder / "checkpoints"
             folder.mkdir(exist_ok=True)
             lines = {name: first_lines(self.folder / name) for name in LINE_FILES}
@@ -338,6 +339,10 @@ class Run:
             state = {**state, "stands_on": stands_on}
             checkpoint.save(folder, f"epoch-{epoch:05d}-step-{step:07d}", state)
 
+    def _check_lock(self) -> None:
+        if self.lock is not None:
+            self.lock.check()
+
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest usable checkpoint; None before the first.
 
@@ -345,6 +350,11 @@ class Run:
             InputError: there are checkpoints, but none is usable.
         """
         state, self.waiting = self.waiting or self._newest(), None
+        if len(set(gather_object([self.used and self.used.name]))) > 1:
+            raise InputError(
+                f"--resume {self.folder}: the processes read different checkpoints, as a network "
+                "file system may show the newest late; start again"
+            )
         return state
 
     def _newest(self) -> dict[str, Any] | None:

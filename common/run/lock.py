@@ -5,7 +5,8 @@ the name of its process, touched once a minute, removed at the end. One that was
 
 * at once if it is of this host and its process has ended;
 * at once if it is of this Slurm job before it was requeued;
-* `STALE` seconds after its last touch if it is of another host.
+* if it is of another host, `STALE` seconds after its last touch. A start that finds one waits for
+  that, or for the next touch.
 
 Times are those of the file system, as clocks of hosts differ.
 """
@@ -28,7 +29,8 @@ from common.errors import InputError
 from common.files import json_object
 
 NAME = "running.json"
-BEAT, STALE = 60, 600  # seconds between touches; without one, after which a lock is left
+BEAT, STALE = 60, 240  # seconds between touches; without one, after which a lock is left
+PAUSE = 1.0  # seconds between looks at another host's lock
 UNWRITTEN = 10  # seconds after which a lock without contents is left
 
 
@@ -37,6 +39,7 @@ class Lock:
 
     def __init__(self, folder: Path):
         self.path, self.mine, self.released = folder / NAME, _myself(), threading.Event()
+        self.waits = False
 
     def take(self) -> None:
         """Create the file.
@@ -47,15 +50,47 @@ class Lock:
         """
         atexit.register(self.release)
         while True:
-            if (why := in_use(self.path.parent)) is not None:
-                raise InputError(why)
-            self.path.unlink(missing_ok=True)
+            left = self._wait_until_left()
+            if left is not None:
+                self._put_aside(left)
             with contextlib.suppress(FileExistsError), open(self.path, "x") as file:
                 json.dump(self.mine, file)
                 file.flush()
                 os.fsync(file.fileno())
                 break
         threading.Thread(target=self._beat, daemon=True).start()
+
+    def _wait_until_left(self) -> bytes | None:
+        """The contents of a lock that was left; None: there is none.
+
+        Raises:
+            InputError: its process lives.
+        """
+        first = None
+        while True:
+            try:
+                content, touched = self.path.read_bytes(), self.path.stat().st_mtime
+            except FileNotFoundError:
+                return None
+            if (why := in_use(self.path.parent)) is None:
+                return content
+            other = json_object(self.path) or self.mine
+            if other.get("host") == self.mine["host"] or touched != (first := first or touched):
+                raise InputError(why)
+            if not self.waits:
+                print(f"{why}\nwaiting up to {STALE} seconds for a sign of life", flush=True)
+                self.waits = True
+            time.sleep(PAUSE)
+
+    def _put_aside(self, left: bytes) -> None:
+        """Remove a lock that was left, unless another process has taken it over meanwhile."""
+        aside = self.path.with_name(f"{NAME}.{self.mine['host']}-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(aside)
+            if aside.read_bytes() != left:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.path)
+            aside.unlink()
 
     def check(self) -> None:
         """Check that no other process has taken the folder over, as after a long suspension.
@@ -133,7 +168,7 @@ def _is_alive(other: dict[str, Any]) -> bool:
 
 def _age(path: Path) -> float:
     """Seconds since a file was touched, by the clock of its file system."""
-    probe = path.with_name(".writable")
+    probe = path.with_name(f".{NAME}.{platform.node()}-{os.getpid()}")
     probe.touch()
     now = probe.stat().st_mtime
     probe.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from comparison.provenance import provenance
 from comparison.report import Plan, Report, rendered, write
 from comparison.rows import AVERAGE, Measured, measure, summaries
 from comparison.run_folders import LeftOut, Result, RunFolder, flags_given, found, results_of
-from comparison.running import disk_full, run_all
+from comparison.running import Stopped, disk_full, run_all
 from comparison.settings import CompareConfig
 
 
@@ -33,7 +33,7 @@ def compare(config: CompareConfig) -> None:
 
     Raises:
         InputError: flags, run folders or the disk do not allow it.
-        SystemExit: 130, after Ctrl-C; finished runs have been reported.
+        SystemExit: after Ctrl-C or a signal (`Stopped`); finished runs have been reported.
     """
     config.check()
     if config.runs:
@@ -47,11 +47,11 @@ def compare(config: CompareConfig) -> None:
         executor = config.executor()
         try:
             run_all(jobs, executor, View(jobs, executor.places))
-        except KeyboardInterrupt as stopped:
+        except Stopped as stopped:
             if any(job.finished() for job in jobs):
                 report_jobs(config, jobs, folder)
-            print(f"\n{stopped}", flush=True)
-            raise SystemExit(130) from None
+            print(f"\n{stopped.told}", flush=True)
+            raise SystemExit(stopped.status) from None
         report_jobs(config, jobs, folder)
     except OSError as error:
         if error.errno == errno.ENOSPC:

@@ -22,7 +22,8 @@ from common.errors import InputError
 from comparison.jobs import Job
 from comparison.methods import ROOT
 
-PATIENCE = ((signal.SIGINT, 20), (signal.SIGTERM, 5), (signal.SIGKILL, 5))  # seconds after each
+# Seconds after each. On SIGTERM a run saves a checkpoint first.
+PATIENCE = ((signal.SIGTERM, 25), (signal.SIGKILL, 5))
 
 
 class Executor(Protocol):

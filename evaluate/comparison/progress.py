@@ -100,7 +100,9 @@ class View:
                 expected = statistics.fmean(known.get((job.label, job.is_search), [usual]))
                 spent = job.seconds() if job.state == "running" else 0.0
                 left.append(max(0.0, expected - spent))
-        return max(sum(left) / self.places, max(left, default=0.0))
+        at_once = sum(job.state == "running" for job in self.jobs)
+        at_once = at_once if any(job.state == "queued" for job in self.jobs) else self.places
+        return max(sum(left) / max(1, at_once), max(left, default=0.0))
 
     def _cell(self, label: str, seed: int) -> str:
         """The state of a label's first unfinished job with a seed."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import shutil
-import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import InputError
+from common.preemption import REQUEUE, Preempted, preemptible
 from comparison.executor import Executor
 from comparison.jobs import Job
 from comparison.progress import View
@@ -17,6 +17,19 @@ from comparison.progress import View
 FULL = "No space left on device"
 LEAST = 2**20  # a disk with fewer free bytes is full
 PAUSE = 0.05  # seconds between polls
+
+
+class Stopped(Exception):
+    """Ctrl-C or a termination signal ended the runs before all had finished.
+
+    Attributes:
+        told: what the user can do next.
+        status: of the command: 130, or the one that asks a cluster to start it again.
+    """
+
+    def __init__(self, told: str, status: int):
+        super().__init__(told)
+        self.told, self.status = told, status
 
 
 def run_all(jobs: Sequence[Job], executor: Executor, view: View) -> None:
@@ -29,16 +42,15 @@ def run_all(jobs: Sequence[Job], executor: Executor, view: View) -> None:
 
     Raises:
         InputError: runs of an earlier start are still running, or a cluster refuses all jobs.
-        KeyboardInterrupt: Ctrl-C or a termination signal; its text is what the user can do next.
+        Stopped: by Ctrl-C or a signal; the executor has stopped.
         OSError: the disk is full; the executor has stopped, as after Ctrl-C.
     """
     for job in jobs:
         job.state = "done" if job.finished() else "waiting"
     executor.adopt(jobs)
     _repeat_stale(jobs)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with view:
+        with preemptible(), view:
             while any(job.state in ("waiting", "queued", "running") for job in jobs):
                 _step(jobs, executor, view)
                 view.show()
@@ -47,11 +59,9 @@ def run_all(jobs: Sequence[Job], executor: Executor, view: View) -> None:
         told = executor.stop()
         for job in jobs:
             job.state = "done" if job.finished() else "waiting"
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(told) from None
+        if isinstance(error, KeyboardInterrupt | Preempted):
+            raise Stopped(told, REQUEUE if isinstance(error, Preempted) else 130) from None
         raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _step(jobs: Sequence[Job], executor: Executor, view: View) -> None:

@@ -38,6 +38,12 @@ SCRIPT = """\
 #SBATCH --requeue --signal=B:USR1@120
 #SBATCH {options}
 echo "Slurm job $SLURM_JOB_ID on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
+began=$(date +%s)
+# USR1 comes to this shell, two minutes before the time limit; TERM on a requeue, a preemption or
+# scancel, by the cluster's settings to this shell alone. A launcher passes TERM on to its workers.
+trap 'limit=1; [ -n "$run" ] && kill -TERM $run' USR1
+trap '[ -n "$run" ] && kill -TERM $run' TERM
+trap 'echo $SECONDS >> {clock}' EXIT
 cd {root}
 export PYTHONPATH={root}:$PYTHONPATH
 {setup}
@@ -45,15 +51,16 @@ line=({new})
 [ -e {folder}/config.json ] && line=({resume})
 "${{line[@]}}" &
 run=$!
-# USR1 comes two minutes before the time limit, to this shell only. A launcher passes TERM on to its
-# workers. On a requeue, a preemption or scancel, Slurm itself sends TERM to every process.
-trap 'limit=1; kill -TERM $run' USR1
-trap : TERM
-trap 'echo $SECONDS >> {clock}' EXIT
 while kill -0 $run 2>/dev/null; do wait $run; done   # a signal interrupts `wait`
 wait $run
 status=$?
-if [ -n "$limit" ] && [ ! -e {folder}/result.json ]; then scontrol requeue $SLURM_JOB_ID; fi
+if [ -n "$limit" ] && [ ! -e {folder}/result.json ]; then
+    if [ -n "$(find {folder}/checkpoints -newermt @$began -print -quit 2> /dev/null)" ]; then
+        scontrol requeue $SLURM_JOB_ID
+    else
+        echo "error: the time limit came before the first checkpoint; give --sbatch more --time"
+    fi
+fi
 exit $status
 """
 
@@ -69,7 +76,7 @@ class SlurmExecutor:
 
     Attributes:
         places: runs at a time.
-        trouble: why Slurm did not answer or accept a job, until it does.
+        trouble: why Slurm did not answer, accept a job or start one, until it does.
     """
 
     def __init__(self, most: int, threads: int | None, options: str, setup: Path | None):
@@ -87,9 +94,9 @@ class SlurmExecutor:
         """
         by_script = {str(job.script_file): job for job in jobs if job.state == "waiting"}
         try:
-            for number, (state, _, script) in self._queue().items():
+            for number, (state, _, _, script) in self._queue().items():
                 if state not in ENDED and script in by_script:
-                    self.jobs[number] = by_script[script]
+                    self.jobs[number] = by_script.pop(script)
                     self.jobs[number].state = "queued"
             if by_script:
                 script = SCRIPT.splitlines()[0] + f"\n#SBATCH {self.options}\n"
@@ -107,10 +114,14 @@ class SlurmExecutor:
         Raises:
             InputError: the cells that it trains are missing or damaged.
         """
-        job.prepare()
-        job.script_file.write_text(self.script(job))
         try:
-            number = _ask("sbatch", "--parsable", str(job.script_file)).partition(";")[0].strip()
+            # Where its answer came late, Slurm may have accepted the job all the same.
+            number = self._number_of(job) if self.refused else None
+            if number is None:
+                job.prepare()
+                job.script_file.write_text(self.script(job))
+                told = _ask("sbatch", "--parsable", str(job.script_file))  # number, ;cluster
+                number = told.partition(";")[0].strip()
         except subprocess.CalledProcessError as error:
             self.trouble, self.refused = said(error), time.time()
             return
@@ -144,7 +155,9 @@ class SlurmExecutor:
             self.trouble = ""
         ended = []
         for number, job in list(self.jobs.items()):
-            state, started, _ = queue.get(number, ("", "", ""))
+            state, started, reason, _ = queue.get(number, ("", "", "", ""))
+            if "held" in f"{state} {reason}".lower():
+                self.trouble = f"Slurm job {number} is held ({reason}): scontrol release {number}"
             if state and state not in ENDED:
                 job.state = "queued" if state in WAITS else "running"
                 job.started = started
@@ -167,13 +180,20 @@ class SlurmExecutor:
             f"To cancel them: scancel {' '.join(left)}"
         )
 
-    def _queue(self) -> dict[str, tuple[str, float, str]]:
-        """State, start and script of each of the user's jobs, by its number."""
-        words = ("--noheader", "--me", "--states=all", "--format=%A|%T|%S|%o")
+    def _number_of(self, job: Job) -> str | None:
+        """The number of a job's script in the queue."""
+        for number, (state, _, _, script) in self._queue().items():
+            if state not in ENDED and script == str(job.script_file):
+                return number
+        return None
+
+    def _queue(self) -> dict[str, tuple[str, float, str, str]]:
+        """State, start, reason and script of each of the user's jobs, by its number."""
+        words = ("--noheader", "--me", "--states=all", "--format=%A|%T|%S|%r|%o")
         found = {}
         for line in _ask("squeue", *words).splitlines():
-            number, state, started, script = line.split("|", 3)
-            found[number] = state, _seconds(started), script.strip()
+            number, state, started, reason, script = line.split("|", 4)
+            found[number] = state, _seconds(started), reason, script.strip()
         return found
 
 

@@ -15,7 +15,7 @@ from common.files import json_object
 from comparison.methods import ROOT
 from comparison.pinned import pin
 from comparison.progress import View
-from comparison.running import disk_full, run_all
+from comparison.running import Stopped, disk_full, run_all
 from reproduction.jobs import Expansion
 from reproduction.plan import Item
 from reproduction.settings import PAPERS, ReproduceConfig, without
@@ -26,7 +26,8 @@ def reproduce(config: ReproduceConfig) -> None:
 
     Raises:
         InputError: flags, data, folder or disk are wrong.
-        SystemExit: 130 after Ctrl-C, 1 where a run failed; the table has the finished runs.
+        SystemExit: after Ctrl-C or a signal (`Stopped`), or 1 where a run failed; the table has
+            the finished runs.
     """
     config.check()
     item = config.chosen()
@@ -55,16 +56,16 @@ def run(config: ReproduceConfig, item: Item, expansion: Expansion, folder: Path)
     from reproduction import report
 
     executor = config.executor(launched=bool(config.launcher))
-    stopped = ""
+    stopped = None
     try:
         if expansion.jobs:
             run_all(expansion.jobs, executor, View(expansion.jobs, executor.places))
-    except KeyboardInterrupt as error:
-        stopped = str(error)
+    except Stopped as error:
+        stopped = error
     report.write(config, item, expansion, folder)
-    if stopped:
-        print(f"\n{stopped}", flush=True)
-        raise SystemExit(130)
+    if stopped is not None:
+        print(f"\n{stopped.told}", flush=True)
+        raise SystemExit(stopped.status)
     if item.drawing:
         draw(item, expansion, folder)
     failed = [job for job in expansion.jobs if job.state == "failed"]
