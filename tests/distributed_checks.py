@@ -24,6 +24,7 @@ from common.language.model import chunk_loss, exact_loss, slowness
 from common.language.small_language import small_text
 from common.language.text import Columns, Corpus
 from common.networks.genotype import load
+from common.networks.nasbench201 import NASBENCH201
 from common.networks.network import Network
 from common.preemption import Preempted, preemptible
 from common.run.config import SearchConfig
@@ -241,7 +242,8 @@ def main(folder):
         everywhere_equal(accelerator, parameter)
 
     # What a method draws, by `generator` or torch's own, and what follows: the same on both.
-    for kind in (GDASSuperNet, ITNASSuperNet, drnas()[1].DrNASSuperNet, FairSuperNet):
+    in_201 = functools.partial(ITNASSuperNet, space=NASBENCH201)
+    for kind in (GDASSuperNet, ITNASSuperNet, in_201, drnas()[1].DrNASSuperNet, FairSuperNet):
         drawing, drawn = make(accelerator, folder, kind), []
         start, mixes = [p.detach().clone() for p in drawing.arch], drawing.supernet.mixes
         drawing.supernet.mixes = lambda *given, m=mixes, d=drawn: d.append(m(*given)) or d[-1]
@@ -253,7 +255,7 @@ def main(folder):
             ):
                 images, labels = batches.train(drawing.global_step)
                 verb((images.double(), labels))
-        for mix in [mix for of_pass in drawn for mix in of_pass]:
+        for mix in filter(None, sum(drawn, [])):  # None: a residual block
             draw = mix.op if isinstance(mix, Mix) else torch.tensor(mix.active)
             everywhere_equal(accelerator, draw)
         for parameter in drawing.supernet.parameters():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from builders import assert_refused, assert_same_state
+from builders import assert_refused, assert_same_run, assert_same_state, interrupt_after
 from common.baselines import darts
 from common.draw.cell import cells_figure
 from common.errors import InputError
@@ -286,6 +286,12 @@ def test_a_search_looks_its_cells_up_and_its_network_trains(table, tmp_path, com
     for metrics, line in zip(*read, strict=True):
         genotype = parse(json.dumps(line["genotype"]))
         assert metrics | known.of(genotype) == metrics
+    killed = tmp_path / "killed"
+    flags += ["--table", table, "--checkpoint-steps", "1"]
+    interrupt_after(4, lambda: command("gdas/search.py", *flags, "--output", killed))
+    status, out, err = command("gdas/search.py", *flags, "--output", killed)
+    assert status == 0 and "resuming at epoch 2, step 2" in out, out + err
+    assert_same_run(run, killed)
     train = ["--genotype", run, "--channels", "4", "--cells", "1", "--epochs", "1"]
     status, _, err = command("evaluate/train.py", *train, "--limit-images", "64",
                              "--threads", "1", "--output", tmp_path / "trained")  # fmt: skip
