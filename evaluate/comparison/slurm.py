@@ -51,6 +51,7 @@ line=({new})
 [ -e {folder}/config.json ] && line=({resume})
 "${{line[@]}}" &
 run=$!
+if [ -n "$limit" ]; then kill -TERM $run; fi
 while kill -0 $run 2>/dev/null; do wait $run; done   # a signal interrupts `wait`
 wait $run
 status=$?
