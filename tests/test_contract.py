@@ -250,6 +250,7 @@ OWN_PICTURES = {
     "itnas": {f"{name}_{kind}" for name in ("transitions", "attention", "inner_edges")
               for kind in ("normal", "reduction")},
 }  # fmt: skip
+VARIANTS = ("edas, alpha-max", "edas, inverted")  # of a method that another run is of
 ALL_DRAWN = ("gdas_frc", "drnas", "fair_darts")  # pictures take longer than these searches
 
 
@@ -309,7 +310,9 @@ def test_a_search_of_one_level(tmp_path, command):
     assert first["parameters"] != last["parameters"]
 
 
-@pytest.mark.parametrize("method", RUNS)
+@pytest.mark.parametrize("method", [
+    pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else ()) for name in RUNS
+])  # fmt: skip
 def test_a_search_from_start_to_end_and_killed_on_the_way(method, tmp_path, command):
     script, *flags = RUNS[method]
     if script == "drnas.py":

@@ -14,7 +14,10 @@ TRAIN = ("evaluate/train.py", *SMALL.split(), "--genotype", "darts_v1", "--learn
 RUNS = {"search": (SEARCH, *SMALL.split(), "--warmup-epochs", 1, "--nodes", 4), "retraining": TRAIN}
 
 
-@pytest.mark.parametrize("words", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("words", [
+    pytest.param(words, id=name, marks=pytest.mark.slow if name == "search" else ())
+    for name, words in RUNS.items()
+])  # fmt: skip
 def test_a_killed_extension_ends_in_the_same_bits(tmp_path, command, words):
     """The first epochs keep their lines; the new ones follow the schedule of the new total."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import threading
 import time
 
 import psutil
@@ -137,6 +138,7 @@ def test_output_continues_a_run_of_the_same_flags_and_no_other(finished_search, 
     (folder / "result.json").unlink()
     left = {**Lock(folder).mine, "host": "node7", "pid": 1, "since": "noon"}
     (folder / "running.json").write_text(json.dumps(left))
+    threading.Timer(2, os.utime, [folder / "running.json"]).start()  # node7 is alive
     assert_refused(command(SEARCH, *same), "in use by process 1 on node7, since noon")
 
 
