@@ -151,10 +151,13 @@ def markdown(report: Known) -> str:
         "Accuracies in percent, mean \u00b1 sample standard deviation (number of seeds): what the "
         "benchmark's table says of the cell after the last epoch. The row of a random cell is over "
         f"all {count:,} cells, and exact: no search is needed for it. On {TITLES[report.on]} "
-        f"{shares}. Published figures are those of the methods' or the benchmark's papers, with "
-        f"their own settings; {'none is' if not any(published().values()) else 'empty: none is'} "
-        "known here."
+        f"{shares}. Published figures are of other settings; empty: none is known here."
     )]  # fmt: skip
+    sources = published()
+    lines += ["", *(
+        f"* {row.label}: published in {sources[row.label][1]}." for row in report.rows
+        if row.label in sources
+    )]
     for one in report.left_out:
         lines += ["", f"Left out: {one.what}", "", "```", one.why, "```"]
     lines += [part for text in report.texts for part in ("", text)]
@@ -171,7 +174,7 @@ def _cells(row: Row, report: Known, count: int) -> list[str]:
     better = 100 * (rank.mean - 1) / count
     return [
         row.label, *(_spread(row.of[f"true_{name}"]) for name in DATASETS), f"{better:.1f} %",
-        duration(seconds.mean) if seconds else "", published().get(row.label, ""),
+        duration(seconds.mean) if seconds else "", published().get(row.label, ("", ""))[0],
     ]  # fmt: skip
 
 
@@ -180,12 +183,12 @@ def _spread(mean: Mean) -> str:
     return f"{mean.mean:.2f}{sd} ({mean.n})"
 
 
-def published() -> dict[str, str]:
-    """What papers print on CIFAR-10, by method, with its source; empty: no paper here does."""
+def published() -> dict[str, tuple[str, str]]:
+    """What papers print on CIFAR-10, and where, by method; others have not been found."""
     with open(FOLDER / "nasbench201.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    texts = {line["method"]: f"{line['CIFAR-10 top-1 (%)']} ({line['where']})" for line in lines}
-    return {line["method"]: texts[line["method"]] if line["where"] else "" for line in lines}
+    told = {line["method"]: (line["CIFAR-10 top-1 (%)"], line["where"]) for line in lines}
+    return {method: both for method, both in told.items() if all(both)}
 
 
 def as_csv(report: Known) -> str:
