@@ -3,8 +3,10 @@
 import dataclasses
 import pickle
 import shutil
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -298,7 +300,27 @@ def test_downloaded_files_appear_whole(tmp_path):
 
     assert datasets._downloaded("cifar10", root, make) == root / "batches" / "1"
     assert (root / "batches/1").read_text() == "whole"
-    assert sorted(path.name for path in root.iterdir()) == ["archive.gz", "batches"]
+    names = {path.name for path in root.iterdir()} - {".downloading"}
+    assert names == {"archive.gz", "batches"}
+
+
+def test_runs_that_start_together_download_once(tmp_path):
+    downloads = []
+
+    def make(folder, download=False):
+        file = Path(folder) / "batch"
+        if download:
+            downloads.append(folder)
+            time.sleep(0.3)
+            file.write_text("whole")
+        if not file.exists():
+            raise RuntimeError("missing")
+        return file.read_text()
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(datasets._downloaded, "cifar10", tmp_path, make) for _ in range(3)]
+        assert [run.result() for run in runs] == ["whole"] * 3
+    assert len(downloads) == 1
 
 
 # ------------------------------------------------------------------------------------- all images

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,10 +231,34 @@ def _svhn(root: Path, *splits: str) -> tuple[Tensor, Tensor]:
     return pixels.contiguous(), labels
 
 
+@contextlib.contextmanager
+def _one_at_a_time(root: Path) -> Iterator[None]:
+    """Let the processes of this machine in one by one; all at once where files have no locks."""
+    with open(root / ".downloading", "w") as file:
+        with contextlib.suppress(ImportError, OSError):  # Windows; some network file systems
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed, or the process ends
+        yield
+
+
+def _download(root: Path, make: Callable[..., Any]) -> None:
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as own:
+        for archive in root.iterdir():  # which the user may have put there
+            if archive.is_file() and not archive.name.startswith("."):
+                (Path(own) / archive.name).symlink_to(archive.resolve())
+        make(own, download=True)
+        for file in sorted(Path(own).rglob("*")):
+            if file.is_file() and not file.is_symlink():
+                target = root / file.relative_to(own)
+                target.parent.mkdir(exist_ok=True)
+                os.replace(file, target)
+
+
 def _downloaded(dataset: str, root: Path, make: Callable[..., Any]) -> Any:
     """A data set of torchvision, downloaded if its files are missing or corrupted.
 
-    Files appear whole: another run may need, or download, the same ones at the same time.
+    Files appear whole, and runs that start together on one machine download them once.
 
     Args:
         dataset: its name.
@@ -248,16 +273,10 @@ def _downloaded(dataset: str, root: Path, make: Callable[..., Any]) -> Any:
             return make(root)
         except RuntimeError:  # missing or corrupted
             root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".download-", dir=root) as own:
-                for archive in root.iterdir():  # which the user may have put there
-                    if archive.is_file():
-                        (Path(own) / archive.name).symlink_to(archive.resolve())
-                make(own, download=True)
-                for file in sorted(Path(own).rglob("*")):
-                    if file.is_file() and not file.is_symlink():
-                        target = root / file.relative_to(own)
-                        target.parent.mkdir(exist_ok=True)
-                        os.replace(file, target)
+        with _one_at_a_time(root):
+            with contextlib.suppress(RuntimeError):
+                return make(root)  # another run has downloaded it
+            _download(root, make)
             return make(root)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         reason = str(error).splitlines()[0]
