@@ -194,6 +194,16 @@ def test_jobs_that_slurm_ends_fail_with_its_words(cluster, tmp_path, monkeypatch
     assert "Slurm no longer lists job 999999" in sleep.why.splitlines()[-1]
 
 
+def begun(program, folder):
+    """A job of a Python program that has printed `begun`, its executor and its number."""
+    job = Job(folder.name, "x", 0, ("-c", program), (), folder)
+    executor = SlurmExecutor(1, None, "", None)
+    executor.submit(job)
+    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), folder.parent)
+    (number,) = executor.jobs
+    return job, executor, number
+
+
 def ended(executor):
     """The job that ends first."""
     while not (jobs := executor.poll()):
@@ -219,11 +229,7 @@ def test_a_node_that_fails_costs_the_time_since_the_last_checkpoint(
         "begun = folder.exists(); folder.mkdir(exist_ok=True); print('begun', flush=True);"
         "time.sleep(0 if begun else 60); (folder / 'result.json').write_text('{}')"
     )
-    job = Job("node", "x", 0, ("-c", program), (), tmp_path / "node")
-    executor = SlurmExecutor(1, None, "", None)
-    executor.submit(job)
-    (number,) = executor.jobs
-    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    job, executor, number = begun(program, tmp_path / "node")
     node = slurm_here.ask(["sinfo", "--noheader", "--format=%N"]).strip()
     down = ["scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test"]
     subprocess.run(down, check=True)
@@ -249,11 +255,7 @@ def test_a_signal_to_the_batch_shell_alone_reaches_the_run(cluster, tmp_path):
         "def save(*_):\n    print('saved', flush=True)\n    sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, save)\ntime.sleep(60)"
     )
-    job = Job("alone", "x", 0, ("-c", program), (), tmp_path / "alone")
-    executor = SlurmExecutor(1, None, "", None)
-    executor.submit(job)
-    (number,) = executor.jobs
-    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    job, executor, number = begun(program, tmp_path / "alone")
     subprocess.run(["scancel", "--batch", "--signal=TERM", number], check=True)
     assert ended(executor).state == "failed" and "saved" in job.log.read_text()
 
@@ -273,11 +275,7 @@ def test_a_time_limit_before_the_first_checkpoint_ends_the_job(cluster, tmp_path
         "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); "
         "print('begun', flush=True); time.sleep(60)"
     )
-    job = Job("short", "x", 0, ("-c", program), (), tmp_path / "short")
-    executor = SlurmExecutor(1, None, "", None)
-    executor.submit(job)
-    (number,) = executor.jobs
-    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    job, executor, number = begun(program, tmp_path / "short")
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
     assert ended(executor).state == "failed" and "give --sbatch more --time" in job.why
 
@@ -288,11 +286,7 @@ def test_a_job_near_its_time_limit_requeues_itself(cluster, tmp_path):
         "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); "
         "os.makedirs(sys.argv[-1] + '/checkpoints/1'); print('begun', flush=True); time.sleep(60)"
     )
-    job = Job("near", "x", 0, ("-c", program), (), tmp_path / "near")
-    executor = SlurmExecutor(1, None, "", None)
-    executor.submit(job)
-    (number,) = executor.jobs
-    slurm_here.wait(lambda: job.log.exists() and "begun" in job.log.read_text(), tmp_path)
+    job, executor, number = begun(program, tmp_path / "near")
     subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)
     state = ["squeue", "--noheader", "--format=%T", "--jobs", number]
     slurm_here.wait(lambda: slurm_here.ask(state) == "PENDING", tmp_path)

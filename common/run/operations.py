@@ -34,8 +34,8 @@ def load_file(path: str | Path) -> dict[str, str]:
             taken.
     """
     record, content = _read(path)
-    _RECORDS[str(path)] = record
     if record["sha256"] in _RUN and _RUN[record["sha256"]][1].items() <= OWN_OPS.items():
+        _RECORDS[str(path)] = record
         return record
     before = dict(OWN_OPS)
     module = types.ModuleType(f"operations_{record['sha256'][:12]}")
@@ -57,6 +57,7 @@ def load_file(path: str | Path) -> dict[str, str]:
             "common.networks.ops.register(NAME, BUILDER)"
         )
     _RUN[record["sha256"]] = str(path), registered
+    _RECORDS[str(path)] = record
     return record
 
 
