@@ -47,15 +47,17 @@ class _Received:
 @contextlib.contextmanager
 def preemptible() -> Iterator[None]:
     """Inside, the first SIGTERM or SIGUSR1 raises `Preempted`; more of them change nothing."""
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+    main = threading.current_thread() is threading.main_thread()  # which alone gets signals
+    if not main or signal.getsignal(SIGNALS[0]) is _receive:  # or already inside
         yield
         return
-    _Received.why, before = None, {number: signal.signal(number, _receive) for number in SIGNALS}
+    before = {number: signal.signal(number, _receive) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _Received.why = None  # or what this process trains next would end at its first step
 
 
 def _receive(number: int, _: object) -> None:

@@ -40,7 +40,17 @@ def test_an_error_while_a_signal_waits_is_the_error():
     with pytest.raises(ValueError), preemptible(), waiting():
         send()
         raise ValueError
-    with preemptible():  # starts anew
+
+
+def test_a_signal_is_forgotten_with_the_command_that_it_ended():
+    """A test, a notebook or a script of one's own trains on in the same process."""
+    with pytest.raises(Preempted), preemptible():
+        with pytest.raises(Preempted), preemptible():  # as a comparison within its command
+            send()
+        send()  # while the runs stop
+        assert asked() == "SIGTERM"
+        raise Preempted
+    with waiting():
         assert asked() is None
 
 
