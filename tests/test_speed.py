@@ -103,7 +103,7 @@ def test_an_operation_by_itself_is_the_operation(name, stride, size, channels):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("kernel", "size"), [(3, 6), (5, 6), (5, 7), (7, 8)])
+@pytest.mark.parametrize(("kernel", "size"), [(3, 6), (5, 6), (5, 7), (5, 16), (7, 17), (9, 19)])
 def test_gradients_of_a_separable_convolution(kernel, size, stride):
     x = torch.randn(2, 4, size, size).double().requires_grad_()
     depthwise = torch.randn(4, 1, kernel, kernel).double().requires_grad_()

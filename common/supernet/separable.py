@@ -108,10 +108,48 @@ class Separable(torch.autograd.Function):
         )
         g_x = g_depthwise = None
         if of_x or of_depthwise:
+            strips = of_depthwise and faster_in_strips(g_middle, depthwise, ctx.geometry)
             g_x, g_depthwise = _backward(
-                g_middle, x, depthwise, ctx.geometry, of_x, of_depthwise
+                g_middle, x, depthwise, ctx.geometry, of_x, of_depthwise and not strips
             )
+            if strips:
+                g_depthwise = gradient_in_strips(g_middle, x, depthwise, ctx.geometry)
         return g_x, g_depthwise, g_pointwise, None, None, None, None
+
+
+def faster_in_strips(g: Tensor, depthwise: Tensor, geometry: tuple[int, ...]) -> bool:
+    """Whether `gradient_in_strips` can compute this gradient, and faster: on a CPU, 2 to 4 times.
+
+    Args:
+        g: gradient of the convolution's output, [B, C, H', W'].
+        depthwise: its kernels, [C, 1, k, k].
+        geometry: its stride, padding, dilation and groups.
+    """
+    _, _, dilation, _ = geometry
+    wide, small = depthwise.shape[-1] > 3, g.shape[-1] < 8
+    return g.device.type == "cpu" and wide and not small and dilation == 1
+
+
+def gradient_in_strips(
+    g: Tensor, x: Tensor, depthwise: Tensor, geometry: tuple[int, ...]
+) -> Tensor:
+    """The gradient of depthwise kernels wider than 3, as strips of three columns: [C, 1, k, k].
+
+    oneDNN's gradient of up to three columns takes a tenth of the time of a wider kernel's. For the
+    arguments see `faster_in_strips`; x is the convolution's input, [B, C, H, W].
+    """
+    stride, padding, dilation, groups = geometry
+    x, kernel = x.permute(0, 2, 3, 1), depthwise.shape[-1]
+    strips = []
+    for start in range(0, kernel - 2, 2):  # they share a column, as all have to have three
+        # Pad or cut x, so that the strip starts `start` columns into the kernel.
+        columns = F.pad(x, (0, 0, padding - start, start + 3 - kernel + padding))
+        _, strip, _ = torch.ops.aten.convolution_backward(
+            g, columns.permute(0, 3, 1, 2), depthwise[..., :3], None, [stride] * 2, [padding, 0],
+            [dilation] * 2, False, [0, 0], groups, [False, True, False],
+        )
+        strips.append(strip[..., 1:] if strips else strip)
+    return torch.cat(strips, 3)
 
 
 def _backward(g, x, weight, geometry, of_x, of_weight):
