@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -105,7 +106,9 @@ def test_steps_compute_no_gradient_that_they_do_not_use(tmp_path, accelerator, k
         trainer.weight_step(train_batch(trainer))
     assert trained == [[False, True], [True, False]]
     assert arch.masks and not any(of_weight for _, of_weight, _ in arch.masks)
-    assert weight.masks and all(of_weight for _, of_weight, _ in weight.masks)
+    # of a weight each, or of an input before the strips of its wide kernel
+    assert weight.masks[-1][1]
+    assert all(of[1] or after[1] for of, after in pairwise(weight.masks))
     assert all(p.requires_grad for p in trainer.supernet.parameters())  # afterwards
 
 
