@@ -90,10 +90,13 @@ class PartialCell(SearchCell):
         super().__init__(place, nodes, candidates, width=place.channels // K)
         self.K = K
 
-    def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
+    def flows(
+        self, step: MixedEdges, sources: list[Tensor], mix: Mix
+    ) -> Sequence[tuple[Tensor, ...]]:
         """sum_i beta_ij [ sum_o alpha_ij^o o(S * x_i)  +  (1 - S) * x_i ]   (Eq. 1 in Eq. 2).
 
-        Here alpha and beta are past their softmax.
+        Here alpha and beta are past their softmax. Both summands have channels of their own: C/K
+        and C - C/K. `node` puts them side by side.
         """
         width = step.channels
         parts = [x.split([width, x.shape[1] - width], 1) for x in sources]
@@ -106,13 +109,14 @@ class PartialCell(SearchCell):
         targets = len(step.targets)
         mixed = step(selected, alpha * beta[..., None]).chunk(targets, 1)  # T x [B, C/K, H', W']
         if self.K == 1:
-            return mixed
+            return list(zip(mixed))
         past = bypass(masked, beta, step.stride).chunk(targets, 1)  # T x [B, C - C/K, H', W']
-        return [torch.cat(both, 1) for both in zip(mixed, past, strict=True)]
+        return list(zip(mixed, past, strict=True))
 
-    def node(self, x: Tensor) -> Tensor:
-        """Channel shuffle: channel g * C/K + c moves to c * K + g (4.1)."""
-        return F.channel_shuffle(x, self.K)
+    def node(self, flows: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        """The sum of a node's edges, shuffled: channel g * C/K + c moves to c * K + g (4.1)."""
+        parts = [sum(part[1:], part[0]) for part in zip(*flows, strict=True)]
+        return F.channel_shuffle(torch.cat(parts, 1), self.K)
 
 
 class RandomMaskCell(PartialCell):
@@ -130,11 +134,10 @@ class RandomMaskCell(PartialCell):
         order = mix.order[self.edges.index((i, j))]
         back = order.argsort().to(x.device, non_blocking=True)
         order = order.to(x.device, non_blocking=True)
-        (flow,) = super().flows(step, [x[:, order]], mix)
-        return [flow[:, back]]
+        (parts,) = super().flows(step, [x[:, order]], mix)
+        return [torch.cat(parts, 1)[:, back]]
 
-    def node(self, x: Tensor) -> Tensor:
-        return x
+    node = SearchCell.node  # a sum, not shuffled
 
 
 def bypass(masked: Sequence[Tensor], beta: Tensor, stride: int) -> Tensor:

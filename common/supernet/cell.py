@@ -94,8 +94,7 @@ class SearchCell(nn.Module):
 
         def state(i: int) -> Tensor:
             if i not in states:
-                flows = arrived.pop(i)
-                states[i] = self.node(sum(flows[1:], flows[0]))
+                states[i] = self.node(arrived.pop(i))
             return states[i]
 
         for step in self.steps:
@@ -110,9 +109,9 @@ class SearchCell(nn.Module):
         flow = step(sources, op if edge is None else op * edge[..., None])
         return flow.chunk(len(step.targets), 1)
 
-    def node(self, x: Tensor) -> Tensor:
-        """A node's output from the sum of its edges."""
-        return x
+    def node(self, flows: Sequence[Tensor]) -> Tensor:
+        """A node's output from what `flows` brought it: their sum."""
+        return sum(flows[1:], flows[0])
 
 
 class MixedEdges(nn.Module):
