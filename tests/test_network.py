@@ -124,7 +124,7 @@ def test_derived_cell_written_out():
     pooled = F.avg_pool2d(x0, 3, 1, 1, count_include_pad=False)
     x3 = module.edges[1](x0) + x2 + pooled
     x4 = module.edges[4](x3)
-    torch.testing.assert_close(module(s0, s1), torch.cat([x4, x2], 1))
+    torch.testing.assert_close(module(s0.relu(), s1.relu()), torch.cat([x4, x2], 1))
 
 
 NONE = [("none", 0), ("none", 1), ("sep_conv_3x3", 1), ("none", 2)]
@@ -250,7 +250,7 @@ def test_fixed_reduction_cell_written_out():
         x = F.conv2d(x, high, stride=(2, 1), padding=(1, 0), groups=8) / scale
         branches.append(F.conv2d(x.relu(), point) / scale)
     branches += [F.max_pool2d(state, 3, 2, 1) / scale for state in states]
-    torch.testing.assert_close(cell(s0, s1), torch.cat(branches, 1))
+    torch.testing.assert_close(cell(s0.relu(), s1.relu()), torch.cat(branches, 1))
 
 
 def test_network_with_a_fixed_reduction_cell():

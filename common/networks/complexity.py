@@ -181,8 +181,13 @@ class CallCounter(TorchFunctionMode):
     Module hooks would miss the ReLUs of the candidate operations, which are functions. And torch's
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
 
+    A ReLU counts once for each convolution that reads it: in the papers' code each operation
+    computes its own, here those that read one map share it.
+
     Attributes:
         counts: by kind.
+        relus: outputs of ReLUs so far, by their identity.
+        readers: how many convolutions have read each of them.
         uncounted: operators of a user's operations whose products are not known.
         inside: whether a function runs that `counts` has.
     """
@@ -203,6 +208,8 @@ class CallCounter(TorchFunctionMode):
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.uncounted: set[str] = set()
+        self.relus: dict[int, Tensor] = {}
+        self.readers: Counter[int] = Counter()
         self.inside, self.below = False, contextlib.ExitStack()
 
     def __enter__(self) -> CallCounter:
@@ -227,9 +234,22 @@ class CallCounter(TorchFunctionMode):
             products = 1
             if kind == "product":  # of an output element; weight [outputs, ...]
                 products = (args[1] if len(args) > 1 else kwargs["weight"])[0].numel()
-            elements = max(result.numel(), result.shape[1:].numel())  # of no image, or one
-            self.counts[kind] += elements * products
+                self.count_shared_relu(args[0] if args else kwargs["input"])
+            self.counts[kind] += of_one_image(result) * products
+            if kind == "relu":
+                self.relus[id(result)] = result
         return result
+
+    def count_shared_relu(self, x: Tensor) -> None:
+        """Count once more the ReLU that gave a convolution's input, from its second reader on."""
+        if id(x) in self.relus:
+            self.counts["relu"] += of_one_image(x) if self.readers[id(x)] else 0
+            self.readers[id(x)] += 1
+
+
+def of_one_image(x: Tensor) -> int:
+    """Elements of a batch of one image, or of none."""
+    return max(x.numel(), x.shape[1:].numel())
 
 
 class OperatorCounter(TorchDispatchMode):

@@ -12,13 +12,16 @@ from common.data.images import large
 from common.errors import InputError
 from common.networks import ops
 from common.networks.drop_path import DropPath
-from common.networks.genotype import Cell, FixedCell, Genotype, Op
+from common.networks.genotype import Cell, Edge, FixedCell, Genotype, Op
 from common.networks.macro import CellInputs, Place
 from common.networks.spaces import space_of
 
 
 class DerivedCell(nn.Module):
-    """The cell of a genotype: each node is the sum of its edges, without any it is zero."""
+    """The cell of a genotype: each node is the sum of its edges, without any it is zero.
+
+    Edges out of a state share its ReLU, and two cells that of an output.
+    """
 
     def __init__(self, cell: Cell, place: Place):
         super().__init__()
@@ -29,11 +32,19 @@ class DerivedCell(nn.Module):
         )
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """[B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
-        states = self.inputs(*inputs)
+        """What `Space.handed_on` gives of the cell's inputs -> [B, nodes x C, H, W]."""
+        states, relus = self.inputs.past_relu(*inputs), {}
+
+        def flow(edge: Edge, module: DerivedEdge) -> Tensor:
+            if not module.begins_with_relu:
+                return module(states[edge.source])
+            if edge.source not in relus:
+                relus[edge.source] = F.relu(states[edge.source])
+            return module.past_relu(relus[edge.source])
+
         for node in range(self.cell.inputs, self.cell.inputs + self.cell.nodes):
             flows = [
-                module(states[edge.source])
+                flow(edge, module)
                 for edge, module in zip(self.cell.edges, self.edges, strict=True)
                 if edge.target == node
             ]
@@ -55,6 +66,12 @@ class DerivedEdge(nn.Sequential):
             ops.build(op, channels, stride, search=False),
             nn.Identity() if identity else DropPath(),
         )
+        self.begins_with_relu = hasattr(self[0], "past_relu")
+
+    def past_relu(self, relu: Tensor) -> Tensor:
+        """`forward` of a map after its ReLU."""
+        operation, drop_path = self
+        return drop_path(operation.past_relu(relu))
 
 
 class FixedReductionCell(nn.Module):
@@ -87,8 +104,8 @@ class FixedReductionCell(nn.Module):
         )
 
     def forward(self, s0: Tensor, s1: Tensor) -> Tensor:
-        """Outputs of two cells -> [B, 4C, H/2, W/2]."""
-        states = self.inputs(s0, s1)
+        """ReLUs of the outputs of two cells -> [B, 4C, H/2, W/2]."""
+        states = self.inputs.past_relu(s0, s1)
         branches = [*self.convolutions, *self.pools]
         return torch.cat(
             [self.drop_path(branch(states[k % 2])) for k, branch in enumerate(branches)], 1
@@ -167,6 +184,7 @@ class Network(nn.Module):
         super().__init__()
         check_genotype(genotype, channels)
         space = space_of(genotype)
+        self.handed_on = space.handed_on
         self.stem = space.stem(image_channels, channels, large_images, search=False)
         nodes = {kind: outputs(cell) for kind, cell in genotype.cells.items()}
         self.places = space.places(cells, channels, nodes, self.stem)
@@ -185,12 +203,15 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """[B, channels, H, W] -> logits [B, classes]; in training also the auxiliary head's."""
-        states = self.stem(images)  # the inputs of the next cell
+        *earlier, out = self.stem(images)
+        states = [self.handed_on(s) for s in earlier]
         for index, cell in enumerate(self.cells):
-            states = (*states[1:], cell(*states))
+            states.append(self.handed_on(out))
+            out = cell(*states)
+            del states[0]
             if self.training and self.auxiliary is not None and index == self.auxiliary_at:
-                auxiliary = self.auxiliary(states[-1])
-        logits = self.classifier(self.global_pool(self.head(states[-1])).flatten(1))
+                auxiliary = self.auxiliary(out)
+        logits = self.classifier(self.global_pool(self.head(out)).flatten(1))
         return (logits, auxiliary) if self.training and self.auxiliary is not None else logits
 
     def set_drop_path(self, probability: float) -> None:

@@ -170,7 +170,11 @@ class SeparableUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, outputs, H', W']."""
-        return self.norm(self.pointwise(self.depthwise(F.relu(x))))
+        return self.past_relu(F.relu(x))
+
+    def past_relu(self, x: Tensor) -> Tensor:
+        """`forward` of a map after its ReLU."""
+        return self.norm(self.pointwise(self.depthwise(x)))
 
 
 class SeparableConv(nn.Module):
@@ -197,6 +201,14 @@ class SeparableConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H', W']."""
         return self.units(x)
+
+    def past_relu(self, x: Tensor) -> Tensor:
+        """`forward` of a map after its ReLU."""
+        first, *rest = self.units
+        x = first.past_relu(x)
+        for unit in rest:
+            x = unit.past_relu(F.relu(x, inplace=True))  # backward needs no normalised output
+        return x
 
 
 class FactorizedReduce(nn.Module):

@@ -98,10 +98,13 @@ class TimmNetwork(Network):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """[B, in_chans, H, W] -> the last cell's output [B, num_features, H', W']."""
-        states = self.stem(images)
+        *earlier, out = self.stem(images)
+        states = [self.handed_on(s) for s in earlier]
         for cell in self.cells:
-            states = (*states[1:], self._run(cell, *states))
-        return states[-1]
+            states.append(self.handed_on(out))
+            out = self._run(cell, *states)
+            del states[0]
+        return out
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """From the map of `forward_features` to logits, or to the classifier's input."""
@@ -131,16 +134,19 @@ class TimmNetwork(Network):
             raise ValueError(f"output_fmt {output_fmt}: the maps are NCHW")
         taken, _ = feature_take_indices(len(self.feature_info), indices)
         wanted = [self.feature_info[index]["cell"] for index in taken]
-        states = self.stem(x)
-        maps = {-1: states[0]}
+        *earlier, out = stem = self.stem(x)
+        maps = {-1: stem[0]}
+        states = [self.handed_on(s) for s in earlier]
         for index, cell in enumerate(self.cells):
             if stop_early and index > max(wanted):
                 break
-            states = (*states[1:], self._run(cell, *states))
+            states.append(self.handed_on(out))
+            out = self._run(cell, *states)
+            del states[0]
             if index in wanted:
-                maps[index] = states[-1]
+                maps[index] = out
         intermediates = [maps[index] for index in wanted]
-        return intermediates if intermediates_only else (states[-1], intermediates)
+        return intermediates if intermediates_only else (out, intermediates)
 
     def prune_intermediate_layers(
         self,

@@ -143,10 +143,12 @@ class SuperNet(nn.Module):
         """
         images = images.contiguous(memory_format=self.memory_format)
         stem = (s.contiguous(memory_format=self.memory_format) for s in self.stem(images))
-        states = [self.space.handed_on(s) for s in stem]
+        *earlier, out = stem
+        states = [self.space.handed_on(s) for s in earlier]
         for cell, mix in zip(self.cells, mixes or self.mixes(), strict=True):
+            states.append(self.space.handed_on(out))
             out = cell(*states) if mix is None else cell(*states, mix)
-            states = [*states[1:], self.space.handed_on(out)]
+            del states[0]
         out = self.head(out)
         # Average pooling gives gradients in the maps' memory format, unlike `mean`.
         return self.classifier(F.avg_pool2d(out, out.shape[2:]).flatten(1))

@@ -12,7 +12,6 @@ from collections import OrderedDict
 
 import numpy as np
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
@@ -33,7 +32,7 @@ class FeatureMaps(nn.Module):
 
     def __init__(self, network: Network, image_size: int):
         super().__init__()
-        self.stem, self.cells = network.stem, network.cells
+        self.stem, self.cells, self.handed_on = network.stem, network.cells, network.handed_on
         count = len(self.cells)
         self.ends = (count // 3 - 1, 2 * count // 3 - 1, count - 1)  # each stage's last cell
         self.extra = extra_layers(network.classifier.in_features, image_size // STRIDE)
@@ -41,11 +40,11 @@ class FeatureMaps(nn.Module):
     def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
         """[B, 3, S, S] -> maps [B, .., S/8, S/8], ..., [B, 256, 1, 1]."""
         maps = []
-        s0, s1 = self.stem(images)
+        states = [self.handed_on(s) for s in self.stem(images)]
         for index, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1)
+            states = [*states[1:], self.handed_on(cell(*states))]
             if index in self.ends:
-                maps.append(F.relu(s1))
+                maps.append(states[-1])
         for layer in self.extra:
             maps.append(layer(maps[-1]))
         return OrderedDict((str(k), one) for k, one in enumerate(maps))
