@@ -90,6 +90,11 @@ class PartialCell(SearchCell):
         super().__init__(place, nodes, candidates, width=place.channels // K)
         self.K = K
 
+    def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Both inputs together: for so few channels, fewer operations are faster."""
+        inputs, targets = tuple(range(self.first)), super().partition()[0][1]
+        return [(inputs, targets), *super().partition()[self.first :]]
+
     def flows(
         self, step: MixedEdges, sources: list[Tensor], mix: Mix
     ) -> Sequence[tuple[Tensor, ...]]:

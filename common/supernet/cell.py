@@ -3,7 +3,7 @@
 All edges out of a node read the same input. So its ReLU and pools are computed once, and each
 separable candidate of all these edges is one grouped convolution. The mixing weights become the
 scale of the normalisation at the end of each candidate; identities and pools are one small matrix
-product; `none` adds nothing and is skipped. A cell of four nodes takes four such steps. An
+product; `none` adds nothing and is skipped. A cell of four nodes takes five such steps. An
 operation without such a form runs on each edge by itself.
 `common/supernet/equation_form.py` has the same cell edge by edge, as the tests check.
 """
@@ -78,13 +78,12 @@ class SearchCell(nn.Module):
         self.register_load_state_dict_pre_hook(_stack_by_step)
 
     def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Groups of edges to compute together, as (sources, targets): from the inputs, then 2, …
+        """Groups of edges to compute together, as (sources, targets): those out of each state.
 
-        The inputs feed every node; then the first node is complete and feeds the rest, and so on.
+        Both inputs feed every node; then the first node is complete and feeds the rest, and so on.
         """
         first, last = self.first, self.edges[-1][1]
-        steps = [(tuple(range(first)), tuple(range(first, last + 1)))]
-        return steps + [((i,), tuple(range(i + 1, last + 1))) for i in range(first, last)]
+        return [((i,), tuple(range(max(i + 1, first), last + 1))) for i in range(last)]
 
     def forward(self, *given: Tensor | Mix) -> Tensor:
         """What cells hand on, and a mix: [B, C_k-2, ..], [B, C_k-1, ..] -> [B, nodes x C, H, W]."""
