@@ -10,13 +10,16 @@ import torch
 from common.data import datasets
 from common.distributed import seed_of
 from common.errors import InputError
+from common.run import start as run_start
 from common.run.config import RunConfig
 from common.run.start import (
+    busy_cores,
     set_threads,
     share_of_cores,
     start,
     test_images,
     training_images,
+    usable_cores,
     workers,
 )
 
@@ -46,6 +49,26 @@ def test_a_start_settles_threads_and_the_seed_of_weights():
     assert torch.equal(drawn, torch.rand(3)) and config.threads == 3 == torch.get_num_threads()
     assert accelerator.mixed_precision == "no"
     assert start(RunConfig(threads=None))[0].threads == torch.get_num_threads()
+
+
+def test_threads_where_nobody_says_how_many(monkeypatch, capsys):
+    """All cores; one for digits; and a warning where other programs use them."""
+    monkeypatch.setattr(run_start, "usable_cores", lambda: set(range(4)))
+    for busy, dataset, threads, said in (
+        (0.2, "digits", 1, ""), (3.1, "digits", 1, ""), (1.9, "cifar10", 4, ""),
+        (3.1, "cifar10", 4, "use 3.1 of 4 cores"),
+    ):  # fmt: skip
+        monkeypatch.setattr(run_start, "busy_cores", lambda busy=busy: busy)
+        assert start(RunConfig(dataset=dataset))[0].threads == threads
+        out = capsys.readouterr().out
+        assert said in out and bool(said) == ("--threads 1 may be faster" in out)
+    assert start(RunConfig(dataset="cifar10", threads=2))[0].threads == 2
+    assert not capsys.readouterr().out
+
+
+def test_busy_cores():
+    """Of the cores of this process, what others and its own threads use."""
+    assert 0 <= busy_cores() <= len(usable_cores())
 
 
 def test_a_batch_that_cannot_be_shared_out():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -46,8 +47,13 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     config.check_precision(accelerator.mixed_precision)
     if len(set(gather_object([config.resume]))) > 1:  # a network file system shows it late
         raise InputError(f"--output {config.output}: only some processes see its run; start again")
+    threads = config.threads
+    if threads is None and config.dataset == "digits":
+        threads = 1  # 8x8 pixels: a second gains 15 % at most, and beside other programs loses much
+    if threads is None and accelerator.num_processes == 1:
+        _warn_of_other_programs(accelerator)
     # After the accelerator, which may set its own number.
-    config = dataclasses.replace(config, threads=set_threads(config.threads))
+    config = dataclasses.replace(config, threads=set_threads(threads))
     if config.resume is not None:
         _check_whether_finished(config, Path(config.resume), accelerator)
         was = described(Path(config.resume)).get("threads")
@@ -60,6 +66,19 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     return config, accelerator
+
+
+def _warn_of_other_programs(accelerator: Accelerator) -> None:
+    """Tell who leaves the threads to us that other programs use their cores."""
+    cores = share_of_cores()
+    if accelerator.device.type != "cpu" or cores == 1:
+        return
+    busy = busy_cores()
+    if cores - busy < cores / 2:
+        accelerator.print(
+            f"other programs use {busy:.1f} of {cores} cores; threads that get no core make the "
+            f"others wait: --threads {max(1, round(cores - busy))} may be faster"
+        )
 
 
 def _check_whether_finished(config: LoopConfig, folder: Path, accelerator: Accelerator) -> None:
@@ -158,7 +177,16 @@ def workers(config: RunConfig) -> int:
 def share_of_cores() -> int:
     """This process's share of the usable cores."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    # macOS does not tell which cores a process may use.
+    return max(1, len(usable_cores()) // processes)
+
+
+def usable_cores() -> set[int]:
+    """The cores that this process may use; macOS does not tell, so all."""
     knows = hasattr(os, "sched_getaffinity")
-    usable = len(os.sched_getaffinity(0)) if knows else os.cpu_count()
-    return max(1, usable // processes)
+    return os.sched_getaffinity(0) if knows else set(range(os.cpu_count()))
+
+
+def busy_cores(seconds: float = 0.1) -> float:
+    """How many of the usable cores run something, while this process sleeps for so long."""
+    usage = psutil.cpu_percent(seconds, percpu=True)  # of each core of the machine
+    return sum(usage[core] for core in usable_cores() if core < len(usage)) / 100
