@@ -10,7 +10,7 @@ and both optimisers, on random 32 x 32 images, augmented as in a search. The equ
 (`common/training/equation_form.py`) has one module for each edge and candidate, one
 `loss.backward()` in a step for alphas and weights alike and plain optimisers; in GDAS and EDAS it
 runs the active candidates one by one and reads from the device once an edge. The table has medians
-(minimum to maximum, number of rounds). `evaluate/SPEED.md` explains its columns and why the fast
+(minimum to maximum, number of rounds), for the ratio of both forms in each round. `evaluate/SPEED.md` explains its columns and why the fast
 forms are fast.
 """
 
@@ -151,11 +151,13 @@ def timed_row(method: str, options: Options, device: torch.device) -> dict[str, 
     slow = Timed(slow, EquationTrainer, options.batch_size)
     seconds = in_turn({"fast": fast, "slow": slow}, options.rounds, device)
     median = statistics.median(seconds["fast"])
+    # Of each round: a machine that is slow for a while slows both.
+    ratios = [b / a for a, b in zip(seconds["fast"], seconds["slow"], strict=True)]
     row = {
         "method": method,
         "milliseconds_per_iteration": round(1e3 * median, 1),
         "images_per_second": round(options.batch_size / median, 1),
-        "ratio_to_equation_form": round(statistics.median(seconds["slow"]) / median, 2),
+        "ratio_to_equation_form": round(statistics.median(ratios), 2),
         "peak_memory_mib": round(max(fast.peaks), 1) if fast.peaks else None,
         "saved_for_backward_mib": round(fast.saved_mib(steps=True), 1),
         "data_wait_share": round(statistics.median(fast.waits[1:]) / median, 4),
@@ -163,7 +165,8 @@ def timed_row(method: str, options: Options, device: torch.device) -> dict[str, 
     peak = "" if row["peak_memory_mib"] is None else f"{row['peak_memory_mib']:.0f}"
     print(
         f"| {method} | {spread(seconds['fast'])} | {spread(seconds['slow'])} | "
-        f"{row['ratio_to_equation_form']:.2f} | {row['images_per_second']:.1f} | "
+        f"{row['ratio_to_equation_form']:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | "
+        f"{row['images_per_second']:.1f} | "
         f"{row['saved_for_backward_mib']:.0f} | {slow.saved_mib(steps=False):.0f} | "
         f"{peak} | {row['data_wait_share']:.2%} |",
         flush=True,
@@ -280,11 +283,11 @@ def retraining(options: Options, device: torch.device) -> None:
 def print_ratios(
     timed: dict[str, Callable[[int], None]], options: Options, device: torch.device
 ) -> None:
-    """Time steps in turn; print each one's speed relative to the first."""
+    """Time steps in turn; print each one's speed relative to the first, the median of rounds."""
     seconds = in_turn(timed, options.rounds, device)
-    plain = statistics.median(next(iter(seconds.values())))
+    plain = next(iter(seconds.values()))
     for name, values in seconds.items():
-        ratio = plain / statistics.median(values)
+        ratio = statistics.median(a / b for a, b in zip(plain, values, strict=True))
         print(f"{name}: {spread(values)} ms a step, {ratio:.2f} times as fast")
 
 
