@@ -10,8 +10,8 @@ and both optimisers, on random 32 x 32 images, augmented as in a search. The equ
 (`common/training/equation_form.py`) has one module for each edge and candidate, one
 `loss.backward()` in a step for alphas and weights alike and plain optimisers; in GDAS and EDAS it
 runs the active candidates one by one and reads from the device once an edge. The table has medians
-(minimum to maximum, number of rounds), for the ratio of both forms in each round. `evaluate/SPEED.md` explains its columns and why the fast
-forms are fast.
+(minimum to maximum, number of rounds), for the ratio of both forms in each round.
+`evaluate/SPEED.md` explains its columns and why the fast forms are fast.
 """
 
 from __future__ import annotations

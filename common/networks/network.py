@@ -12,7 +12,7 @@ from common.data.images import large
 from common.errors import InputError
 from common.networks import ops
 from common.networks.drop_path import DropPath
-from common.networks.genotype import Cell, Edge, FixedCell, Genotype, Op
+from common.networks.genotype import Cell, FixedCell, Genotype, Op
 from common.networks.macro import CellInputs, Place
 from common.networks.spaces import space_of
 
@@ -35,16 +35,16 @@ class DerivedCell(nn.Module):
         """What `Space.handed_on` gives of the cell's inputs -> [B, nodes x C, H, W]."""
         states, relus = self.inputs.past_relu(*inputs), {}
 
-        def flow(edge: Edge, module: DerivedEdge) -> Tensor:
+        def read(i: int, module: DerivedEdge) -> Tensor:
             if not module.begins_with_relu:
-                return module(states[edge.source])
-            if edge.source not in relus:
-                relus[edge.source] = F.relu(states[edge.source])
-            return module.past_relu(relus[edge.source])
+                return states[i]
+            if i not in relus:
+                relus[i] = F.relu(states[i])
+            return relus[i]
 
         for node in range(self.cell.inputs, self.cell.inputs + self.cell.nodes):
             flows = [
-                flow(edge, module)
+                module(read(edge.source, module))
                 for edge, module in zip(self.cell.edges, self.edges, strict=True)
                 if edge.target == node
             ]
@@ -58,7 +58,11 @@ def join(states: Sequence[Tensor], how: str) -> Tensor:
 
 
 class DerivedEdge(nn.Sequential):
-    """An operation with drop-path, except for the stride-1 identity."""
+    """An operation with drop-path, except for the stride-1 identity.
+
+    Attributes:
+        begins_with_relu: the operation begins with a ReLU; its input has passed one.
+    """
 
     def __init__(self, op: Op, channels: int, stride: int):
         identity = op.name == "skip_connect" and stride == 1
@@ -68,10 +72,10 @@ class DerivedEdge(nn.Sequential):
         )
         self.begins_with_relu = hasattr(self[0], "past_relu")
 
-    def past_relu(self, relu: Tensor) -> Tensor:
-        """`forward` of a map after its ReLU."""
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] of a state, or of its ReLU -> [B, C, H', W']."""
         operation, drop_path = self
-        return drop_path(operation.past_relu(relu))
+        return drop_path(operation.past_relu(x) if self.begins_with_relu else operation(x))
 
 
 class FixedReductionCell(nn.Module):
