@@ -21,7 +21,7 @@ class EDASConfig(SpaceFlags, SearchConfig):
     static: ClassVar[bool] = False
 
     preset: Literal["cifar10", "cifar100", "digits"] = "cifar10"
-    """cifar10, cifar100: the paper's searches (4.1); digits: minutes on two CPU cores."""
+    """cifar10, cifar100: the paper's searches (4.1); digits: minutes on a CPU."""
     variant: Literal["alpha-max", "edas", "edas-inv"] = "edas"
     """Method of 5.3. alpha-max: train the weights with each edge's best operation; edas: with
     the sampled edge relaxed; edas-inv: also invert alpha's sign in the first epochs."""

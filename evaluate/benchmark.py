@@ -10,7 +10,7 @@ and both optimisers, on random 32 x 32 images, augmented as in a search. The equ
 (`common/training/equation_form.py`) has one module for each edge and candidate, one
 `loss.backward()` in a step for alphas and weights alike and plain optimisers; in GDAS and EDAS it
 runs the active candidates one by one and reads from the device once an edge. The table has medians
-(minimum to maximum, number of rounds), for the ratio of both forms in each round.
+(minimum to maximum, number of rounds); the ratio is the median of the rounds' ratios.
 `evaluate/SPEED.md` explains its columns and why the fast forms are fast.
 """
 

@@ -2,7 +2,7 @@
 
 The baseline of every search. Cells are uniform over the edges and operations of the space; the
 result has the mean and spread of all cells, not only the best. --preset digits: eight cells in two
-minutes on two CPU cores, no download.
+minutes on a CPU, no download.
 """
 
 from __future__ import annotations

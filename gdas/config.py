@@ -21,7 +21,7 @@ class GDASConfig(SpaceFlags, SearchConfig):
     static: ClassVar[bool] = False
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search (4.2); digits: one minute on two CPU cores."""
+    """cifar10: the paper's search (4.2); digits: one minute on a CPU."""
     reduction: Literal["searched", "fixed"] = "searched"
     """searched: both kinds of cell; fixed: only the normal cell, with fixed reduction cells
     (FRC, 3.3)."""

@@ -19,7 +19,7 @@ class ITNASConfig(SpaceFlags, SearchConfig):
     """Section 4.1.1: CIFAR-10, 8 cells, 16 channels, 50 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search (4.1.1); digits: two minutes on two CPU cores."""
+    """cifar10: the paper's search (4.1.1); digits: two minutes on a CPU."""
     gumbel: bool = True
     """Sample the outer edges' weights with an annealed Gumbel-softmax (3.2)."""
     transition: bool = True

@@ -87,13 +87,15 @@ class PartialCell(SearchCell):
     """
 
     def __init__(self, place: Place, nodes: int, candidates: Sequence[str], K: int):
-        super().__init__(place, nodes, candidates, width=place.channels // K)
         self.K = K
+        super().__init__(place, nodes, candidates, width=place.channels // K)
 
     def partition(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Both inputs together: for so few channels, fewer operations are faster."""
-        inputs, targets = tuple(range(self.first)), super().partition()[0][1]
-        return [(inputs, targets), *super().partition()[self.first :]]
+        """Both inputs together: for few channels, fewer operations are faster."""
+        (_, targets), *rest = steps = super().partition()
+        if self.K == 1:
+            return steps
+        return [(tuple(range(self.first)), targets), *rest[self.first - 1 :]]
 
     def flows(
         self, step: MixedEdges, sources: list[Tensor], mix: Mix
@@ -121,7 +123,7 @@ class PartialCell(SearchCell):
     def node(self, flows: Sequence[tuple[Tensor, ...]]) -> Tensor:
         """The sum of a node's edges, shuffled: channel g * C/K + c moves to c * K + g (4.1)."""
         parts = [sum(part[1:], part[0]) for part in zip(*flows, strict=True)]
-        return F.channel_shuffle(torch.cat(parts, 1), self.K)
+        return parts[0] if self.K == 1 else F.channel_shuffle(torch.cat(parts, 1), self.K)
 
 
 class RandomMaskCell(PartialCell):

@@ -27,7 +27,7 @@ class PRDARTSConfig(SearchConfig):
     largest_batch: ClassVar[str] = "batch_max"
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search (IV-A); digits: two or three minutes on two CPU cores."""
+    """cifar10: the paper's search (IV-A); digits: two or three minutes on a CPU."""
     space: Literal["dl", "dr", "ur", "nasbench201"] = "dl"
     """Which convolutions morphisms can reach (Table II): DARTS-like, depth-restricted,
     unrestricted. nasbench201 is refused."""

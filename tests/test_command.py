@@ -54,6 +54,7 @@ def test_a_start_settles_threads_and_the_seed_of_weights():
 def test_threads_where_nobody_says_how_many(monkeypatch, capsys):
     """All cores; one for digits; and a warning where other programs use them."""
     monkeypatch.setattr(run_start, "usable_cores", lambda: set(range(4)))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     for busy, dataset, threads, said in (
         (0.2, "digits", 1, ""), (3.1, "digits", 1, ""), (1.9, "cifar10", 4, ""),
         (3.1, "cifar10", 4, "use 3.1 of 4 cores"),

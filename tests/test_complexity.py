@@ -243,6 +243,13 @@ def test_a_folder_is_counted_as_its_retraining_builds_it(grey, command):
         assert found == [parameters(network), *multiply_adds(network, shape)[:2]]
 
 
+@pytest.mark.parametrize(("size", "paper"), [(30, 9_667_280), (31, 10_401_408)])
+def test_a_shared_relu_counts_once_for_each_operation_of_odd_maps_too(size, paper):
+    """As counted when each operation still computed its own (commit 6ccc4b8)."""
+    network = Network(load("darts_v2"), 8, 6, 10)
+    assert multiply_adds(network, (3, size, size)).paper == paper
+
+
 def test_classes_and_image_size_are_flags(command):
     words = ("--genotype", "darts_v2", "--classes", 7, "--image-size", 64)
     status, out, _ = command("evaluate/complexity.py", *words)

@@ -140,6 +140,14 @@ def test_weights_of_another_network_are_refused(trained, changes, large_images, 
         backbone(replace(detection_config(weights=str(run)), **changes))
 
 
+def test_a_cell_of_another_space_is_refused(tmp_path):
+    """Its networks have no maps of the strides that a detector reads."""
+    path = tmp_path / "cell.txt"
+    path.write_text("|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|")
+    with pytest.raises(InputError, match="--genotype .* cells of DARTS' space"):
+        backbone(detection_config(genotype=str(path)))
+
+
 def test_the_default_is_the_papers(trained):
     assert DetectConfig().resolved().genotype == "pc_darts_imagenet"
     assert detection_config(weights=str(trained[0])).genotype == str(trained[0])

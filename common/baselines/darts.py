@@ -31,7 +31,7 @@ class DARTSConfig(SpaceFlags, SearchConfig):
     """DARTS' search on CIFAR-10: 8 cells, 16 channels, batch 64, 50 epochs."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: the paper's search; digits: one or two minutes on two CPU cores."""
+    """cifar10: the paper's search; digits: one or two minutes on a CPU."""
     order: Literal[1, 2] = 1
     """1: alpha's gradient at the current weights; 2: after one virtual weight step."""
     derive_none: bool = False

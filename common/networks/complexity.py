@@ -182,12 +182,13 @@ class CallCounter(TorchFunctionMode):
     `FlopCounterMode` counts ATen operators, whose names for one layer depend on device and version.
 
     A ReLU counts once for each convolution that reads it: in the papers' code each operation
-    computes its own, here those that read one map share it.
+    computes its own, here those that read one map share it. A zero-padded one is the same ReLU.
 
     Attributes:
         counts: by kind.
-        relus: outputs of ReLUs so far, by their identity.
-        readers: how many convolutions have read each of them.
+        relus: the ReLU's output that a tensor is, perhaps padded, by the tensor's identity.
+        padded: keeps such tensors, so that their identity stays theirs.
+        readers: how many convolutions have read each ReLU's output.
         uncounted: operators of a user's operations whose products are not known.
         inside: whether a function runs that `counts` has.
     """
@@ -209,6 +210,7 @@ class CallCounter(TorchFunctionMode):
         self.counts: Counter[str] = Counter()
         self.uncounted: set[str] = set()
         self.relus: dict[int, Tensor] = {}
+        self.padded: list[Tensor] = []
         self.readers: Counter[int] = Counter()
         self.inside, self.below = False, contextlib.ExitStack()
 
@@ -238,13 +240,17 @@ class CallCounter(TorchFunctionMode):
             self.counts[kind] += of_one_image(result) * products
             if kind == "relu":
                 self.relus[id(result)] = result
+        if func is F.pad and id(args[0]) in self.relus and min(args[1]) >= 0:
+            self.relus[id(result)] = self.relus[id(args[0])]
+            self.padded.append(result)
         return result
 
     def count_shared_relu(self, x: Tensor) -> None:
         """Count once more the ReLU that gave a convolution's input, from its second reader on."""
-        if id(x) in self.relus:
-            self.counts["relu"] += of_one_image(x) if self.readers[id(x)] else 0
-            self.readers[id(x)] += 1
+        relu = self.relus.get(id(x))
+        if relu is not None:
+            self.counts["relu"] += of_one_image(relu) if self.readers[id(relu)] else 0
+            self.readers[id(relu)] += 1
 
 
 def of_one_image(x: Tensor) -> int:

@@ -207,7 +207,7 @@ class SeparableConv(nn.Module):
         first, *rest = self.units
         x = first.past_relu(x)
         for unit in rest:
-            x = unit.past_relu(F.relu(x, inplace=True))  # backward needs no normalised output
+            x = unit(x)
         return x
 
 

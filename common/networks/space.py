@@ -67,7 +67,7 @@ class Space(ABC):
         """
 
     def handed_on(self, x: Tensor) -> Tensor:
-        """What the next cells of a supernet get of a cell's output or the stem's."""
+        """What the next cells get of a cell's output or the stem's."""
         return x
 
     def head(self, width: int) -> nn.Module:

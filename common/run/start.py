@@ -50,8 +50,6 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     threads = config.threads
     if threads is None and config.dataset == "digits":
         threads = 1  # 8x8 pixels: a second gains 15 % at most, and beside other programs loses much
-    if threads is None and accelerator.num_processes == 1:
-        _warn_of_other_programs(accelerator)
     # After the accelerator, which may set its own number.
     config = dataclasses.replace(config, threads=set_threads(threads))
     if config.resume is not None:
@@ -63,6 +61,8 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
                 "differently, so a search may end in other cells; repeat the flag on later resumes"
             )
     config.check_processes(accelerator.num_processes)
+    if threads is None and accelerator.num_processes == 1:
+        _warn_of_other_programs(accelerator)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     return config, accelerator

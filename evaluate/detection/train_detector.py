@@ -17,6 +17,8 @@ from common.errors import InputError
 from common.networks.complexity import CallCounter, multiply_adds, parameters
 from common.networks.genotype import Genotype, load
 from common.networks.network import Network, weightless
+from common.networks.space import DARTS
+from common.networks.spaces import space_of
 from common.networks.trained import load_trained
 from common.run.folder import Run
 from common.run.operations import check_recorded
@@ -83,10 +85,16 @@ def backbone(config: DetectConfig) -> tuple[Genotype, Network]:
     """The network to detect with: new, with the given weights, or for a checkpoint to fill.
 
     Raises:
-        InputError: there is no such genotype, or the weights belong to another network.
+        InputError: there is no such genotype, it is of another space, or the weights belong to
+            another network.
     """
     run = None if config.resume is None else Path(config.resume)
     genotype = load(run if run and (run / "genotype.json").exists() else config.genotype)
+    if space_of(genotype) is not DARTS:
+        raise InputError(
+            f"--genotype {genotype.name}: a detector needs cells of DARTS' space, whose networks "
+            "have maps of strides 8, 16 and 32"
+        )
     torch.manual_seed(seed_of(config.seed, "weights"))  # alike on every process
     network = Network(genotype, config.channels, config.cells, 1, large_images=True)
     begun = run is not None and any((run / "checkpoints").glob("*.pt"))

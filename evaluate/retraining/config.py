@@ -85,7 +85,7 @@ class RetrainConfig(TrainConfig):
     PC-DARTS'."""
     preset: recipes.Preset = "cifar10"
     """Data set that the recipe is for; by default --dataset. digits: no paper's, one minute on
-    two CPU cores."""
+    a CPU."""
     held_out: Literal["test", "valid"] = "test"
     """test: train on all training images, report on the test split; valid: hold out a share of
     the training images and never read the test split."""

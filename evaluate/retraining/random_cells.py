@@ -27,7 +27,7 @@ class RandomSearchConfig(SpaceFlags, TrainConfig):
     """24 cells, each trained for 100 epochs in a network of the supernet's size."""
 
     preset: Literal["cifar10", "digits"] = "cifar10"
-    """cifar10: 24 cells for 100 epochs each; digits: eight cells in two minutes on two cores."""
+    """cifar10: 24 cells for 100 epochs each; digits: eight cells in two minutes on a CPU."""
     samples: Annotated[int, Between(1, 10**5)] = 24
     """Number of random cells."""
     nodes: Annotated[int, Between(3, 32)] = 6

@@ -82,7 +82,7 @@ RECIPES: dict[str, dict[str, Settings]] = {
 # GDAS' Table 2: with the fixed reduction cell, whose convolutions have eight groups.
 GDAS_FRC_IMAGENET_CHANNELS = 52
 
-# No paper's: a minute on two CPU cores.
+# No paper's: a minute on a CPU.
 DIGITS: Settings = CIFAR | {
     "channels": 16, "cells": 5,
     "epochs": 20, "batch_size": 64, "learning_rate": 0.05,
