@@ -2,7 +2,7 @@
 
     python evaluate/benchmark.py --output FILE
     python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
-    python evaluate/benchmark.py --retraining               # a derived network, plain and fast
+    python evaluate/benchmark.py --retraining          # derived networks, the authors' way and ours
     python evaluate/benchmark.py --recurrent 850 --batch-size 64   # a recurrent cell, compiled too
 
 An iteration is an arch step and a weight step of the trainer that the searches use, with clipping
@@ -42,7 +42,7 @@ from common.data.split import Split
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.networks.genotype import load
-from common.networks.network import Network
+from common.networks.network import DerivedEdge, Network
 from common.run.cli import read_flags
 from common.run.config import SearchConfig
 from common.run.flags import Between, check_bounds
@@ -86,7 +86,7 @@ class Options:
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads; by default the usable cores."""
     retraining: bool = False
-    """Instead of the table, time a training step of a derived network, plain and fast."""
+    """Instead of the table, time a training step of derived networks, as the authors' and ours."""
     recurrent: Annotated[int | None, Between(1, 65_536)] = None
     """Instead of the table: a recurrent cell of this many units over 35 words, eager, compiled."""
 
@@ -240,23 +240,33 @@ class Timed:
 # ----------------------------------------------------------------------------------- retraining
 
 
-def retraining_step(network: nn.Module, fast: bool) -> Callable[[Batch], None]:
-    """A training step of a derived network with its auxiliary head.
+def retraining_step(network: Network, ours: bool, compiled: bool) -> Callable[[Batch], None]:
+    """A training step of a derived network with drop-path and its auxiliary head.
 
     Args:
         network: on its device.
-        fast: bf16, channels last, compiled and with a fused optimiser, instead of plain fp32.
+        ours: channels last with a fused optimiser, as `train.py` runs it. Otherwise as the authors'
+            code: contiguous maps, a ReLU in each operation, a plain optimiser.
+        compiled: also in bf16 and compiled.
     """
     weights = list(network.parameters())
-    sgd = torch.optim.SGD(weights, 0.025, momentum=0.9, weight_decay=3e-4, fused=fast or None)
-    if fast:
+    sgd = torch.optim.SGD(
+        weights, 0.025, momentum=0.9, weight_decay=3e-4, fused=ours, foreach=False
+    )
+    network.set_drop_path(0.2)
+    if ours:
         network.to(memory_format=torch.channels_last)
+    else:
+        for edge in network.modules():
+            if isinstance(edge, DerivedEdge):
+                edge.begins_with_relu = False  # it computes its own
+    if compiled:
         network.compile()
 
     def step(batch: Batch) -> None:
         images, labels = batch
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=fast):
-            logits, auxiliary = network(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=compiled):
+            logits, auxiliary = network(images.contiguous())
             loss = F.cross_entropy(logits, labels) + 0.4 * F.cross_entropy(auxiliary, labels)
         sgd.zero_grad()
         loss.backward()
@@ -267,17 +277,22 @@ def retraining_step(network: nn.Module, fast: bool) -> Callable[[Batch], None]:
 
 
 def retraining(options: Options, device: torch.device) -> None:
-    """Time a training step of the 20-cell network in its plain and its fast form."""
+    """Time a training step of the 20-cell network in its forms; compiled on a GPU alone."""
     data = loader.batches(
         random_images(4 * options.batch_size), device, None, options.batch_size,
         Augmentation(4, True, 0), seed=0, stream="train",
     )
-    timed = {}
-    for name, fast in (("fp32, eager", False), ("bf16, channels last, compiled", True)):
-        network = Network(load("pc_darts_cifar10"), 36, 20, 10, auxiliary=True).to(device)
-        step = retraining_step(network, fast)
-        timed[name] = lambda number, step=step: step(data.train(number))
-    print_ratios(timed, options, device)
+    forms = {"as the authors' code": (False, False), "as train.py": (True, False)}
+    if device.type == "cuda":
+        forms["as train.py, in bf16 and compiled"] = (True, True)
+    for genotype in ("pc_darts_cifar10", "gdas_frc"):
+        print(genotype)
+        timed = {}
+        for name, form in forms.items():
+            network = Network(load(genotype), 36, 20, 10, auxiliary=True).to(device)
+            step = retraining_step(network, *form)
+            timed[name] = lambda number, step=step: step(data.train(number))
+        print_ratios(timed, options, device)
 
 
 def print_ratios(
