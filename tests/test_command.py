@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 
+import psutil
 import pytest
 import torch
 
@@ -19,7 +20,6 @@ from common.run.start import (
     start,
     test_images,
     training_images,
-    usable_cores,
     workers,
 )
 
@@ -67,9 +67,10 @@ def test_threads_where_nobody_says_how_many(monkeypatch, capsys):
     assert not capsys.readouterr().out
 
 
-def test_busy_cores():
-    """Of the cores of this process, what others and its own threads use."""
-    assert 0 <= busy_cores() <= len(usable_cores())
+def test_busy_cores_are_the_usable_ones(monkeypatch):
+    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds, percpu: [50.0, 100.0, 75.0, 100.0])
+    monkeypatch.setattr(run_start, "usable_cores", lambda: {0, 2})
+    assert busy_cores() == 1.25
 
 
 def test_a_batch_that_cannot_be_shared_out():

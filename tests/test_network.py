@@ -127,6 +127,19 @@ def test_derived_cell_written_out():
     torch.testing.assert_close(module(s0.relu(), s1.relu()), torch.cat([x4, x2], 1))
 
 
+def test_hooks_see_edges_and_gradients_of_normalisations():
+    """Operations share ReLUs, but edges are called as modules and no map is changed in place."""
+    network, seen = Network(load("darts_v2"), 4, 3, 3), set()
+    for name, module in network.named_modules():
+        if isinstance(module, DerivedEdge):
+            module.register_forward_hook(lambda *a, name=name: seen.add(name))
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_full_backward_hook(lambda *a, name=name: seen.add(name))
+    network(images(2, 3, 8, 8).float()).sum().backward()
+    kinds = (DerivedEdge, nn.BatchNorm2d)
+    assert seen == {n for n, m in network.named_modules() if isinstance(m, kinds)}
+
+
 NONE = [("none", 0), ("none", 1), ("sep_conv_3x3", 1), ("none", 2)]
 
 

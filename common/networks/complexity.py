@@ -186,8 +186,7 @@ class CallCounter(TorchFunctionMode):
 
     Attributes:
         counts: by kind.
-        relus: the ReLU's output that a tensor is, perhaps padded, by the tensor's identity.
-        padded: keeps such tensors, so that their identity stays theirs.
+        relus: each ReLU's output so far, or such an output padded, and the output; by identity.
         readers: how many convolutions have read each ReLU's output.
         uncounted: operators of a user's operations whose products are not known.
         inside: whether a function runs that `counts` has.
@@ -209,8 +208,7 @@ class CallCounter(TorchFunctionMode):
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.uncounted: set[str] = set()
-        self.relus: dict[int, Tensor] = {}
-        self.padded: list[Tensor] = []
+        self.relus: dict[int, tuple[Tensor, Tensor]] = {}  # kept, so identities stay theirs
         self.readers: Counter[int] = Counter()
         self.inside, self.below = False, contextlib.ExitStack()
 
@@ -239,16 +237,16 @@ class CallCounter(TorchFunctionMode):
                 self.count_shared_relu(args[0] if args else kwargs["input"])
             self.counts[kind] += of_one_image(result) * products
             if kind == "relu":
-                self.relus[id(result)] = result
+                self.relus[id(result)] = result, result
         if func is F.pad and id(args[0]) in self.relus and min(args[1]) >= 0:
-            self.relus[id(result)] = self.relus[id(args[0])]
-            self.padded.append(result)
+            _, relu = self.relus[id(args[0])]
+            self.relus[id(result)] = result, relu
         return result
 
     def count_shared_relu(self, x: Tensor) -> None:
         """Count once more the ReLU that gave a convolution's input, from its second reader on."""
-        relu = self.relus.get(id(x))
-        if relu is not None:
+        if id(x) in self.relus:
+            _, relu = self.relus[id(x)]
             self.counts["relu"] += of_one_image(relu) if self.readers[id(relu)] else 0
             self.readers[id(relu)] += 1
 

@@ -49,7 +49,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
         raise InputError(f"--output {config.output}: only some processes see its run; start again")
     threads = config.threads
     if threads is None and config.dataset == "digits":
-        threads = 1  # 8x8 pixels: a second gains 15 % at most, and beside other programs loses much
+        threads = 1  # 8x8 pixels: a second gains little, and beside other programs loses much
     # After the accelerator, which may set its own number.
     config = dataclasses.replace(config, threads=set_threads(threads))
     if config.resume is not None:
