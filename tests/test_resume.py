@@ -150,7 +150,7 @@ def test_python_and_accelerate_launch_give_the_same_bits(finished_search, tmp_pa
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
         config = json.loads((folder / "config.json").read_text())
-        assert config["threads"] == len(os.sched_getaffinity(0))  # as torch reports it
+        assert config["threads"] == 1  # of digits, whatever the launcher sets
     assert_same_search(*runs)
 
 

@@ -43,8 +43,8 @@ class LoopConfig:
     seed: Annotated[int, Between(0, 2**63 - 1)] = 2
     """Random seed."""
     threads: Annotated[int | None, Between(1, 1024)] = None
-    """CPU threads per process; by default one on digits, else the usable cores, shared by the
-    processes."""
+    """CPU threads per process; by default one on digits, else the cores that other programs leave
+    free; of several processes, or beside a GPU, its share of the usable cores."""
     checkpoint_steps: Annotated[int, Between(1, 10**9)] = 50
     """Steps between checkpoints within an epoch; each epoch's end has one."""
     log_with: tuple[str, ...] = ()

@@ -47,9 +47,7 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     config.check_precision(accelerator.mixed_precision)
     if len(set(gather_object([config.resume]))) > 1:  # a network file system shows it late
         raise InputError(f"--output {config.output}: only some processes see its run; start again")
-    threads = config.threads
-    if threads is None and config.dataset == "digits":
-        threads = 1  # 8x8 pixels: a second gains little, and beside other programs loses much
+    threads = own_threads(config, accelerator) if config.threads is None else config.threads
     # After the accelerator, which may set its own number.
     config = dataclasses.replace(config, threads=set_threads(threads))
     if config.resume is not None:
@@ -61,24 +59,29 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
                 "differently, so a search may end in other cells; repeat the flag on later resumes"
             )
     config.check_processes(accelerator.num_processes)
-    if threads is None and accelerator.num_processes == 1:
-        _warn_of_other_programs(accelerator)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(seed_of(config.seed, "weights"))  # the same on every process
     return config, accelerator
 
 
-def _warn_of_other_programs(accelerator: Accelerator) -> None:
-    """Tell who leaves the threads to us that other programs use their cores."""
+def own_threads(config: RunConfig, accelerator: Accelerator) -> int:
+    """The number of CPU threads of a run that was not told; it keeps it when it is resumed.
+
+    The free cores: a thread whose core other programs use makes the others wait.
+    """
+    if config.dataset == "digits":
+        return 1  # 8x8 pixels: a second gains little, and beside other programs loses much
     cores = share_of_cores()
-    if accelerator.device.type != "cpu" or cores == 1:
-        return
+    if cores == 1 or accelerator.num_processes > 1 or accelerator.device.type != "cpu":
+        return cores
     busy = busy_cores()
-    if cores - busy < cores / 2:
+    free = max(1, round(cores - busy))
+    if free < cores:
         accelerator.print(
-            f"other programs use {busy:.1f} of {cores} cores; threads that get no core make the "
-            f"others wait: --threads {max(1, round(cores - busy))} may be faster"
+            f"other programs use {busy:.1f} of {cores} cores, so this run takes --threads {free}; "
+            "more would wait for each other"
         )
+    return free
 
 
 def _check_whether_finished(config: LoopConfig, folder: Path, accelerator: Accelerator) -> None:
@@ -186,7 +189,7 @@ def usable_cores() -> set[int]:
     return os.sched_getaffinity(0) if knows else set(range(os.cpu_count()))
 
 
-def busy_cores(seconds: float = 0.1) -> float:
+def busy_cores(seconds: float = 0.3) -> float:
     """How many of the usable cores run something, while this process sleeps for so long."""
     usage = psutil.cpu_percent(seconds, percpu=True)  # of each core of the machine
     return sum(usage[core] for core in usable_cores() if core < len(usage)) / 100
