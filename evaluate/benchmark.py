@@ -3,6 +3,7 @@
     python evaluate/benchmark.py --output FILE
     python evaluate/benchmark.py --methods pc_darts gdas --batch-size 64
     python evaluate/benchmark.py --retraining          # derived networks, the authors' way and ours
+    python evaluate/benchmark.py --retraining --genotypes darts_v2 gdas
     python evaluate/benchmark.py --recurrent 850 --batch-size 64   # a recurrent cell, compiled too
 
 An iteration is an arch step and a weight step of the trainer that the searches use, with clipping
@@ -42,7 +43,7 @@ from common.data.split import Split
 from common.distributed import generator_of
 from common.errors import InputError, errors_are_messages
 from common.networks.genotype import load
-from common.networks.network import DerivedEdge, Network
+from common.networks.network import DerivedEdge, Network, check_genotype
 from common.run.cli import read_flags
 from common.run.config import SearchConfig
 from common.run.flags import Between, check_bounds
@@ -64,6 +65,7 @@ from pr_darts.config import PRDARTSConfig
 from pr_darts.equation_form import EquationPRDARTS
 from pr_darts.supernet import PRDARTSSuperNet
 
+RETRAINED = 36, 20  # channels and cells of the network on CIFAR, in every paper
 Method = Literal["pc_darts", "darts", "pr_darts", "gdas", "gdas_frc", "edas", "itnas"]
 
 
@@ -87,6 +89,8 @@ class Options:
     """CPU threads; by default the usable cores."""
     retraining: bool = False
     """Instead of the table, time a training step of derived networks, as the authors' and ours."""
+    genotypes: tuple[str, ...] = ("pc_darts_cifar10", "gdas_frc")
+    """With --retraining: of the networks."""
     recurrent: Annotated[int | None, Between(1, 65_536)] = None
     """Instead of the table: a recurrent cell of this many units over 35 words, eager, compiled."""
 
@@ -99,6 +103,8 @@ class Options:
         check_bounds(self)
         if not self.methods:
             raise InputError("--methods: name one or more")
+        for genotype in self.genotypes if self.retraining else ():
+            check_genotype(load(genotype), RETRAINED[0])
         if self.channels % 4:
             raise InputError(
                 f"--channels {self.channels}: must be a multiple of 4; PC-DARTS samples a quarter"
@@ -285,11 +291,11 @@ def retraining(options: Options, device: torch.device) -> None:
     forms = {"as the authors' code": (False, False), "as train.py": (True, False)}
     if device.type == "cuda":
         forms["as train.py, in bf16 and compiled"] = (True, True)
-    for genotype in ("pc_darts_cifar10", "gdas_frc"):
-        print(genotype)
+    for genotype in options.genotypes:
+        print(genotype, flush=True)
         timed = {}
         for name, form in forms.items():
-            network = Network(load(genotype), 36, 20, 10, auxiliary=True).to(device)
+            network = Network(load(genotype), *RETRAINED, 10, auxiliary=True).to(device)
             step = retraining_step(network, *form)
             timed[name] = lambda number, step=step: step(data.train(number))
         print_ratios(timed, options, device)
