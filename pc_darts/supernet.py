@@ -113,11 +113,10 @@ class PartialCell(SearchCell):
         alpha, beta = mix.of(step)  # [S, T, candidates], [S, T]
         if beta is None:
             beta = torch.ones_like(alpha[..., 0])
-        targets = len(step.targets)
-        mixed = step(selected, alpha * beta[..., None]).chunk(targets, 1)  # T x [B, C/K, H', W']
+        mixed = step(selected, alpha * beta[..., None])  # T x [B, C/K, H', W']
         if self.K == 1:
             return list(zip(mixed))
-        past = bypass(masked, beta, step.stride).chunk(targets, 1)  # T x [B, C - C/K, H', W']
+        past = bypass(masked, beta, step.stride)  # T x [B, C - C/K, H', W']
         return list(zip(mixed, past, strict=True))
 
     def node(self, flows: Sequence[tuple[Tensor, ...]]) -> Tensor:
@@ -147,13 +146,12 @@ class RandomMaskCell(PartialCell):
     node = SearchCell.node  # a sum, not shuffled
 
 
-def bypass(masked: Sequence[Tensor], beta: Tensor, stride: int) -> Tensor:
-    """sum_i beta_ij (1 - S) * x_i: S x [B, C', H, W], [S, T] -> [B, T * C', H', W'].
+def bypass(masked: Sequence[Tensor], beta: Tensor, stride: int) -> Sequence[Tensor]:
+    """sum_i beta_ij (1 - S) * x_i: S x [B, C', H, W], [S, T] -> T x [B, C', H', W'].
 
     Deviation: on stride-2 edges the channels pass a 2x2 max-pool, as in the authors' code; the
     paper does not say how their resolution is halved.
     """
-    x = torch.cat(list(masked), 1)
     if stride == 2:
-        x = F.max_pool2d(x, 2, ceil_mode=True)
-    return weighted_sums(x, beta)
+        masked = [F.max_pool2d(x, 2, ceil_mode=True) for x in masked]
+    return weighted_sums(masked, beta)

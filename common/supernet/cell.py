@@ -105,8 +105,7 @@ class SearchCell(nn.Module):
     def flows(self, step: MixedEdges, sources: list[Tensor], mix: Mix) -> Sequence[Tensor]:
         """From S sources to T targets of a step: S x [B, C, H, W] -> T x [B, C, H', W']."""
         op, edge = mix.of(step)
-        flow = step(sources, op if edge is None else op * edge[..., None])
-        return flow.chunk(len(step.targets), 1)
+        return step(sources, op if edge is None else op * edge[..., None])
 
     def node(self, flows: Sequence[Tensor]) -> Tensor:
         """A node's output from what `flows` brought it: their sum."""
@@ -151,15 +150,15 @@ class MixedEdges(nn.Module):
             return [[(i, j) for j in self.targets] for i in self.sources]
         return [[(i, j)] for i in self.sources for j in self.targets]
 
-    def forward(self, sources: Sequence[Tensor], weight: Tensor) -> Tensor:
+    def forward(self, sources: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
         """Sum over the sources i and candidates o of weight[i, j, o] o(x_i), for every target j.
 
         Args:
-            sources: S tensors [B, C, H, W].
+            sources: S x [B, C, H, W].
             weight: [S, T, candidates].
 
         Returns:
-            [B, T * C, H', W'].
+            T x [B, C, H', W'].
         """
         x = concatenate(sources) if len(sources) > 1 else sources[0]  # [B, S*C, H, W]
         relu = F.relu(x)
@@ -178,10 +177,13 @@ class MixedEdges(nn.Module):
             else:
                 continue
             total = y if total is None else total.add_(y)  # backward needs no normalised output
-        flows = [] if total is None else list(total.chunk(len(self.sources), 1))
-        flows += self.weightless(x, weight)
-        flows += self.one_by_one(sources, weight)
-        return sum(flows[1:], flows[0])
+        parts = []  # each T x [B, C, H', W'], to be summed
+        if total is not None:
+            by_source = total.chunk(len(self.sources), 1)
+            parts.append(sum(by_source[1:], by_source[0]).chunk(len(self.targets), 1))
+        parts += self.weightless(x, weight)
+        parts += self.one_by_one(sources, weight)
+        return [sum(flows[1:], flows[0]) for flows in zip(*parts, strict=True)]
 
     def separable(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
         """A separable convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W']."""
@@ -221,22 +223,24 @@ class MixedEdges(nn.Module):
         x = F.conv2d(relu, corners, None, 2, groups=len(self.sources))
         return normalise(x, skip.norm, scale)
 
-    def weightless(self, x: Tensor, weight: Tensor) -> list[Tensor]:
-        """Pools and identities of every edge, if any: [B, S*C, H, W] -> [B, T*C, H', W']."""
+    def weightless(self, x: Tensor, weight: Tensor) -> list[Sequence[Tensor]]:
+        """Pools and identities of every edge, if any: [B, S*C, H, W] -> T x [B, C, H', W']."""
         maps, columns = [], []
         of_column = weight.unbind(2)  # candidates x [S, T]
         for name, candidate in self.candidates.items():
             if name in ops.POOLS:
                 pool, *norms = candidate if isinstance(candidate, nn.Sequential) else [candidate]
-                maps.append(normalise(pool(x), *norms) if norms else pool(x))
-                columns.append(of_column[self.column[name]])
+                y = normalise(pool(x), *norms) if norms else pool(x)
             elif name == "skip_connect" and self.stride == 1:
-                maps.append(x)
-                columns.append(of_column[self.column[name]])
-        return [weighted_sums(concatenate(maps), torch.cat(columns))] if maps else []
+                y = x
+            else:
+                continue
+            maps += y.chunk(len(self.sources), 1)
+            columns.append(of_column[self.column[name]])
+        return [weighted_sums(maps, torch.cat(columns))] if maps else []
 
-    def one_by_one(self, sources: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
-        """Operations without a special form, if any: S x [B, C, H, W] -> [B, T*C, H', W']."""
+    def one_by_one(self, sources: Sequence[Tensor], weight: Tensor) -> list[Sequence[Tensor]]:
+        """Operations without a special form, if any: S x [B, C, H, W] -> T x [B, C, H', W']."""
         others = [name for name in self.candidates if name not in SPECIAL]
         if not others:
             return []
@@ -248,20 +252,18 @@ class MixedEdges(nn.Module):
                 for name in others
             ]
             nodes.append(sum(terms[1:], terms[0]))
-        return [concatenate(nodes)]
+        return [nodes]
 
 
-def weighted_sums(maps: Tensor, weight: Tensor) -> Tensor:
-    """M maps into T sums of them, a matrix product: [B, M*C, H, W], [M, T] -> [B, T*C, H, W].
+def weighted_sums(maps: Sequence[Tensor], weight: Tensor) -> Sequence[Tensor]:
+    """M maps into T sums of them: M x [B, C, H, W], [M, T] -> T x [B, C, H, W].
 
-    Multiplies by weight x identity, in the maps' memory format. Unlike a 1x1 convolution, it keeps
-    the maps for the backward pass only if the weights need a gradient.
+    A matrix product of the weights and the stacked maps, channels-last; it keeps the maps for the
+    backward pass only if the weights need a gradient.
     """
-    (count, targets), channels = weight.shape, maps.shape[1] // len(weight)
-    one = torch.eye(channels, device=weight.device, dtype=weight.dtype)
-    kernel = weight.t().flatten().view(targets, 1, count, 1) * one.view(channels, 1, channels)
-    kernel = kernel.view(targets * channels, count * channels)
-    return F.linear(maps.permute(0, 2, 3, 1), kernel).permute(0, 3, 1, 2)
+    stacked = torch.stack([x.permute(0, 2, 3, 1) for x in maps])  # [M, B, H, W, C]
+    sums = weight.t() @ stacked.flatten(1)  # [T, B*H*W*C]
+    return sums.view(-1, *stacked.shape[1:]).permute(0, 1, 4, 2, 3).unbind()
 
 
 def normalise(x: Tensor, norm: nn.BatchNorm2d, scale: Tensor | None = None) -> Tensor:
