@@ -19,6 +19,7 @@ from common.networks.genotype import Op
 from common.networks.ops import build
 from common.run.folder import Run
 from common.supernet.candidate import run
+from common.supernet.cell import weighted_sums
 from common.supernet.separable import Separable, joined, phases
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
@@ -128,6 +129,21 @@ def test_the_map_between_two_convolutions_is_not_kept():
         run(operation, x, x.relu())
     maps = {t.data_ptr() for t in kept if t.numel() == x.numel()}
     assert len(maps) == 2  # the input's four images and what is normalised
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_weighted_sums_keep_their_maps_only_for_gradients_of_weights(searched):
+    memory_format = torch.channels_last
+    maps = [torch.randn(2, 3, 4, 5).contiguous(memory_format=memory_format) for _ in range(4)]
+    maps[1] = torch.randn(2, 7, 4, 5).contiguous(memory_format=memory_format)[:, 2:5]  # a slice
+    maps, weight = [x.requires_grad_() for x in maps], torch.rand(4, 2, requires_grad=searched)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        sums = weighted_sums(maps, weight)
+    assert any(t.numel() >= maps[0].numel() for t in kept) == searched
+    for t, y in enumerate(sums):
+        assert y.is_contiguous(memory_format=memory_format)
+        torch.testing.assert_close(y, sum(w * x for w, x in zip(weight[:, t], maps, strict=True)))
 
 
 def test_maps_lie_channels_last():
