@@ -14,6 +14,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 from common.networks import ops
 from common.networks.layout import concatenate, to_format
 from common.networks.macro import Place
-from common.supernet.separable import separable
+from common.supernet.separable import Read, convolve, read
 
 # Operations that are computed for many edges at once.
 SPECIAL = (*ops.SEPARABLE, *ops.DENSE, *ops.POOLS, "skip_connect", "none")
@@ -166,10 +167,10 @@ class MixedEdges(nn.Module):
         # a CPU reads past an expanded tensor
         scale = weight.flatten(0, 1).t().unsqueeze(2).expand(-1, -1, self.channels)
         scale = scale.flatten(1).contiguous()
-        total = None  # [B, S*T*C, H', W']
+        total, reads = None, {}  # [B, S*T*C, H', W'], and what is read by dilation
         for name, candidate in self.candidates.items():
             if name in ops.SEPARABLE:
-                y = self.separable(relu, candidate, scale[self.column[name]])
+                y = self.separable(relu, candidate, scale[self.column[name]], reads)
             elif name in ops.DENSE:
                 y = self.dense(relu, candidate, scale[self.column[name]])
             elif name == "skip_connect" and self.stride == 2:
@@ -185,25 +186,31 @@ class MixedEdges(nn.Module):
         parts += self.one_by_one(sources, weight)
         return [sum(flows[1:], flows[0]) for flows in zip(*parts, strict=True)]
 
-    def separable(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:
-        """A separable convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W']."""
-        *units, last = conv.units
-        x = relu
-        for unit in units:
-            x = F.relu(self.unit(x, unit), inplace=True)
-        return self.unit(x, last, scale)
+    def separable(
+        self, relu: Tensor, conv: nn.Module, scale: Tensor, reads: dict[int, Read]
+    ) -> Tensor:
+        """A separable convolution of every edge: [B, S*C, H, W] -> [B, S*T*C, H', W'].
 
-    def unit(self, x: Tensor, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
-        """Depthwise and pointwise convolution and normalisation of every edge, after the ReLU.
-
-        Args:
-            x: [B, S * C, H, W], for all edges of a source, or [B, S * T * C, H, W].
-            unit: a `SeparableUnit`, stacked over the edges.
-            scale: [S * T * C], see `normalise`.
+        `reads` holds what first convolutions read, by dilation; it may be added to.
         """
-        depthwise, pointwise = unit.depthwise, unit.pointwise
-        (stride, _), (dilation, _) = depthwise.stride, depthwise.dilation
-        x = separable(x, depthwise.weight, pointwise.weight, stride, dilation)
+        first, last = conv.units[0], conv.units[-1]
+        (dilation, _) = first.depthwise.dilation
+        if dilation not in reads:
+            reads[dilation] = self.read(relu, first)
+        what = reads[dilation]
+        for unit, following in pairwise(conv.units):
+            x = F.relu(self.unit(what, unit), inplace=True)
+            what = self.read(x, following)
+        return self.unit(what, last, scale)
+
+    def read(self, x: Tensor, unit: nn.Module) -> Read:
+        """What a `SeparableUnit` of every edge reads of x: [B, S*C, ..] or [B, S*T*C, ..]."""
+        (stride, _), (dilation, _) = unit.depthwise.stride, unit.depthwise.dilation
+        return read(x, len(unit.depthwise.weight), self.channels, stride, dilation)
+
+    def unit(self, what: Read, unit: nn.Module, scale: Tensor | None = None) -> Tensor:
+        """Depthwise and pointwise convolution and normalisation: [B, S*T*C, H', W']."""
+        x = convolve(what, unit.depthwise.weight, unit.pointwise.weight)
         return normalise(x, unit.norm, scale)
 
     def dense(self, relu: Tensor, conv: nn.Module, scale: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ channels-last, too.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -18,6 +20,27 @@ from common.networks.layout import breaks_a_strided_1x1
 # Up to this many channels per edge, one dense convolution is faster for edges that share their
 # input, and for a single edge. With more, its C times more products cost more than it saves.
 COMPOSED_UP_TO = 8
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the separable convolutions of E edges read; those of the same dilation share it.
+
+    Attributes:
+        x: [B * n * n, E * C, H', W'], or [B, G * C, H', W'] if `composed`.
+        groups: G inputs, each of E / G successive edges.
+        phases: n, the map is split into images of every n-th pixel.
+        stride: that is left for the depthwise convolution.
+        dilation: that is left for the depthwise convolution.
+        composed: both convolutions are composed into one.
+    """
+
+    x: Tensor
+    groups: int
+    phases: int
+    stride: int
+    dilation: int
+    composed: bool
 
 
 def separable(
@@ -36,27 +59,45 @@ def separable(
         [B, E * C', H', W'].
     """
     edges, c, _, kernel, _ = depthwise.shape
+    if kernel == 1 and stride > 1 and breaks_a_strided_1x1(x, c):
+        x, stride, dilation = every(x, stride), 1, 1
+    return convolve(read(x, edges, c, stride, dilation), depthwise, pointwise)
+
+
+def read(x: Tensor, edges: int, c: int, stride: int, dilation: int) -> Read:
+    """Lay out x [B, G * C, H, W] for kernels wider than 1; for the arguments see `separable`."""
     groups = x.shape[1] // c
     if torch.is_autocast_enabled(x.device.type):  # it is off in the backward pass
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, depthwise, pointwise = x.to(dtype), depthwise.to(dtype), pointwise.to(dtype)
-    broken = kernel == 1 and stride > 1 and breaks_a_strided_1x1(x, c)
-    if stride == dilation > 1 or broken:  # it reads only the pixels at multiples of the stride
-        x = x.permute(0, 2, 3, 1)[:, ::stride, ::stride].permute(0, 3, 1, 2)
-        stride = dilation = 1
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    if stride == dilation > 1:  # it reads only the pixels at multiples of the stride
+        x, stride, dilation = every(x, stride), 1, 1
     if c <= COMPOSED_UP_TO and (groups < edges or edges == 1):
-        # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
-        dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
-        return F.conv2d(x, dense, None, stride, dilation * (kernel // 2), dilation, groups)
+        return Read(x, groups, 1, stride, dilation, composed=True)
     # A dilated convolution combines only pixels at equal positions modulo the dilation.
     n = 1
     if stride == 1 and x.shape[2] % dilation == x.shape[3] % dilation == 0:
         x, n, dilation = phases(x, dilation), dilation, 1
+    return Read(copies(x, groups, edges), groups, n, stride, dilation, composed=False)
+
+
+def convolve(what: Read, depthwise: Tensor, pointwise: Tensor) -> Tensor:
+    """The convolutions of `separable` of what they read: [B, E * C', H', W']."""
+    x, edges, stride, dilation = what.x, len(depthwise), what.stride, what.dilation
+    padding = dilation * (depthwise.shape[-1] // 2)
+    depthwise, pointwise = depthwise.to(x.dtype), pointwise.to(x.dtype)
+    if what.composed:
+        # dense[e, o, i] = pointwise[e, o, i] * depthwise[e, i]
+        dense = (pointwise * depthwise.transpose(1, 2)).flatten(0, 1)  # [E * C', C, k, k]
+        return F.conv2d(x, dense, None, stride, padding, dilation, what.groups)
     x = Separable.apply(
-        copies(x, groups, edges), depthwise.flatten(0, 1), pointwise.flatten(0, 1),
-        stride, dilation * (kernel // 2), dilation, edges,
+        x, depthwise.flatten(0, 1), pointwise.flatten(0, 1), stride, padding, dilation, edges
     )
-    return joined(x, n) if n > 1 else x
+    return joined(x, what.phases) if what.phases > 1 else x
+
+
+def every(x: Tensor, n: int) -> Tensor:
+    """Every n-th pixel: [B, C, H, W] -> [B, C, ceil(H / n), ceil(W / n)]."""
+    return x.permute(0, 2, 3, 1)[:, ::n, ::n].permute(0, 3, 1, 2)
 
 
 def phases(x: Tensor, n: int) -> Tensor:
