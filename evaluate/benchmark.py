@@ -90,7 +90,7 @@ class Options:
     retraining: bool = False
     """Instead of the table, time a training step of derived networks, as the authors' and ours."""
     genotypes: tuple[str, ...] = ("pc_darts_cifar10", "gdas_frc")
-    """With --retraining: of the networks."""
+    """With --retraining: the cells to time, as names, files or run folders."""
     recurrent: Annotated[int | None, Between(1, 65_536)] = None
     """Instead of the table: a recurrent cell of this many units over 35 words, eager, compiled."""
 
@@ -103,6 +103,10 @@ class Options:
         check_bounds(self)
         if not self.methods:
             raise InputError("--methods: name one or more")
+        if not self.genotypes:
+            raise InputError("--genotypes: name one or more")
+        if not self.retraining and self.genotypes != Options.genotypes:
+            raise InputError("--genotypes: give --retraining, too; the table is of searches")
         for genotype in self.genotypes if self.retraining else ():
             check_genotype(load(genotype), RETRAINED[0])
         if self.channels % 4:

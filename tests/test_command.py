@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -68,9 +69,13 @@ def test_threads_where_nobody_says_how_many(monkeypatch, capsys):
 
 
 def test_busy_cores_are_the_usable_ones(monkeypatch):
-    monkeypatch.setattr(psutil, "cpu_percent", lambda seconds, percpu: [50.0, 100.0, 75.0, 100.0])
+    spent = iter([
+        [SimpleNamespace(_fields=("user", "nice", "idle"), user=u, nice=n, idle=9) for u, n in core]
+        for core in ([(1, 0), (0, 0), (4, 2)], [(1.1, 0.1), (0.2, 0), (4.2, 2)])
+    ])  # fmt: skip
+    monkeypatch.setattr(psutil, "cpu_times", lambda percpu: next(spent))
     monkeypatch.setattr(run_start, "usable_cores", lambda: {0, 2})
-    assert busy_cores() == 1.25
+    assert busy_cores(0.2) == pytest.approx((0.1 + 0.2) / 0.2)
 
 
 def test_a_batch_that_cannot_be_shared_out():

@@ -221,6 +221,7 @@ def test_the_table(benchmark, tmp_path, capsys):
     ({"cells": 0}, "--cells 0: must be 1"), ({"threads": 0}, "--threads 0: must be 1"),
     ({"channels": 5}, "--channels 5: must be a multiple of 4"), ({"channels": 0}, "--channels 0"),
     ({"channels": -4}, "--channels -4"), ({"methods": ()}, "--methods: name one"),
+    ({"genotypes": ()}, "--genotypes: name one"), ({"genotypes": ("gdas",)}, "give --retraining"),
     ({"retraining": True, "genotypes": ("gdas_rnn",)}, "gdas_rnn: an image network needs a normal"),
     ({"output": "no/such/rows.json"}, "--output .*rows.json"),
     ({"output": "folder"}, "--output .*folder"),

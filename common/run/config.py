@@ -44,7 +44,8 @@ class LoopConfig:
     """Random seed."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads per process; by default one on digits, else the cores that other programs leave
-    free; of several processes, or beside a GPU, its share of the usable cores."""
+    free at the start, at least one; with several processes or a GPU, each process's share of the
+    usable cores. Other numbers round differently."""
     checkpoint_steps: Annotated[int, Between(1, 10**9)] = 50
     """Steps between checkpoints within an epoch; each epoch's end has one."""
     log_with: tuple[str, ...] = ()

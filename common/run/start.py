@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,7 @@ from common.run.config import ConfigT, LoopConfig, RunConfig, described
 from common.run.trackers import check_trackers
 
 Loaded = TypeVar("Loaded")
+GIVES_WAY = ("idle", "iowait", "nice", "guest", "guest_nice")  # a guest's time is in user, too
 
 
 def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
@@ -64,10 +66,10 @@ def start(config: ConfigT) -> tuple[ConfigT, Accelerator]:
     return config, accelerator
 
 
-def own_threads(config: RunConfig, accelerator: Accelerator) -> int:
+def own_threads(config: LoopConfig, accelerator: Accelerator) -> int:
     """The number of CPU threads of a run that was not told; it keeps it when it is resumed.
 
-    The free cores: a thread whose core other programs use makes the others wait.
+    The free cores, at least one: a thread whose core other programs use makes the others wait.
     """
     if config.dataset == "digits":
         return 1  # 8x8 pixels: a second gains little, and beside other programs loses much
@@ -79,7 +81,8 @@ def own_threads(config: RunConfig, accelerator: Accelerator) -> int:
     if free < cores:
         accelerator.print(
             f"other programs use {busy:.1f} of {cores} cores, so this run takes --threads {free}; "
-            "more would wait for each other"
+            "more would wait for each other. Other numbers round differently: to repeat a run, "
+            "give its --threads"
         )
     return free
 
@@ -190,6 +193,18 @@ def usable_cores() -> set[int]:
 
 
 def busy_cores(seconds: float = 0.3) -> float:
-    """How many of the usable cores run something, while this process sleeps for so long."""
-    usage = psutil.cpu_percent(seconds, percpu=True)  # of each core of the machine
-    return sum(usage[core] for core in usable_cores() if core < len(usage)) / 100
+    """How many of the usable cores run something, while this process sleeps for so long.
+
+    Programs that give way (`nice`) do not count.
+    """
+    before = psutil.cpu_times(percpu=True)  # seconds, of each core of the machine
+    time.sleep(seconds)
+    after = psutil.cpu_times(percpu=True)
+    busy = [field for field in before[0]._fields if field not in GIVES_WAY]
+    cores = [core for core in usable_cores() if core < len(before)]
+    spent = [
+        getattr(after[core], field) - getattr(before[core], field)
+        for core in cores
+        for field in busy
+    ]
+    return sum(spent) / seconds

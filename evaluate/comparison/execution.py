@@ -27,7 +27,7 @@ class Execution:
     100."""
     threads: Annotated[int | None, Between(1, 1024)] = None
     """CPU threads per run; by default the usable cores divided by the runs at a time. On a
-    cluster, by default a job's usable cores."""
+    cluster, by default each job's own choice (see a search's --help); give it for equal runs."""
     cluster: Literal["slurm"] | None = None
     """Submit each run as a job to this scheduler. Ctrl-C leaves the jobs there; the same command
     follows them again."""

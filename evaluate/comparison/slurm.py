@@ -71,7 +71,7 @@ class SlurmExecutor:
 
     Args:
         most: jobs in the queue at once.
-        threads: CPU threads of each run; None: the job's usable cores.
+        threads: CPU threads of each run; None: its own choice.
         options: of sbatch, as one string.
         setup: a bash file that each job sources.
 
