@@ -16,10 +16,11 @@ from builders import FIRST, ROOT, SEARCH_CONFIG, SMALL, make_search_trainer, ran
 from common.data.split import Split
 from common.errors import InputError
 from common.networks.genotype import Op
+from common.networks.macro import Place
 from common.networks.ops import build
 from common.run.folder import Run
 from common.supernet.candidate import run
-from common.supernet.cell import weighted_sums
+from common.supernet.cell import MixedEdges, weighted_sums
 from common.supernet.separable import Separable, joined, phases
 from common.supernet.supernet import SuperNet
 from common.training.bilevel import BilevelTrainer
@@ -129,6 +130,18 @@ def test_the_map_between_two_convolutions_is_not_kept():
         run(operation, x, x.relu())
     maps = {t.data_ptr() for t in kept if t.numel() == x.numel()}
     assert len(maps) == 2  # the input's four images and what is normalised
+
+
+def test_convolutions_of_one_dilation_keep_one_copy_of_their_input():
+    candidates, channels = ("sep_conv_3x3", "sep_conv_5x5"), 16  # too many to be composed
+    place = Place(0, channels, (16, 16), False, False)
+    step = MixedEdges((0,), (1, 2), [(0, 1), (0, 2)], candidates, channels, place)
+    x, kept = torch.randn(2, channels, 8, 8).requires_grad_(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        step([x], torch.rand(1, 2, 2))
+    of_edges = [t for t in kept if t.numel() == 2 * x.numel()]
+    read = {t.data_ptr() for t in of_edges if t.grad_fn.name() != "SeparableBackward"}
+    assert len(read) == 3  # by both, and by the second unit of each
 
 
 @pytest.mark.parametrize("searched", [False, True])
